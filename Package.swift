@@ -1,0 +1,54 @@
+// swift-tools-version: 6.1
+import PackageDescription
+
+let package = Package(
+  name: "ultrac",
+  products: [
+    .executable(name: "ultrac", targets: ["ultrac"]),
+    .executable(name: "golden-runner", targets: ["golden-runner"]),
+    .library(name: "UltraRuntime", targets: ["UltraRuntime"]),
+    .library(name: "UltraCompiler", targets: ["Driver"]),
+  ],
+  dependencies: [
+    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0")
+  ],
+  targets: [
+    // Ground floor first; a target depends only on targets above it in this list.
+    .target(name: "TensorIR", path: "ir/Tensor"),
+    .target(name: "TileIR", dependencies: ["TensorIR"], path: "ir/Tile"),
+    .target(name: "Interpreter", dependencies: ["TensorIR", "TileIR"]),
+    .target(name: "Passes", dependencies: ["TensorIR", "TileIR"], path: "passes"),
+    .target(name: "ModelFormat", dependencies: ["TensorIR"]),
+    // The C contract of an artifact, and the small C helper beside it: threads, checksums.
+    .target(name: "CUltra", path: "include", publicHeadersPath: "."),
+    .target(name: "CLLVM"),
+    .target(name: "CFFI"),
+    .target(name: "LLVMKit", dependencies: ["CLLVM"]),
+    .target(name: "Codegen", dependencies: ["TileIR", "TensorIR", "LLVMKit"]),
+    .target(name: "Artifact", dependencies: ["CUltra"]),
+    .target(name: "UltraRuntime", dependencies: ["Artifact", "CFFI", "CUltra"]),
+    .target(
+      name: "Driver",
+      dependencies: ["TensorIR", "TileIR", "Interpreter", "Passes", "ModelFormat", "LLVMKit", "Codegen", "Artifact"]),
+    .executableTarget(
+      name: "ultrac",
+      dependencies: [
+        "Driver", "UltraRuntime", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+      ]),
+    .executableTarget(
+      name: "golden-runner",
+      dependencies: [
+        "Driver", "UltraRuntime", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+      ]),
+    .target(name: "TestSupport", dependencies: ["TensorIR", "Interpreter"], path: "Tests/Support"),
+    .testTarget(name: "TensorIRTests", dependencies: ["TensorIR", "TestSupport"]),
+    .testTarget(name: "TileIRTests", dependencies: ["TileIR", "Interpreter", "TestSupport"]),
+    .testTarget(name: "InterpreterTests", dependencies: ["Interpreter", "ModelFormat", "TestSupport"]),
+    .testTarget(name: "PassesTests", dependencies: ["Passes", "Interpreter", "TestSupport"]),
+    .testTarget(name: "ModelFormatTests", dependencies: ["ModelFormat", "Interpreter", "TestSupport"]),
+    .testTarget(name: "CodegenTests", dependencies: ["Codegen", "LLVMKit", "TestSupport"]),
+    .testTarget(name: "ArtifactTests", dependencies: ["Artifact"]),
+    .testTarget(name: "UltraRuntimeTests", dependencies: ["UltraRuntime"]),
+    .testTarget(name: "DriverTests", dependencies: ["Driver", "UltraRuntime", "TestSupport"]),
+  ]
+)

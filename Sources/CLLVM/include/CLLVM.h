@@ -1,0 +1,10 @@
+#ifndef CLLVM_H
+#define CLLVM_H
+
+#include "llvm-c/Analysis.h"
+#include "llvm-c/Core.h"
+#include "llvm-c/Target.h"
+#include "llvm-c/TargetMachine.h"
+#include "llvm-c/Transforms/PassBuilder.h"
+
+#endif

@@ -1,0 +1,155 @@
+/* The contract of a compiled model (.ultra): what a server needs to load and call it.
+ *
+ * An artifact is an ELF shared object with no dependencies. It exports one function, ultra_model_v1, which returns a
+ * constant table for the machine it runs on. The caller owns all memory and all threads: nothing here allocates, locks,
+ * logs or keeps state, and one table serves any number of threads at once.
+ *
+ *     void *file = dlopen("model.ultra", RTLD_NOW | RTLD_LOCAL);
+ *     const ultra_model *model = ultra_open(dlsym(file, ULTRA_MODEL_SYMBOL));
+ *     const ultra_entry *forward = &model->entries[0];
+ *     size_t need = forward->workspace_size(dimensions, 1);
+ *     int32_t status = forward->run(&call);
+ *
+ * Structs that the caller fills begin with their size, so that older callers keep working with newer artifacts.
+ */
+#ifndef ULTRA_H
+#define ULTRA_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define ULTRA_ABI_VERSION 1u
+#define ULTRA_MODEL_SYMBOL "ultra_model_v1"
+/* Alignment of the workspace, in bytes. Inputs and outputs need only the alignment of their elements. */
+#define ULTRA_WORKSPACE_ALIGNMENT 64u
+
+/* What a call returned. */
+enum ultra_status {
+  ULTRA_OK = 0,
+  /* A struct's size or a pointer of the call itself is not as the ABI version says. */
+  ULTRA_BAD_CALL = 1,
+  /* `input_count` or `output_count` is not the entry's; `found` and `expected` say. */
+  ULTRA_BAD_ARGUMENT_COUNT = 2,
+  /* A dimension is negative or too large; `argument` is its index. */
+  ULTRA_BAD_DIMENSION = 3,
+  /* Input `argument` has no data, or `found` elements where the dimensions make it `expected`. */
+  ULTRA_BAD_INPUT = 4,
+  /* Output `argument` has no data, or room for `found` elements where `expected` will be written. */
+  ULTRA_BAD_OUTPUT = 5,
+  /* The workspace is null, not aligned, or `found` bytes where `expected` are needed. */
+  ULTRA_BAD_WORKSPACE = 6,
+  /* Offsets input `argument`: entry `position` is `found`, but must be `expected` (first and last entry), or at least
+   * `expected` (elsewhere). */
+  ULTRA_BAD_OFFSETS = 7,
+  /* Target counts input `argument`: entry `position` is `found`, outside 0...`expected`. */
+  ULTRA_BAD_TARGETS = 8,
+  /* Ids input `argument`: entry `position` is `found`, outside 0..<`expected`. */
+  ULTRA_ID_OUT_OF_RANGE = 9,
+  /* Sequence `position` has `found` rows; the model takes at most `expected`. */
+  ULTRA_SEQUENCE_TOO_LONG = 10
+};
+
+/* One input or output: dense, row-major, little-endian elements of the type that the manifest gives. */
+typedef struct ultra_tensor {
+  /* Inputs are only read. May be null where `count` is 0. */
+  void *data;
+  /* Elements at `data`. Of an input: exactly those of its shape. Of an output: room before the call, elements written after it. */
+  int64_t count;
+} ultra_tensor;
+
+/* Where and why a call was refused; fields that do not apply are 0, `argument` -1. */
+typedef struct ultra_error {
+  uint32_t struct_size;
+  int32_t status;
+  int32_t argument;
+  int32_t reserved;
+  int64_t position;
+  int64_t found;
+  int64_t expected;
+} ultra_error;
+
+/* One piece of a parallel loop. `worker` is below `workers` and is not used by two pieces at once. */
+typedef void (*ultra_body)(void *context, int64_t index, uint32_t worker);
+
+/* Threads that the caller lends. `parallel_for` calls `body` once for every index in 0..<count, in any order, on any
+ * threads, and returns when all have returned. Results do not depend on the order or on `workers`. */
+typedef struct ultra_parallel {
+  uint32_t struct_size;
+  uint32_t workers;
+  void *pool;
+  void (*parallel_for)(void *pool, int64_t count, ultra_body body, void *context);
+} ultra_parallel;
+
+/* One call of an entry. */
+typedef struct ultra_call {
+  uint32_t struct_size;
+  uint32_t dimension_count;
+  /* Extents of the entry's dimensions, in the manifest's order (for most models: rows, sequences). */
+  const int64_t *dimensions;
+  const ultra_tensor *inputs;
+  ultra_tensor *outputs;
+  uint32_t input_count;
+  uint32_t output_count;
+  /* At least `workspace_size(dimensions, workers)` bytes, aligned to ULTRA_WORKSPACE_ALIGNMENT; its contents mean nothing
+   * before or after the call. Calls that run at once need one each. */
+  void *workspace;
+  size_t workspace_size;
+  /* Null: the calling thread alone. */
+  const ultra_parallel *parallel;
+  /* Null, or filled when the call is refused. */
+  ultra_error *error;
+} ultra_call;
+
+/* A function of the model. */
+typedef struct ultra_entry {
+  /* Its name in the manifest: "forward". */
+  const char *name;
+  uint32_t dimension_count;
+  uint32_t input_count;
+  uint32_t output_count;
+  uint32_t reserved;
+  /* Bytes of workspace for a batch of these extents with so many workers (at least 1); SIZE_MAX where an extent is
+   * negative or too large. */
+  size_t (*workspace_size)(const int64_t *dimensions, uint32_t workers);
+  /* Runs it. Returns an ultra_status; outputs are undefined unless it is ULTRA_OK. */
+  int32_t (*run)(const ultra_call *call);
+} ultra_entry;
+
+/* The table of a model. */
+typedef struct ultra_model {
+  uint32_t struct_size;
+  uint32_t abi_version;
+  /* JSON, UTF-8, not terminated; see docs/abi.md. */
+  const char *manifest;
+  uint64_t manifest_size;
+  /* The code level in use, for example "x86-64-v4"; null where this machine can run none of the file's levels. */
+  const char *level;
+  /* Null, or one sentence that says which processor features are missing; there are no entries then. */
+  const char *refusal;
+  uint64_t entry_count;
+  const ultra_entry *entries;
+} ultra_model;
+
+typedef const ultra_model *(*ultra_model_function)(void);
+
+/* The table behind the exported function; null where the symbol is null or the ABI is another. A usable model also has
+ * a null `refusal`. */
+static inline const ultra_model *ultra_open(void *symbol) {
+  if (symbol == NULL) return NULL;
+  ultra_model_function function;
+  /* ISO C has no cast from an object pointer to a function pointer. */
+  *(void **)(&function) = symbol;
+  const ultra_model *model = function();
+  if (model == NULL || model->abi_version != ULTRA_ABI_VERSION || model->struct_size < sizeof(ultra_model)) return NULL;
+  return model;
+}
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,1 @@
+#include "ultra_pool.h"

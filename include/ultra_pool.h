@@ -1,0 +1,4 @@
+#ifndef ULTRA_POOL_H
+#define ULTRA_POOL_H
+#include "ultra.h"
+#endif

@@ -1,0 +1,111 @@
+/// A tensor with its bytes, in row-major order and little-endian: inputs, outputs, and weights in memory.
+public struct HostTensor: Hashable, Sendable {
+  public var element: ElementType
+  public var shape: [Int]
+  /// Exactly `count * element.byteCount` bytes.
+  public var bytes: [UInt8]
+
+  /// Throws where the byte count is not that of the shape.
+  public init(element: ElementType, shape: [Int], bytes: [UInt8]) throws(OperationError) {
+    var expected = element.byteCount
+    for extent in shape {
+      let (product, overflow) = expected.multipliedReportingOverflow(by: extent)
+      try require(extent >= 0 && !overflow, "shape \(shape) has no size")
+      expected = product
+    }
+    try require(
+      bytes.count == expected, "shape \(shape) of \(element.rawValue) takes \(expected) bytes, found \(bytes.count)")
+    self.element = element
+    self.shape = shape
+    self.bytes = bytes
+  }
+
+  public var count: Int { bytes.count / element.byteCount }
+
+  private init(_ element: ElementType, _ shape: [Int], raw: UnsafeRawBufferPointer) {
+    self.element = element
+    self.shape = shape
+    self.bytes = [UInt8](raw)
+  }
+
+  public init(_ values: [Float], shape: [Int]? = nil) {
+    self = values.withUnsafeBytes { HostTensor(.f32, shape ?? [values.count], raw: $0) }
+  }
+
+  public init(_ values: [Double], shape: [Int]? = nil) {
+    self = values.withUnsafeBytes { HostTensor(.f64, shape ?? [values.count], raw: $0) }
+  }
+
+  public init(_ values: [Int64], shape: [Int]? = nil) {
+    self = values.withUnsafeBytes { HostTensor(.i64, shape ?? [values.count], raw: $0) }
+  }
+
+  /// The elements read as `type`, whose size must be the element's.
+  private func elements<T: BitwiseCopyable>(as type: T.Type) -> [T] {
+    bytes.withUnsafeBytes { raw in
+      (0..<count).map { raw.loadUnaligned(fromByteOffset: $0 * MemoryLayout<T>.size, as: T.self) }
+    }
+  }
+
+  /// The elements as fp64, whatever they are stored as.
+  public var doubles: [Double] {
+    switch element {
+    case .f64: elements(as: Double.self)
+    case .f32: elements(as: Float.self).map(Double.init)
+    case .f16: elements(as: UInt16.self).map { Double(Float(halfBits: $0)) }
+    case .bf16: elements(as: UInt16.self).map { Double(Float(bitPattern: UInt32($0) << 16)) }
+    case .i64, .i32, .u8, .bool: integers.map(Double.init)
+    }
+  }
+
+  /// The elements as fp32; fp64 and integers are rounded to nearest even.
+  public var floats: [Float] {
+    element == .f32 ? elements(as: Float.self) : doubles.map(Float.init)
+  }
+
+  /// The elements of an integer tensor; of a floating-point one, its numbers truncated toward zero, 0 where they do not fit.
+  public var integers: [Int64] {
+    switch element {
+    case .i64: elements(as: Int64.self)
+    case .i32: elements(as: Int32.self).map(Int64.init)
+    case .u8, .bool: bytes.map(Int64.init)
+    case .f64, .f32, .f16, .bf16: doubles.map { Int64(exactly: $0.rounded(.towardZero)) ?? 0 }
+    }
+  }
+}
+
+extension Float {
+  /// The number that an IEEE half with these bits stands for; exact.
+  public init(halfBits bits: UInt16) {
+    let sign = UInt32(bits & 0x8000) << 16
+    let exponent = UInt32(bits >> 10) & 0x1F
+    let fraction = UInt32(bits & 0x3FF)
+    switch exponent {
+    case 0: self = Float(sign: sign == 0 ? .plus : .minus, exponent: -24, significand: Float(fraction))
+    case 0x1F: self = Float(bitPattern: sign | 0x7F80_0000 | fraction << 13)
+    default: self = Float(bitPattern: sign | (exponent + 112) << 23 | fraction << 13)
+    }
+  }
+}
+
+/// Where the bytes of a module's weights are.
+public protocol WeightProvider: Sendable {
+  /// The bytes of a weight, valid during `body` only. Throws where there is no weight of this name.
+  func withWeight<R>(
+    _ name: String, _ body: (_ element: ElementType, _ shape: [Int], UnsafeRawBufferPointer) throws -> R
+  )
+    throws -> R
+}
+
+/// Weights held in memory.
+public struct WeightTable: WeightProvider {
+  public var tensors: [String: HostTensor]
+  public init(_ tensors: [String: HostTensor] = [:]) { self.tensors = tensors }
+
+  public func withWeight<R>(
+    _ name: String, _ body: (ElementType, [Int], UnsafeRawBufferPointer) throws -> R
+  ) throws -> R {
+    guard let tensor = tensors[name] else { throw OperationError("no weight is called \"\(name)\"") }
+    return try tensor.bytes.withUnsafeBytes { try body(tensor.element, tensor.shape, $0) }
+  }
+}

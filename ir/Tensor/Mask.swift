@@ -1,0 +1,139 @@
+/// Which keys a row of attention sees: the only place where masks are defined.
+///
+/// A sequence of `n` rows is contextual rows, history, then targets; `h = n - targets`. Sources: SEMANTICS section 3;
+/// GR ops/pytorch/pt_hstu_attention.py (`causal`, `windowed`), TER tzrec/ops/hstu_attention_utils.py (`keyPrefix`).
+public struct Mask: Hashable, Sendable {
+  public enum Form: Hashable, Sendable {
+    /// Every earlier row, and itself; target rows see history and themselves, never each other.
+    case causal
+    /// At most `window` (> 0) earlier rows, and itself. The last `fullTail` history rows and all targets are exempt
+    /// where `fullTail` > 0: semi-local attention in its query-tail form.
+    case windowed(window: Int, fullTail: Int)
+    /// The first max(`global`, contextual) rows and the latest `local` rows, which count the row itself: semi-local
+    /// attention in its key-prefix form.
+    case keyPrefix(local: Int, global: Int, targets: PrefixTargets)
+  }
+
+  /// What target rows see under the key-prefix form.
+  public enum PrefixTargets: String, Hashable, Sendable, CaseIterable {
+    /// All history, and not themselves (TER).
+    case history
+    /// The prefix, the latest `local` history rows, and themselves.
+    case windowed
+  }
+
+  public var form: Form
+  /// Rows at the start of every sequence that see the whole history and that all others see: GR's rule for `causal`
+  /// and `windowed`. Under `keyPrefix` they only lengthen the prefix (TER).
+  public var contextual: Int
+
+  public init(_ form: Form = .causal, contextual: Int = 0) {
+    self.form = form
+    self.contextual = contextual
+  }
+
+  public static let causal = Mask()
+}
+
+/// The half-open range of key positions `[start, end)`; empty where `end <= start`.
+public struct KeyInterval: Hashable, Sendable {
+  public var start: IndexExpression
+  public var end: IndexExpression
+}
+
+extension Mask {
+  /// The keys that the row at `position` sees in a sequence of `length` rows of which `targets` are targets: at most
+  /// three intervals, disjoint and ascending wherever they are not empty.
+  public var intervals: [KeyInterval] {
+    let history = IndexExpression.length - .targets
+    switch form {
+    case .causal:
+      return earlierAndSelf(from: 0, history: history)
+    case .windowed(let window, let fullTail):
+      // A row's identity: 0 for contextual rows, then counting, `lastIdentity` for targets.
+      let skip = Swift.max(contextual - 1, 0)
+      let lastIdentity = history - .constant(skip)
+      let identity = IndexExpression.min(.max(.position - .constant(skip), 0), lastIdentity)
+      let low = identity - .constant(window)
+      // Where the window reaches identity 0, the contextual rows are inside it too.
+      let windowStart = IndexExpression.ifLess(0, low, then: low + .constant(skip), otherwise: 0)
+      let start =
+        fullTail == 0
+        ? windowStart
+        : .ifLess(identity, lastIdentity - .constant(fullTail), then: windowStart, otherwise: 0)
+      return earlierAndSelf(from: start, history: history)
+    case .keyPrefix(let local, let global, let targets):
+      let prefix = IndexExpression.constant(Swift.max(global, contextual))
+      let next = IndexExpression.position + 1
+      let isHistory = { (then: IndexExpression, otherwise: IndexExpression) in
+        IndexExpression.ifLess(.position, history, then: then, otherwise: otherwise)
+      }
+      switch targets {
+      case .history:
+        return [
+          KeyInterval(start: 0, end: isHistory(.min(prefix, next), history)),
+          KeyInterval(
+            start: .max(prefix, next - .constant(local)), end: isHistory(next, 0)),
+        ]
+      case .windowed:
+        let newest = IndexExpression.min(next, history)
+        return [
+          KeyInterval(start: 0, end: .min(prefix, newest)),
+          KeyInterval(start: .max(prefix, newest - .constant(local)), end: newest),
+          KeyInterval(start: isHistory(next, .position), end: next),
+        ]
+      }
+    }
+  }
+
+  /// GR's rule for `causal` and `windowed`: keys from `start` up to the row (up to the history's end for a target),
+  /// the row itself, and everything in the history for a contextual row.
+  private func earlierAndSelf(from start: IndexExpression, history: IndexExpression) -> [KeyInterval] {
+    let own = KeyInterval(start: .max(.position, history), end: .position + 1)
+    let earlier = IndexExpression.min(.position + 1, history)
+    guard contextual > 0 else { return [KeyInterval(start: start, end: earlier), own] }
+    let context = IndexExpression.constant(contextual)
+    // A history shorter than the contextual rows leaves one identity for all: every row sees only itself.
+    let complete = { (interval: IndexExpression, otherwise: IndexExpression) in
+      IndexExpression.ifLess(history, context, then: otherwise, otherwise: interval)
+    }
+    let isContextual = { (then: IndexExpression, otherwise: IndexExpression) in
+      IndexExpression.ifLess(.position, context, then: then, otherwise: otherwise)
+    }
+    return [
+      KeyInterval(start: complete(isContextual(0, start), 0), end: complete(isContextual(history, earlier), 0)),
+      KeyInterval(start: complete(own.start, .position), end: own.end),
+    ]
+  }
+
+  /// The intervals of `intervals` with numbers in place of expressions; empty ones are left out.
+  public func visibleKeys(position: Int, length: Int, targets: Int) -> [Range<Int>] {
+    let lookup = { (variable: IndexVariable) in
+      switch variable {
+      case .position: position
+      case .length: length
+      case .targets: targets
+      }
+    }
+    return intervals.compactMap { interval in
+      let start = interval.start.evaluate(lookup)
+      let end = interval.end.evaluate(lookup)
+      return start < end ? start..<end : nil
+    }
+  }
+
+  /// How much of a tile of rows and keys is visible.
+  public enum Coverage: Hashable, Sendable { case empty, full, mixed }
+
+  /// Whether no, every or some key of `keys` is visible to the rows at the positions `rows`.
+  public func coverage(rows: Range<Int>, keys: Range<Int>, length: Int, targets: Int) -> Coverage {
+    var visible = 0
+    for row in rows {
+      for interval in visibleKeys(position: row, length: length, targets: targets) {
+        visible += interval.clamped(to: keys).count
+      }
+    }
+    if visible == 0 { return .empty }
+    return visible == rows.count * keys.count ? .full : .mixed
+  }
+}

@@ -1,0 +1,141 @@
+/// A weight: a tensor whose values are fixed when the model is compiled. The module knows its name and type; its
+/// bytes stay with a `WeightProvider`.
+public struct Weight: Hashable, Sendable {
+  public var name: String
+  public var type: TensorType
+
+  public init(name: String, type: TensorType) {
+    self.name = name
+    self.type = type
+  }
+}
+
+public struct WeightID: Hashable, Sendable { public let index: UInt32 }
+public struct ValueID: Hashable, Sendable { public let index: UInt32 }
+public struct OperationID: Hashable, Sendable { public let index: UInt32 }
+
+/// A compilation unit: weights and functions. The function that a compiled artifact runs is called `forward`.
+public struct Module: Sendable {
+  public var name: String
+  public private(set) var weights: [Weight] = []
+  public var functions: [Function] = []
+  private var weightByName: [String: WeightID] = [:]
+
+  public init(name: String) { self.name = name }
+
+  public subscript(id: WeightID) -> Weight { weights[Int(id.index)] }
+
+  public func weight(named name: String) -> WeightID? { weightByName[name] }
+
+  /// Declares a weight. A name that is declared already gives its first declaration back; the caller compares types.
+  @discardableResult
+  public mutating func declareWeight(_ weight: Weight) -> WeightID {
+    if let id = weightByName[weight.name] { return id }
+    let id = WeightID(index: UInt32(weights.count))
+    weights.append(weight)
+    weightByName[weight.name] = id
+    return id
+  }
+
+  public func function(named name: String) -> Function? { functions.first { $0.name == name } }
+}
+
+/// Where a value comes from.
+public enum Definition: Hashable, Sendable {
+  case argument(Int)
+  case weight(WeightID)
+  case result(OperationID, Int)
+}
+
+public struct Value: Hashable, Sendable {
+  /// Its name in the text form, without the `%`; unique within the function. Weights are printed by their own name.
+  public var name: String
+  public var type: ValueType
+  public var definition: Definition
+}
+
+/// One operation: what it does (`payload`, with its attributes), what it reads, what it defines.
+public struct Operation: Hashable, Sendable {
+  public var payload: Payload
+  public var operands: [ValueID]
+  public var results: [ValueID]
+}
+
+/// A straight line of operations over an arena of values, in an order where definitions come before uses.
+public struct Function: Sendable {
+  public struct Result: Hashable, Sendable {
+    public var name: String
+    public var value: ValueID
+  }
+
+  public var name: String
+  public private(set) var values: [Value] = []
+  public private(set) var operations: [Operation] = []
+  /// The order in which operations run. Operations that an edit removed stay in the arena but not here.
+  public var body: [OperationID] = []
+  public private(set) var arguments: [ValueID] = []
+  public var results: [Result] = []
+  private var usedNames: Set<String> = []
+  private var weightValues: [WeightID: ValueID] = [:]
+
+  public init(name: String) { self.name = name }
+
+  public subscript(id: ValueID) -> Value { values[Int(id.index)] }
+
+  public subscript(id: OperationID) -> Operation {
+    get { operations[Int(id.index)] }
+    set { operations[Int(id.index)] = newValue }
+  }
+
+  @discardableResult
+  public mutating func addArgument(name: String, type: ValueType) -> ValueID {
+    let id = addValue(name: name, type: type, definition: .argument(arguments.count))
+    arguments.append(id)
+    return id
+  }
+
+  /// The value that stands for a weight in this function; made on first use.
+  public mutating func value(of weight: WeightID, in module: Module) -> ValueID {
+    if let id = weightValues[weight] { return id }
+    let declared = module[weight]
+    let id = ValueID(index: UInt32(values.count))
+    values.append(Value(name: declared.name, type: .tensor(declared.type), definition: .weight(weight)))
+    weightValues[weight] = id
+    return id
+  }
+
+  /// Appends an operation at the end of the body; its results get the names given, made unique.
+  @discardableResult
+  public mutating func append(
+    _ payload: Payload, operands: [ValueID], results: [(name: String, type: ValueType)]
+  ) -> OperationID {
+    let id = OperationID(index: UInt32(operations.count))
+    operations.append(Operation(payload: payload, operands: operands, results: []))
+    let values = results.enumerated().map { index, result in
+      addValue(name: result.name, type: result.type, definition: .result(id, index))
+    }
+    operations[Int(id.index)].results = values
+    body.append(id)
+    return id
+  }
+
+  /// Makes every use of `old`, in the body and in the results, a use of `new`.
+  public mutating func replaceUses(of old: ValueID, with new: ValueID) {
+    for id in body {
+      operations[Int(id.index)].operands = operations[Int(id.index)].operands.map { $0 == old ? new : $0 }
+    }
+    results = results.map { $0.value == old ? Result(name: $0.name, value: new) : $0 }
+  }
+
+  private mutating func addValue(name: String, type: ValueType, definition: Definition) -> ValueID {
+    var unique = name
+    var suffix = 1
+    while !usedNames.insert(unique).inserted {
+      unique = "\(name).\(suffix)"
+      suffix += 1
+    }
+    let id = ValueID(index: UInt32(values.count))
+    values.append(Value(name: unique, type: type, definition: definition))
+    return id
+  }
+}

@@ -1,0 +1,118 @@
+/// Pointwise attention of a jagged batch, each sequence and head apart:
+/// `out[r] = sum over visible c of activation(alpha * q[r] k[c] + bias[r, c]) / divisor * v[c]`.
+///
+/// Operands: q [rows, heads * dqk], k [rows, heads * dqk], v [rows, heads * dv], offsets; then targets [sequences] of
+/// int64 where `hasTargets`; then the bias's operands (see `Bias`). A row that sees no key gives zeros.
+public struct Attention: OperationPayload {
+  public static let mnemonic = "attention"
+
+  public enum Activation: String, Hashable, Sendable, CaseIterable {
+    case silu
+    case identity = "none"
+  }
+
+  /// The N of SEMANTICS section 1.
+  public enum Divisor: Hashable, Sendable {
+    case fixed(Double)
+    /// The batch's longest sequence, of the offsets that this operation reads. A result then depends on who shares the batch.
+    case longestSequence
+    /// The longest history, the most targets and the contextual rows added up, maxima taken apart (GR DlrmHSTU).
+    case longestHistoryPlusTargets
+  }
+
+  /// What is added to a score before its activation, shared by all heads (SEMANTICS section 7).
+  public enum Bias: Hashable, Sendable {
+    case none
+    /// `weights[n - 1 + c - r]`, r and c positions in the sequence. Operand: weights [2n - 1].
+    case position
+    /// The position bias, plus `time[bucket]` with `bucket = clamp(trunc(ln(max(|queryTime[r] - keyTime[c]|, 1)) / 0.301), 0, last)`
+    /// in fp32. Operands: position weights [2n - 1], time weights [buckets], query times [rows], key times [rows].
+    case positionAndTime
+
+    public var operandCount: Int {
+      switch self {
+      case .none: 0
+      case .position: 1
+      case .positionAndTime: 4
+      }
+    }
+  }
+
+  public var heads: Int
+  /// Scale of a score before bias and activation.
+  public var alpha: Double
+  public var divisor: Divisor
+  public var activation: Activation
+  public var bias: Bias
+  public var mask: Mask
+  public var hasTargets: Bool
+
+  public init(
+    heads: Int, alpha: Double, divisor: Divisor, activation: Activation = .silu, bias: Bias = .none,
+    mask: Mask = .causal, hasTargets: Bool = false
+  ) {
+    self.heads = heads
+    self.alpha = alpha
+    self.divisor = divisor
+    self.activation = activation
+    self.bias = bias
+    self.mask = mask
+    self.hasTargets = hasTargets
+  }
+
+  public func resultTypes(for operands: [ValueType]) throws(OperationError) -> [ValueType] {
+    try requireOperandCount(operands, 4 + (hasTargets ? 1 : 0) + bias.operandCount)
+    try verifyAttributes()
+    let query = try requireMatrix(operands[0], "query")
+    let key = try requireMatrix(operands[1], "key")
+    let value = try requireMatrix(operands[2], "value")
+    try require(
+      key.rows == query.rows && value.rows == query.rows,
+      "query, key and value must have the same rows, found \(query.rows), \(key.rows) and \(value.rows)")
+    try require(
+      query.width % heads == 0 && value.width % heads == 0,
+      "\(heads) heads do not divide a query of \(query.width) or a value of \(value.width)")
+    try require(
+      query.width == key.width,
+      "query has \(heads) heads of \(query.width / heads), key has \(heads) heads of \(key.width / heads)")
+    let offsets = try requireOffsets(operands[3], "offsets", rows: query.rows)
+    if hasTargets { _ = try requireIntegers(operands[4], "targets", rows: offsets.sequences) }
+    let first = hasTargets ? 5 : 4
+    switch bias {
+    case .none: break
+    case .position: try verifyPositionWeights(operands[first])
+    case .positionAndTime:
+      try verifyPositionWeights(operands[first])
+      guard let time = operands[first + 1].tensor, time.rank == 1, time.element.isFloatingPoint,
+        let buckets = time.shape[0].extent, buckets > 0
+      else { throw OperationError("time weights must be a vector, found \(operands[first + 1])") }
+      _ = try requireIntegers(operands[first + 2], "query times", rows: query.rows)
+      _ = try requireIntegers(operands[first + 3], "key times", rows: query.rows)
+    }
+    return [.tensor([query.rows, .fixed(value.width)], query.element)]
+  }
+
+  private func verifyAttributes() throws(OperationError) {
+    try require(heads > 0, "heads must be positive, found \(heads)")
+    try require(alpha.isFinite, "alpha must be finite, found \(alpha)")
+    if case .fixed(let divisor) = divisor {
+      try require(divisor > 0 && divisor.isFinite, "the divisor must be a positive number, found \(divisor)")
+    }
+    try require(mask.contextual >= 0, "contextual must not be negative, found \(mask.contextual)")
+    switch mask.form {
+    case .causal: break
+    case .windowed(let window, let fullTail):
+      try require(window > 0, "window must be positive, found \(window)")
+      try require(fullTail >= 0, "tail must not be negative, found \(fullTail)")
+    case .keyPrefix(let local, let global, _):
+      try require(local >= 0 && global >= 0, "local and global must not be negative, found \(local) and \(global)")
+    }
+  }
+
+  /// An odd number of weights, 2n - 1 of them; sequences longer than n are refused when the model runs.
+  private func verifyPositionWeights(_ operand: ValueType) throws(OperationError) {
+    guard let type = operand.tensor, type.rank == 1, type.element.isFloatingPoint, let count = type.shape[0].extent,
+      count % 2 == 1
+    else { throw OperationError("position weights must be a vector of odd length 2n - 1, found \(operand)") }
+  }
+}

@@ -1,0 +1,27 @@
+/// `x W + bias`, accumulated in fp32 or wider: operands x [rows, in], W, and optionally bias [out].
+public struct Linear: OperationPayload {
+  public static let mnemonic = "linear"
+
+  /// How W is stored.
+  public enum Orientation: String, Hashable, Sendable, CaseIterable {
+    /// [in, out], as GR's STU matrices.
+    case inOut = "in_out"
+    /// [out, in], as nn.Linear.
+    case outIn = "out_in"
+  }
+
+  public var orientation: Orientation
+  public init(_ orientation: Orientation = .inOut) { self.orientation = orientation }
+
+  public func resultTypes(for operands: [ValueType]) throws(OperationError) -> [ValueType] {
+    try requireOperandCount(operands, 2, 3)
+    let x = try requireMatrix(operands[0], "x")
+    guard let weight = operands[1].tensor, weight.rank == 2, weight.element.isFloatingPoint,
+      let first = weight.shape[0].extent, let second = weight.shape[1].extent
+    else { throw OperationError("the weight must be a matrix of fixed shape, found \(operands[1])") }
+    let (input, output) = orientation == .inOut ? (first, second) : (second, first)
+    try require(input == x.width, "x is \(x.width) wide, but the weight takes \(input)")
+    if operands.count == 3 { try requireVector(operands[2], "bias", count: output) }
+    return [.tensor([x.rows, .fixed(output)], x.element)]
+  }
+}

@@ -1,0 +1,85 @@
+/// Row `ids[i]` of a table, for every i: operands table [entries, width] and ids [rows].
+public struct Gather: OperationPayload {
+  public static let mnemonic = "gather"
+
+  /// What an id outside the table means. Nothing ever reads outside it.
+  public enum OutOfRange: Hashable, Sendable {
+    /// The call fails and names the position and the id.
+    case error
+    /// The row given stands in.
+    case fallback(row: Int)
+  }
+
+  public var outOfRange: OutOfRange
+  public init(outOfRange: OutOfRange = .error) { self.outOfRange = outOfRange }
+
+  public func resultTypes(for operands: [ValueType]) throws(OperationError) -> [ValueType] {
+    try requireOperandCount(operands, 2)
+    let table = try requireMatrix(operands[0], "table")
+    guard let entries = table.rows.extent, entries > 0 else {
+      throw OperationError("table must have a fixed, positive number of rows, found \(operands[0])")
+    }
+    let rows = try requireIntegers(operands[1], "ids", rows: nil)
+    if case .fallback(let row) = outOfRange {
+      try require((0..<entries).contains(row), "fallback row \(row) is outside a table of \(entries) rows")
+    }
+    return [.tensor([rows, .fixed(table.width)], table.element)]
+  }
+}
+
+/// The row of a position table for every row of a batch: operands offsets and optionally targets [sequences].
+///
+/// `ascending`: min(p, limit). `descending`: min((h - min(p, h)) + contextual, limit), and p for p < contextual, with
+/// h = length - targets (GR modules/positional_encoder.py, `_get_col_indices`).
+public struct Positions: OperationPayload {
+  public static let mnemonic = "positions"
+
+  public enum Order: String, Hashable, Sendable, CaseIterable { case ascending, descending }
+
+  public var order: Order
+  public var contextual: Int
+  /// The largest position given out: the last row of the position table.
+  public var limit: Int
+  public init(order: Order, contextual: Int = 0, limit: Int) {
+    self.order = order
+    self.contextual = contextual
+    self.limit = limit
+  }
+
+  public func resultTypes(for operands: [ValueType]) throws(OperationError) -> [ValueType] {
+    try requireOperandCount(operands, 1, 2)
+    let offsets = try requireOffsets(operands[0], "offsets")
+    if operands.count == 2 { _ = try requireIntegers(operands[1], "targets", rows: offsets.sequences) }
+    try require(limit >= 0, "limit must not be negative, found \(limit)")
+    try require(
+      contextual >= 0 && contextual <= limit + 1, "contextual must lie in 0...\(limit + 1), found \(contextual)")
+    return [.tensor([offsets.rows], .i64)]
+  }
+
+  /// The position given to a row, as the formula above.
+  public var expression: IndexExpression {
+    let limit = IndexExpression.constant(limit)
+    switch order {
+    case .ascending: return .min(.position, limit)
+    case .descending:
+      let history = IndexExpression.length - .targets
+      let backward = IndexExpression.min(history - .min(.position, history) + .constant(contextual), limit)
+      return contextual == 0
+        ? backward : .ifLess(.position, .constant(contextual), then: .position, otherwise: backward)
+    }
+  }
+}
+
+/// x with the rows zeroed whose id equals `id`: operands x [rows, width] and ids [rows].
+public struct ZeroRows: OperationPayload {
+  public static let mnemonic = "zero_rows"
+  public var id: Int
+  public init(id: Int) { self.id = id }
+
+  public func resultTypes(for operands: [ValueType]) throws(OperationError) -> [ValueType] {
+    try requireOperandCount(operands, 2)
+    let x = try requireMatrix(operands[0], "x")
+    _ = try requireIntegers(operands[1], "ids", rows: x.rows)
+    return [operands[0]]
+  }
+}

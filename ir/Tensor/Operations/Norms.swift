@@ -1,0 +1,58 @@
+/// Layer norm over the columns of each row, statistics in the accumulation precision: operands x, and optionally
+/// weight and bias of x's width.
+public struct LayerNorm: OperationPayload {
+  public static let mnemonic = "layer_norm"
+  public var epsilon: Double
+  public init(epsilon: Double) { self.epsilon = epsilon }
+
+  public func resultTypes(for operands: [ValueType]) throws(OperationError) -> [ValueType] {
+    try requireOperandCount(operands, 1, 3)
+    try requirePositive(epsilon)
+    let width = try requireMatrix(operands[0], "x").width
+    if operands.count == 3 {
+      try requireVector(operands[1], "weight", count: width)
+      try requireVector(operands[2], "bias", count: width)
+    }
+    return [operands[0]]
+  }
+}
+
+/// Layer norm over each of `groups` equal slices of a row apart: operands x, weight and bias with one number a group
+/// (GR's GroupNorm over attention heads).
+public struct GroupNorm: OperationPayload {
+  public static let mnemonic = "group_norm"
+  public var groups: Int
+  public var epsilon: Double
+  public init(groups: Int, epsilon: Double) {
+    self.groups = groups
+    self.epsilon = epsilon
+  }
+
+  public func resultTypes(for operands: [ValueType]) throws(OperationError) -> [ValueType] {
+    try requireOperandCount(operands, 3)
+    try requirePositive(epsilon)
+    let width = try requireMatrix(operands[0], "x").width
+    try require(groups > 0 && width % groups == 0, "\(groups) groups do not divide a width of \(width)")
+    try requireVector(operands[1], "weight", count: groups)
+    try requireVector(operands[2], "bias", count: groups)
+    return [operands[0]]
+  }
+}
+
+/// `x / max(|x|, epsilon)` with the Euclidean norm of each row.
+public struct L2Norm: OperationPayload {
+  public static let mnemonic = "l2_norm"
+  public var epsilon: Double
+  public init(epsilon: Double) { self.epsilon = epsilon }
+
+  public func resultTypes(for operands: [ValueType]) throws(OperationError) -> [ValueType] {
+    try requireOperandCount(operands, 1)
+    try requirePositive(epsilon)
+    _ = try requireMatrix(operands[0], "x")
+    return [operands[0]]
+  }
+}
+
+private func requirePositive(_ epsilon: Double) throws(OperationError) {
+  try require(epsilon > 0 && epsilon.isFinite, "epsilon must be a positive number, found \(epsilon)")
+}

@@ -1,0 +1,118 @@
+/// Which rows of every sequence a selection keeps, in their order.
+public enum RowSelection: Hashable, Sendable {
+  /// The first `contextual` rows, the latest `keep` history rows, and all targets: attention truncation.
+  case latest(keep: Int, contextual: Int)
+  /// The targets alone.
+  case targets
+
+  /// Of a sequence of `length` rows, the half-open range of positions that are dropped; the rest is kept.
+  public var dropped: KeyInterval {
+    let history = IndexExpression.length - .targets
+    switch self {
+    case .latest(let keep, let contextual):
+      let start = IndexExpression.min(.constant(contextual), history)
+      return KeyInterval(start: start, end: .max(start, history - .constant(keep)))
+    case .targets: return KeyInterval(start: 0, end: history)
+    }
+  }
+
+  fileprivate func verify() throws(OperationError) {
+    if case .latest(let keep, let contextual) = self {
+      try require(keep >= 0, "keep must not be negative, found \(keep)")
+      try require(contextual >= 0, "contextual must not be negative, found \(contextual)")
+    }
+  }
+}
+
+/// The offsets of a batch after a selection: operands offsets and optionally targets [sequences]. The result cuts
+/// rows of the new dimension `into`.
+public struct SelectOffsets: OperationPayload {
+  public static let mnemonic = "select_offsets"
+  public var selection: RowSelection
+  public var into: String
+  public init(_ selection: RowSelection, into: String) {
+    self.selection = selection
+    self.into = into
+  }
+
+  public func resultTypes(for operands: [ValueType]) throws(OperationError) -> [ValueType] {
+    try requireOperandCount(operands, 1, 2)
+    try selection.verify()
+    let offsets = try requireOffsets(operands[0], "offsets")
+    if operands.count == 2 { _ = try requireIntegers(operands[1], "targets", rows: offsets.sequences) }
+    try require(
+      .symbol(into) != offsets.rows && .symbol(into) != offsets.sequences, "\(into) names another dimension already")
+    return [.offsets(sequences: offsets.sequences, rows: .symbol(into))]
+  }
+}
+
+/// The rows of x that a selection keeps: operands x [rows, width] (or one integer a row), offsets, the selected
+/// offsets (a `select_offsets` of the same selection), and optionally targets.
+public struct SelectRows: OperationPayload {
+  public static let mnemonic = "select_rows"
+  public var selection: RowSelection
+  public init(_ selection: RowSelection) { self.selection = selection }
+
+  public func resultTypes(for operands: [ValueType]) throws(OperationError) -> [ValueType] {
+    try requireOperandCount(operands, 3, 4)
+    try selection.verify()
+    let offsets = try requireOffsets(operands[1], "offsets")
+    let selected = try requireOffsets(operands[2], "selected offsets", sequences: offsets.sequences)
+    if operands.count == 4 { _ = try requireIntegers(operands[3], "targets", rows: offsets.sequences) }
+    guard var type = operands[0].tensor, type.rank == 1 || type.rank == 2, type.shape[0] == offsets.rows else {
+      throw OperationError("x must have \(offsets.rows) rows, found \(operands[0])")
+    }
+    type.shape[0] = selected.rows
+    return [.tensor(type)]
+  }
+}
+
+/// `outer` with the rows that a selection kept replaced by those of `inner`, in their old places: operands inner,
+/// outer, offsets, selected offsets, and optionally targets (GR modules/dynamic_stu.py, L2STU).
+public struct RestoreRows: OperationPayload {
+  public static let mnemonic = "restore_rows"
+  public var selection: RowSelection
+  public init(_ selection: RowSelection) { self.selection = selection }
+
+  public func resultTypes(for operands: [ValueType]) throws(OperationError) -> [ValueType] {
+    try requireOperandCount(operands, 4, 5)
+    try selection.verify()
+    let inner = try requireMatrix(operands[0], "inner")
+    let outer = try requireMatrix(operands[1], "outer")
+    let offsets = try requireOffsets(operands[2], "offsets", rows: outer.rows)
+    _ = try requireOffsets(operands[3], "selected offsets", sequences: offsets.sequences, rows: inner.rows)
+    if operands.count == 5 { _ = try requireIntegers(operands[4], "targets", rows: offsets.sequences) }
+    try require(
+      inner.width == outer.width && inner.element == outer.element,
+      "inner is \(operands[0]), but outer is \(operands[1])")
+    return [operands[1]]
+  }
+}
+
+/// The last row of every sequence, zeros for an empty one: operands x [rows, width] and offsets.
+public struct LastRows: OperationPayload {
+  public static let mnemonic = "last_rows"
+  public init() {}
+
+  public func resultTypes(for operands: [ValueType]) throws(OperationError) -> [ValueType] {
+    try requireOperandCount(operands, 2)
+    let x = try requireMatrix(operands[0], "x")
+    let offsets = try requireOffsets(operands[1], "offsets", rows: x.rows)
+    return [.tensor([offsets.sequences, .fixed(x.width)], x.element)]
+  }
+}
+
+/// For every row the number of the row after it; for a sequence's last row the sequence's own number: operands x
+/// [rows], last [sequences], offsets. Of timestamps: when the next thing happened.
+public struct NextRows: OperationPayload {
+  public static let mnemonic = "next_rows"
+  public init() {}
+
+  public func resultTypes(for operands: [ValueType]) throws(OperationError) -> [ValueType] {
+    try requireOperandCount(operands, 3)
+    let rows = try requireIntegers(operands[0], "x", rows: nil)
+    let offsets = try requireOffsets(operands[2], "offsets", rows: rows)
+    _ = try requireIntegers(operands[1], "last", rows: offsets.sequences)
+    return [operands[0]]
+  }
+}

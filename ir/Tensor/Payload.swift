@@ -1,0 +1,115 @@
+/// What an operation does, with its attributes: a closed set, each case's payload in a file of its own under Operations/.
+public enum Payload: Hashable, Sendable {
+  case add(Add)
+  case attention(Attention)
+  case concatenate(Concatenate)
+  case gather(Gather)
+  case groupNorm(GroupNorm)
+  case l2Norm(L2Norm)
+  case lastRows(LastRows)
+  case layerNorm(LayerNorm)
+  case linear(Linear)
+  case multiply(Multiply)
+  case nextRows(NextRows)
+  case positions(Positions)
+  case restoreRows(RestoreRows)
+  case scale(Scale)
+  case selectOffsets(SelectOffsets)
+  case selectRows(SelectRows)
+  case sigmoid(Sigmoid)
+  case silu(SiLU)
+  case split(Split)
+  case zeroRows(ZeroRows)
+
+  /// The payload itself, for what every operation answers alike.
+  public var definition: any OperationPayload {
+    switch self {
+    case .add(let payload): payload
+    case .attention(let payload): payload
+    case .concatenate(let payload): payload
+    case .gather(let payload): payload
+    case .groupNorm(let payload): payload
+    case .l2Norm(let payload): payload
+    case .lastRows(let payload): payload
+    case .layerNorm(let payload): payload
+    case .linear(let payload): payload
+    case .multiply(let payload): payload
+    case .nextRows(let payload): payload
+    case .positions(let payload): payload
+    case .restoreRows(let payload): payload
+    case .scale(let payload): payload
+    case .selectOffsets(let payload): payload
+    case .selectRows(let payload): payload
+    case .sigmoid(let payload): payload
+    case .silu(let payload): payload
+    case .split(let payload): payload
+    case .zeroRows(let payload): payload
+    }
+  }
+
+  public var mnemonic: String { type(of: definition).mnemonic }
+}
+
+/// What each operation says about itself.
+public protocol OperationPayload: Hashable, Sendable {
+  /// Its name in the text form.
+  static var mnemonic: String { get }
+
+  /// The types of the results for operands of the types given: the whole verification of an operation.
+  /// Throws where operands or attributes do not fit, saying what was found and what was expected.
+  func resultTypes(for operands: [ValueType]) throws(OperationError) -> [ValueType]
+}
+
+/// An operation whose operands or attributes do not fit. The verifier adds the operation and its place.
+public struct OperationError: Error, Hashable, Sendable, CustomStringConvertible {
+  public var message: String
+  public init(_ message: String) { self.message = message }
+  public var description: String { message }
+}
+
+// MARK: - Checks that payloads share
+
+func require(_ condition: Bool, _ message: @autoclosure () -> String) throws(OperationError) {
+  if !condition { throw OperationError(message()) }
+}
+
+func requireOperandCount(_ operands: [ValueType], _ counts: Int...) throws(OperationError) {
+  try require(
+    counts.contains(operands.count),
+    "expected \(counts.map(String.init).joined(separator: " or ")) operands, found \(operands.count)")
+}
+
+/// The operand as a floating-point matrix of rows and columns of fixed width.
+func requireMatrix(
+  _ operand: ValueType, _ name: String
+) throws(OperationError) -> (rows: Dimension, width: Int, element: ElementType) {
+  guard let type = operand.tensor, type.rank == 2, let width = type.shape[1].extent, type.element.isFloatingPoint
+  else { throw OperationError("\(name) must be a floating-point matrix of fixed width, found \(operand)") }
+  return (type.shape[0], width, type.element)
+}
+
+/// The operand as a floating-point vector of exactly `count` elements.
+func requireVector(_ operand: ValueType, _ name: String, count: Int) throws(OperationError) {
+  guard let type = operand.tensor, type.rank == 1, type.element.isFloatingPoint, type.shape[0] == .fixed(count)
+  else { throw OperationError("\(name) must be tensor<\(count) x f32>, found \(operand)") }
+}
+
+/// The operand as one integer a row.
+func requireIntegers(_ operand: ValueType, _ name: String, rows: Dimension?) throws(OperationError) -> Dimension {
+  guard let type = operand.tensor, type.rank == 1, type.element == .i64, rows == nil || type.shape[0] == rows else {
+    throw OperationError("\(name) must be tensor<\(rows.map(\.description) ?? "rows") x i64>, found \(operand)")
+  }
+  return type.shape[0]
+}
+
+func requireOffsets(
+  _ operand: ValueType, _ name: String, sequences expected: Dimension? = nil, rows expectedRows: Dimension? = nil
+) throws(OperationError) -> (sequences: Dimension, rows: Dimension) {
+  guard case .offsets(let sequences, let rows) = operand, expected == nil || sequences == expected,
+    expectedRows == nil || rows == expectedRows
+  else {
+    let form = "offsets<\(expected.map(\.description) ?? "sequences") x \(expectedRows.map(\.description) ?? "rows")>"
+    throw OperationError("\(name) must be \(form), found \(operand)")
+  }
+  return (sequences, rows)
+}

@@ -1,0 +1,99 @@
+/// The type of one stored number.
+public enum ElementType: String, Hashable, Sendable, CaseIterable {
+  case f64, f32, f16, bf16, i64, i32, u8, bool
+
+  /// Bytes that one element takes in memory.
+  public var byteCount: Int {
+    switch self {
+    case .f64, .i64: 8
+    case .f32, .i32: 4
+    case .f16, .bf16: 2
+    case .u8, .bool: 1
+    }
+  }
+
+  public var isFloatingPoint: Bool {
+    switch self {
+    case .f64, .f32, .f16, .bf16: true
+    case .i64, .i32, .u8, .bool: false
+    }
+  }
+
+  public var isInteger: Bool { self == .i64 || self == .i32 || self == .u8 }
+}
+
+/// One extent of a tensor: known when the model is compiled, or named and known only with the batch.
+///
+/// Equal names mean equal extents within a function: `rows` is the number of rows of the whole jagged batch,
+/// `sequences` the number of sequences in it.
+public enum Dimension: Hashable, Sendable, CustomStringConvertible {
+  case fixed(Int)
+  case symbol(String)
+
+  public var description: String {
+    switch self {
+    case .fixed(let extent): "\(extent)"
+    case .symbol(let name): name
+    }
+  }
+
+  public var extent: Int? {
+    if case .fixed(let extent) = self { extent } else { nil }
+  }
+}
+
+/// A dense tensor in row-major order. Jagged batches are tensors whose first dimension is a symbol such as `rows`:
+/// the rows of all sequences, one sequence after the other, without padding.
+public struct TensorType: Hashable, Sendable {
+  public var shape: [Dimension]
+  public var element: ElementType
+
+  public init(_ shape: [Dimension], _ element: ElementType) {
+    self.shape = shape
+    self.element = element
+  }
+
+  public var rank: Int { shape.count }
+
+  /// Number of elements where every extent is fixed; nil where one is symbolic or the product overflows.
+  public var fixedElementCount: Int? {
+    var count = 1
+    for dimension in shape {
+      guard let extent = dimension.extent else { return nil }
+      let (product, overflow) = count.multipliedReportingOverflow(by: extent)
+      if overflow { return nil }
+      count = product
+    }
+    return count
+  }
+}
+
+/// The type of a value.
+public enum ValueType: Hashable, Sendable {
+  case tensor(TensorType)
+  /// `sequences + 1` non-decreasing int64 numbers that cut `rows` rows into sequences: the first is 0, the last is `rows`.
+  case offsets(sequences: Dimension, rows: Dimension)
+
+  public static func tensor(_ shape: [Dimension], _ element: ElementType) -> ValueType {
+    .tensor(TensorType(shape, element))
+  }
+
+  public var tensor: TensorType? {
+    if case .tensor(let type) = self { type } else { nil }
+  }
+}
+
+extension ValueType: CustomStringConvertible {
+  public var description: String {
+    switch self {
+    case .tensor(let type): type.description
+    case .offsets(let sequences, let rows): "offsets<\(sequences) x \(rows)>"
+    }
+  }
+}
+
+extension TensorType: CustomStringConvertible {
+  public var description: String {
+    "tensor<" + shape.map { "\($0) x " }.joined() + element.rawValue + ">"
+  }
+}
