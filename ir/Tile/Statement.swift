@@ -1,0 +1,115 @@
+import TensorIR
+
+/// One operation on tiles.
+public indirect enum Statement: Hashable, Sendable {
+  /// Every element of `into` becomes the expression's value at its place. Under `masked`, rows are keys and columns the
+  /// block's rows, and an element whose key its row does not see becomes 0.
+  case map(into: TileSlice, Expression, masked: Bool = false)
+  /// `into` (one column) becomes the sum of the expression over `columns` columns of each row.
+  case reduce(into: TileSlice, sum: Expression, columns: Int)
+  case contract(Contraction)
+  /// `into[c, r]` = `factor * from[r, c]`; columns of `into` past the block's rows become 0.
+  case transpose(into: TileSlice, from: TileSlice, factor: Double)
+  /// A number for every row of the block.
+  case indices(IndexVectorID, IndexSource)
+  /// Rows of a buffer by index, from column `first` on; where the index is negative, zeros, or what `into` held under
+  /// `keepMissing`.
+  case gather(into: TileSlice, from: BufferID, first: Int, indices: IndexVectorID, keepMissing: Bool)
+  /// Rows of one integer each, by index, into a buffer's rows of this block.
+  case gatherIntegers(into: BufferID, from: BufferID, indices: IndexVectorID)
+  /// The integer of the next row of the sequence; for a sequence's last row, the sequence's own of `last`.
+  case nextIntegers(into: BufferID, from: BufferID, last: BufferID)
+  /// Writes the indices into a buffer of integers.
+  case storeIndices(into: BufferID, IndexVectorID)
+  /// Fills with 0.
+  case clear(TileSlice)
+  /// Runs over the keys that some row of the block sees, at most `step` at a time, in ascending order, none twice.
+  case forKeys(Mask, step: Int, body: [Statement])
+}
+
+/// `into (+)= left * right`, accumulated in order of the contracted index, in fp32 with fused multiply-add.
+public struct Contraction: Hashable, Sendable {
+  public enum Right: Hashable, Sendable {
+    /// A packed weight, from contracted row `firstRow` of `rows` in all on.
+    case panels(BufferID, firstRow: Int, rows: Int)
+    /// A tile [contracted, columns].
+    case tile(TileSlice)
+  }
+
+  public var into: TileSlice
+  public var left: TileSlice
+  /// Whether `left` is stored [contracted, rows].
+  public var leftTransposed: Bool
+  public var right: Right
+  /// Whether the old value of `into` is added to.
+  public var accumulate: Bool
+
+  public init(into: TileSlice, left: TileSlice, leftTransposed: Bool = false, right: Right, accumulate: Bool) {
+    self.into = into
+    self.left = left
+    self.leftTransposed = leftTransposed
+    self.right = right
+    self.accumulate = accumulate
+  }
+}
+
+/// Where a row's index comes from.
+public enum IndexSource: Hashable, Sendable {
+  /// The integer that a buffer holds for the row; outside 0..<`entries` it becomes `fallback`.
+  case loaded(BufferID, entries: Int, fallback: Int?)
+  /// An expression of the row's place in its sequence.
+  case expression(IndexExpression)
+  /// The row's counterpart in its sequence before a selection (`of: offsets`): kept rows to kept rows. The domain is
+  /// that of the selected offsets.
+  case beforeSelection(RowSelection, offsets: BufferID, targets: BufferID?)
+  /// The row's counterpart after a selection, -1 where it was dropped. The domain is that of the offsets before it.
+  case afterSelection(RowSelection, selected: BufferID)
+  /// For a domain of sequences as rows: the sequence's last row, -1 where it is empty.
+  case lastRow(offsets: BufferID)
+}
+
+/// A value for each element of a tile.
+public indirect enum Expression: Hashable, Sendable {
+  /// The element at the same place of another tile.
+  case tile(TileSlice)
+  /// The element in the same row of a tile of one column.
+  case rowValue(TileSlice)
+  /// The element in the same column of a weight [1, n], from element `first` on.
+  case columnValue(BufferID, first: Int)
+  /// One element of a weight, the same everywhere.
+  case element(BufferID, Int)
+  case constant(Double)
+  case scalar(ScalarID)
+  case unary(UnaryFunction, Expression)
+  case binary(BinaryFunction, Expression, Expression)
+  /// `then` where the row's index is not `id`, else 0.
+  case unlessIndex(IndexVectorID, is: Int, Expression)
+  /// For tiles [keys, rows]: `weights[reference + key - row]` of positions, the weights stored back to front.
+  case positionBias(BufferID, reference: Int)
+  /// For tiles [keys, rows]: the weight of the bucket of |query time - key time|.
+  case timeBias(TimeBias)
+}
+
+public struct TimeBias: Hashable, Sendable {
+  public var weights: BufferID
+  /// For each bucket from 1 the smallest fp32 magnitude in it.
+  public var thresholds: BufferID
+  public var queryTimes: BufferID
+  public var keyTimes: BufferID
+
+  public init(weights: BufferID, thresholds: BufferID, queryTimes: BufferID, keyTimes: BufferID) {
+    self.weights = weights
+    self.thresholds = thresholds
+    self.queryTimes = queryTimes
+    self.keyTimes = keyTimes
+  }
+}
+
+public enum UnaryFunction: String, Hashable, Sendable, CaseIterable {
+  case silu, sigmoid
+  case squareRoot = "square_root"
+}
+
+public enum BinaryFunction: String, Hashable, Sendable, CaseIterable {
+  case add, subtract, multiply, divide, maximum
+}

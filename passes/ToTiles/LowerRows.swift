@@ -1,0 +1,239 @@
+import TensorIR
+import TileIR
+
+// What treats each row alone: one kernel for a whole group, with what stays inside it in tiles.
+extension TileLowering {
+  mutating func lowerRows(_ dimension: Dimension, _ members: [OperationID]) throws(LoweringError) {
+    let inside = Set(members)
+    let virtual = virtualConcatenations(members, inside)
+    begin(function[members[0]].payload.mnemonic, .rows(dimension, block: rowBlock(members, inside, virtual)))
+    for id in members {
+      let operation = function[id]
+      switch operation.payload {
+      case .split(let split):
+        let source = try place(of: operation.operands[0])
+        var first = 0
+        for (result, width) in zip(operation.results, split.widths) {
+          places[result] = columns(of: source, first: first, count: width)
+          first += width
+        }
+      case .concatenate where virtual.contains(id):
+        virtualConcatenations[operation.results[0]] = operation.operands
+      default:
+        let into = slice(of: try newPlace(for: operation.results[0], inside))
+        try lowerRowOperation(operation, into: into)
+      }
+    }
+    if !kernel.body.isEmpty { end() }
+  }
+
+  /// A concatenation that only one contraction of the group reads is never written down.
+  private func virtualConcatenations(_ members: [OperationID], _ inside: Set<OperationID>) -> Set<OperationID> {
+    Set(
+      members.filter { id in
+        guard case .concatenate = function[id].payload else { return false }
+        let result = function[id].results[0]
+        let users = users(of: result)
+        guard users.count == 1, inside.contains(users[0]), !isResult(result),
+          case .linear = function[users[0]].payload
+        else { return false }
+        return function[users[0]].operands[0] == result
+      })
+  }
+
+  private func columns(of place: Place, first: Int, count: Int) -> Place {
+    switch place {
+    case .buffer(let buffer, let start, _): .buffer(buffer, first: start + first, count: count)
+    case .tile(let slice): .tile(TileSlice(slice.tile, first: slice.first + first, count: count))
+    }
+  }
+
+  // MARK: - Tile or memory
+
+  func users(of value: ValueID) -> [OperationID] {
+    function.body.filter { function[$0].operands.contains(value) }
+  }
+
+  func isResult(_ value: ValueID) -> Bool { function.results.contains { $0.value == value } }
+
+  /// Whether something outside the group reads the value, or a slice of it.
+  private func outlives(_ value: ValueID, _ inside: Set<OperationID>) -> Bool {
+    if isResult(value) { return true }
+    return users(of: value).contains { user in
+      if !inside.contains(user) { return true }
+      guard case .split = function[user].payload else { return false }
+      return function[user].results.contains { outlives($0, inside) }
+    }
+  }
+
+  private mutating func newPlace(for value: ValueID, _ inside: Set<OperationID>) throws(LoweringError) -> Place {
+    if outlives(value, inside) { return try newMemory(for: value) }
+    let place = Place.tile(
+      scratch(function[value].name, rows: .block, capacity: kernel.domain.block, columns: width(of: value)))
+    places[value] = place
+    return place
+  }
+
+  func width(of value: ValueID) -> Int { function[value].type.tensor?.shape.last?.extent ?? 1 }
+
+  /// As many rows as keep the group's tiles within the schedule's bytes, in whole micro-kernel heights.
+  private func rowBlock(_ members: [OperationID], _ inside: Set<OperationID>, _ virtual: Set<OperationID>) -> Int {
+    var columns = 1
+    for id in members where !virtual.contains(id) {
+      if case .split = function[id].payload { continue }
+      for result in function[id].results { columns += width(of: result) }
+    }
+    let fitting = schedule.scratchBytes / (columns * ElementType.f32.byteCount) / 8 * 8
+    return min(schedule.rows, max(8, fitting))
+  }
+
+  // MARK: - Operations
+
+  private mutating func lowerRowOperation(_ operation: Operation, into: TileSlice) throws(LoweringError) {
+    let operands = operation.operands
+    switch operation.payload {
+    case .add: try map(into, .binary(.add, expression(operands[0]), expression(operands[1])))
+    case .multiply: try map(into, .binary(.multiply, expression(operands[0]), expression(operands[1])))
+    case .scale(let scale): try map(into, .binary(.multiply, expression(operands[0]), .constant(scale.factor)))
+    case .silu: try map(into, .unary(.silu, expression(operands[0])))
+    case .sigmoid: try map(into, .unary(.sigmoid, expression(operands[0])))
+    case .concatenate:
+      var first = into.first
+      for operand in operands {
+        let part = TileSlice(into.tile, first: first, count: width(of: operand))
+        try map(part, expression(operand))
+        first += part.count
+      }
+    case .layerNorm(let norm):
+      let x = try tile(operands[0])
+      var affine: (weight: BufferID, bias: BufferID)?
+      if operands.count == 3 { affine = (try weightBuffer(operands[1], .plain), try weightBuffer(operands[2], .plain)) }
+      normalize(into, x, epsilon: norm.epsilon) { value in
+        guard let affine else { return value }
+        return .binary(
+          .add, .binary(.multiply, value, .columnValue(affine.weight, first: 0)), .columnValue(affine.bias, first: 0))
+      }
+    case .groupNorm(let norm):
+      let x = try tile(operands[0])
+      let weight = try weightBuffer(operands[1], .plain)
+      let bias = try weightBuffer(operands[2], .plain)
+      let count = x.count / norm.groups
+      for group in 0..<norm.groups {
+        normalize(
+          TileSlice(into.tile, first: into.first + group * count, count: count),
+          TileSlice(x.tile, first: x.first + group * count, count: count), epsilon: norm.epsilon
+        ) { .binary(.add, .binary(.multiply, $0, .element(weight, group)), .element(bias, group)) }
+      }
+    case .l2Norm(let norm):
+      let x = try tile(operands[0])
+      let length = rowValue("length")
+      kernel.body.append(.reduce(into: length, sum: .binary(.multiply, .tile(x), .tile(x)), columns: x.count))
+      let longest = Expression.binary(.maximum, .unary(.squareRoot, .tile(length)), .constant(norm.epsilon))
+      try map(length, longest)
+      try map(into, .binary(.divide, .tile(x), .rowValue(length)))
+    case .linear(let linear): try lowerLinear(linear, operands, into: into)
+    case .gather(let gather): try lowerGather(gather, operands, into: into)
+    case .zeroRows(let zero):
+      let indices = addIndexVector("id")
+      kernel.body.append(.indices(indices, .loaded(try buffer(of: operands[1]), entries: Int.max, fallback: nil)))
+      try map(into, .unlessIndex(indices, is: zero.id, expression(operands[0])))
+    case .lastRows:
+      guard case .buffer(let from, let first, _) = try place(of: operands[0]) else {
+        throw LoweringError(message: "last_rows reads %\(function[operands[0]].name), which does not lie in memory")
+      }
+      let indices = addIndexVector("last")
+      kernel.body.append(.indices(indices, .lastRow(offsets: try buffer(of: operands[1]))))
+      kernel.body.append(.gather(into: into, from: from, first: first, indices: indices, keepMissing: false))
+    case .attention, .nextRows, .positions, .restoreRows, .selectOffsets, .selectRows, .split:
+      throw LoweringError(message: "\(operation.payload.mnemonic) does not treat rows alone")
+    }
+  }
+
+  private mutating func map(_ into: TileSlice, _ expression: Expression) throws(LoweringError) {
+    kernel.body.append(.map(into: into, expression))
+  }
+
+  private mutating func tile(_ value: ValueID) throws(LoweringError) -> TileSlice { slice(of: try place(of: value)) }
+
+  private mutating func expression(_ value: ValueID) throws(LoweringError) -> Expression { .tile(try tile(value)) }
+
+  private mutating func rowValue(_ name: String) -> TileSlice {
+    scratch(name, rows: .block, capacity: kernel.domain.block, columns: 1)
+  }
+
+  /// (x - mean) / sqrt(variance + epsilon), in two passes over the row, then `affine`.
+  private mutating func normalize(
+    _ into: TileSlice, _ x: TileSlice, epsilon: Double, affine: (Expression) -> Expression
+  ) {
+    let mean = rowValue("mean")
+    let deviation = rowValue("deviation")
+    let share = Expression.constant(1 / Double(x.count))
+    let centered = Expression.binary(.subtract, .tile(x), .rowValue(mean))
+    let variance = Expression.binary(.add, .binary(.multiply, .tile(deviation), share), .constant(epsilon))
+    kernel.body += [
+      .reduce(into: mean, sum: .tile(x), columns: x.count),
+      .map(into: mean, .binary(.multiply, .tile(mean), share)),
+      .reduce(into: deviation, sum: .binary(.multiply, centered, centered), columns: x.count),
+      .map(into: deviation, .binary(.divide, .constant(1), .unary(.squareRoot, variance))),
+      .map(into: into, affine(.binary(.multiply, centered, .rowValue(deviation)))),
+    ]
+  }
+
+  private mutating func lowerLinear(_ linear: Linear, _ operands: [ValueID], into: TileSlice) throws(LoweringError) {
+    let weight = try weightBuffer(
+      operands[1], .panels(width: schedule.panel, transposed: linear.orientation == .outIn))
+    let parts = virtualConcatenations[operands[0]] ?? [operands[0]]
+    let inner = parts.reduce(0) { $0 + width(of: $1) }
+    var firstRow = 0
+    for part in parts {
+      kernel.body.append(
+        .contract(
+          Contraction(
+            into: into, left: try tile(part), right: .panels(weight, firstRow: firstRow, rows: inner),
+            accumulate: firstRow > 0)))
+      firstRow += width(of: part)
+    }
+    if operands.count == 3 {
+      let bias = try weightBuffer(operands[2], .plain)
+      try map(into, .binary(.add, .tile(into), .columnValue(bias, first: 0)))
+    }
+  }
+
+  private mutating func lowerGather(_ gather: Gather, _ operands: [ValueID], into: TileSlice) throws(LoweringError) {
+    let table = try weightBuffer(operands[0], .plain)
+    let entries = program[table].rows.dimension.extent ?? 0
+    let fallback: Int?
+    switch gather.outOfRange {
+    case .error:
+      fallback = nil
+      try checkIDs(operands[1], entries: entries)
+    case .fallback(let row): fallback = row
+    }
+    let indices = addIndexVector("id")
+    kernel.body.append(.indices(indices, .loaded(try buffer(of: operands[1]), entries: entries, fallback: fallback)))
+    kernel.body.append(.gather(into: into, from: table, first: 0, indices: indices, keepMissing: false))
+  }
+
+  /// Makes sure that ids lie in the table before anything runs: inputs by a check, positions by their limit.
+  private mutating func checkIDs(_ ids: ValueID, entries: Int) throws(LoweringError) {
+    switch function[ids].definition {
+    case .argument:
+      let step = SetupStep.checkIDs(try buffer(of: ids), entries: entries)
+      if !program.setup.contains(step) { program.setup.append(step) }
+    case .weight: throw LoweringError(message: "@\(function[ids].name) is a weight; ids come with the batch")
+    case .result(let id, _):
+      let operation = function[id]
+      switch operation.payload {
+      case .selectRows: try checkIDs(operation.operands[0], entries: entries)
+      case .nextRows:
+        try checkIDs(operation.operands[0], entries: entries)
+        try checkIDs(operation.operands[1], entries: entries)
+      case .positions(let positions):
+        guard positions.limit < entries else {
+          throw LoweringError(message: "positions reach \(positions.limit), but the table has \(entries) rows")
+        }
+      default: throw LoweringError(message: "ids cannot come from \(operation.payload.mnemonic)")
+      }
+    }
+  }
+}

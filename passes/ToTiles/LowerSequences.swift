@@ -1,0 +1,80 @@
+import TensorIR
+import TileIR
+
+// What depends on a row's place in its sequence.
+extension TileLowering {
+  mutating func lowerSelectOffsets(_ operation: Operation) throws(LoweringError) {
+    guard case .selectOffsets(let payload) = operation.payload,
+      case .offsets(_, let rows) = function[operation.operands[0]].type
+    else { return }
+    let into: BufferID
+    _ = try newMemory(for: operation.results[0])
+    into = try buffer(of: operation.results[0])
+    program.setup.append(
+      .selectOffsets(
+        payload.selection, offsets: try buffer(of: operation.operands[0]),
+        targets: operation.operands.count > 1 ? try buffer(of: operation.operands[1]) : nil, into: into,
+        defines: payload.into))
+    program.derivedDimensions.append(DerivedDimension(name: payload.into, atMost: rows))
+  }
+
+  mutating func lowerSequences(offsets: ValueID, targets: ValueID?, _ members: [OperationID]) throws(LoweringError) {
+    let offsetsBuffer = try buffer(of: offsets)
+    let targetsBuffer: BufferID?
+    if let targets { targetsBuffer = try buffer(of: targets) } else { targetsBuffer = nil }
+    let table = blockTable(offsetsBuffer, block: schedule.rows)
+    begin(
+      function[members[0]].payload.mnemonic,
+      .sequences(offsets: offsetsBuffer, targets: targetsBuffer, table: table, block: schedule.rows, parts: 1))
+    for id in members {
+      let operation = function[id]
+      let operands = operation.operands
+      let result = operation.results[0]
+      _ = try newMemory(for: result)
+      switch operation.payload {
+      case .positions(let positions):
+        let indices = addIndexVector("position")
+        kernel.body.append(.indices(indices, .expression(positions.expression)))
+        kernel.body.append(.storeIndices(into: try buffer(of: result), indices))
+      case .nextRows:
+        kernel.body.append(
+          .nextIntegers(
+            into: try buffer(of: result), from: try buffer(of: operands[0]), last: try buffer(of: operands[1])))
+      case .selectRows(let select):
+        let indices = addIndexVector("kept")
+        kernel.body.append(
+          .indices(
+            indices,
+            .beforeSelection(select.selection, offsets: try buffer(of: operands[1]), targets: targetsBuffer)))
+        try gatherRows(of: operands[0], into: result, indices, keepMissing: false)
+      case .restoreRows(let restore):
+        let indices = addIndexVector("inner")
+        kernel.body.append(.map(into: slice(of: try place(of: result)), .tile(slice(of: try place(of: operands[1])))))
+        kernel.body.append(
+          .indices(indices, .afterSelection(restore.selection, selected: try buffer(of: operands[3]))))
+        try gatherRows(of: operands[0], into: result, indices, keepMissing: true)
+      default: throw LoweringError(message: "\(operation.payload.mnemonic) does not depend on places in sequences")
+      }
+    }
+    end()
+  }
+
+  private mutating func gatherRows(
+    of source: ValueID, into result: ValueID, _ indices: IndexVectorID, keepMissing: Bool
+  ) throws(LoweringError) {
+    guard case .buffer(let from, let first, _) = try place(of: source) else {
+      throw LoweringError(message: "%\(function[source].name) does not lie in memory")
+    }
+    if program[from].element == .i64 {
+      kernel.body.append(.gatherIntegers(into: try buffer(of: result), from: from, indices: indices))
+    } else {
+      let into = slice(of: try place(of: result))
+      kernel.body.append(.gather(into: into, from: from, first: first, indices: indices, keepMissing: keepMissing))
+    }
+  }
+
+  mutating func addIndexVector(_ name: String) -> IndexVectorID {
+    kernel.indexVectors.append(name)
+    return IndexVectorID(index: kernel.indexVectors.count - 1)
+  }
+}

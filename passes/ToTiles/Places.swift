@@ -1,0 +1,196 @@
+import TensorIR
+import TileIR
+
+// Where values live: arguments, results, weights, workspace.
+extension TileLowering {
+  mutating func placeArguments() throws(LoweringError) {
+    for (index, argument) in function.arguments.enumerated() {
+      let value = function[argument]
+      places[argument] = try newBuffer(value.name, value.type, home: .input(index))
+    }
+  }
+
+  /// Results that an operation makes are written straight into their output buffers; the others are copied at the end.
+  mutating func placeResults() throws(LoweringError) {
+    for (index, result) in function.results.enumerated() {
+      let value = function[result.value]
+      guard case .result(let operation, _) = value.definition, places[result.value] == nil,
+        !isAlias(function[operation])
+      else { continue }
+      places[result.value] = nil
+      outputs[result.value] = try newBuffer(result.name, value.type, home: .output(index))
+    }
+  }
+
+  /// Splits name columns of their operand: nothing is written.
+  private func isAlias(_ operation: Operation) -> Bool {
+    if case .split = operation.payload { true } else { false }
+  }
+
+  /// Copies results that are not written where they belong: slices, arguments, a value returned twice.
+  mutating func copyResults() throws(LoweringError) {
+    for (index, result) in function.results.enumerated() {
+      let value = function[result.value]
+      if case .buffer(let buffer, _, _)? = places[result.value], program[buffer].home == .output(index) { continue }
+      guard case .tensor(let type) = value.type, type.rank == 2, case .fixed(let width) = type.shape[1],
+        let source = places[result.value]
+      else { throw LoweringError(message: "result \"\(result.name)\" returns \(value.type) that no operation makes") }
+      guard case .buffer(let output, _, _) = try newBuffer(result.name, value.type, home: .output(index)) else {
+        continue
+      }
+      begin("copy_\(result.name)", .rows(type.shape[0], block: schedule.rows))
+      let into = window(output, first: 0, count: width, rows: .block)
+      kernel.body.append(.map(into: into, .tile(slice(of: source))))
+      end()
+    }
+  }
+
+  // MARK: - Buffers
+
+  mutating func newBuffer(_ name: String, _ type: ValueType, home: Buffer.Home) throws(LoweringError) -> Place {
+    switch type {
+    case .offsets(let sequences, _):
+      let buffer = Buffer(name: name, element: .i64, rows: Extent(sequences, plus: 1), columns: 1, home: home)
+      return .buffer(program.addBuffer(buffer), first: 0, count: 1)
+    case .tensor(let type):
+      guard type.element == .f32 || (type.element == .i64 && type.rank == 1), type.rank == 1 || type.rank == 2,
+        let columns = type.rank == 1 ? 1 : type.shape[1].extent
+      else { throw LoweringError(message: "%\(name) is \(type); code is made for f32 matrices and i64 vectors") }
+      let buffer = Buffer(name: name, element: type.element, rows: Extent(type.shape[0]), columns: columns, home: home)
+      return .buffer(program.addBuffer(buffer), first: 0, count: columns)
+    }
+  }
+
+  /// Memory for a value that outlives its kernel: its output buffer if it is a result, else workspace.
+  mutating func newMemory(for value: ValueID) throws(LoweringError) -> Place {
+    if let output = outputs[value] {
+      places[value] = output
+      return output
+    }
+    let place = try newBuffer(function[value].name, function[value].type, home: .workspace(slot: workspaceCount))
+    workspaceCount += 1
+    places[value] = place
+    return place
+  }
+
+  func place(of value: ValueID) throws(LoweringError) -> Place {
+    guard let place = places[value] else {
+      throw LoweringError(message: "%\(function[value].name) is used before it is computed")
+    }
+    return place
+  }
+
+  /// The whole buffer that holds a value of one column, such as offsets or ids.
+  func buffer(of value: ValueID) throws(LoweringError) -> BufferID {
+    guard case .buffer(let buffer, 0, _) = try place(of: value) else {
+      throw LoweringError(message: "%\(function[value].name) does not lie in memory of its own")
+    }
+    return buffer
+  }
+
+  /// The artifact's copy of a weight in the packing given.
+  mutating func weightBuffer(_ value: ValueID, _ packing: Packing) throws(LoweringError) -> BufferID {
+    guard case .weight(let weight) = function[value].definition else {
+      throw LoweringError(message: "%\(function[value].name) must be a weight; computed weights are not lowered")
+    }
+    let key = WeightKey(weight: weight, packing: packing)
+    if let buffer = weightBuffers[key] { return buffer }
+    let declared = module[weight]
+    guard declared.type.element == .f32, let first = declared.type.shape.first?.extent, declared.type.rank <= 2,
+      let second = declared.type.rank == 2 ? declared.type.shape[1].extent : 1
+    else { throw LoweringError(message: "@\(declared.name) is \(declared.type); weights are f32 vectors and matrices") }
+    let (rows, columns) = declared.type.rank == 2 ? (first, second) : (1, first)
+    let buffer = program.addBuffer(
+      Buffer(
+        name: declared.name, element: .f32, rows: Extent(.fixed(rows)), columns: columns,
+        home: .weight(declared.name, packing)))
+    weightBuffers[key] = buffer
+    return buffer
+  }
+
+  mutating func blockTable(_ offsets: BufferID, block: Int) -> BufferID {
+    let key = BlockTableKey(offsets: offsets, block: block)
+    if let table = blockTables[key] { return table }
+    let table = program.addBuffer(
+      Buffer(
+        name: "\(program[offsets].name).blocks", element: .i64, rows: program[offsets].rows, columns: 1,
+        home: .workspace(slot: workspaceCount)))
+    workspaceCount += 1
+    program.setup.append(.blockTable(offsets: offsets, block: block, into: table))
+    blockTables[key] = table
+    return table
+  }
+
+  // MARK: - Kernels and tiles
+
+  mutating func begin(_ name: String, _ domain: Domain) {
+    kernel = Kernel(name: "\(name)_\(program.kernels.count)", domain: domain)
+    windows = [:]
+  }
+
+  mutating func end() { program.kernels.append(kernel) }
+
+  mutating func addTile(_ tile: Tile) -> TileID {
+    kernel.tiles.append(tile)
+    return TileID(index: kernel.tiles.count - 1)
+  }
+
+  /// A tile in the worker's memory. Rows begin on cache lines, and powers of two are avoided so that rows do not fall
+  /// into the same cache sets.
+  mutating func scratch(_ name: String, rows: Tile.Rows, capacity: Int, columns: Int) -> TileSlice {
+    var stride = (columns + 15) / 16 * 16
+    if stride % 128 == 0 { stride += 16 }
+    let home = Tile.Home.scratch(capacity: capacity, rowStride: columns == 1 ? 1 : stride)
+    return TileSlice(addTile(Tile(name: name, rows: rows, columns: columns, home: home)), first: 0, count: columns)
+  }
+
+  mutating func window(
+    _ buffer: BufferID, first: Int, count: Int, rows: Tile.Rows, columnsPerPart: Int = 0
+  ) -> TileSlice {
+    let tile = Tile(
+      name: program[buffer].name, rows: rows, columns: count,
+      home: .window(buffer, column: first, columnsPerPart: columnsPerPart))
+    if let known = windows[tile] { return TileSlice(known, first: 0, count: count) }
+    let id = addTile(tile)
+    windows[tile] = id
+    return TileSlice(id, first: 0, count: count)
+  }
+
+  /// A place as a slice of a tile of the kernel at hand, over its block's rows.
+  mutating func slice(of place: Place) -> TileSlice {
+    switch place {
+    case .tile(let slice): slice
+    case .buffer(let buffer, let first, let count): window(buffer, first: first, count: count, rows: .block)
+    }
+  }
+
+  // MARK: - Memory
+
+  /// Lets workspace buffers share memory where the last use of one comes before the first of the other.
+  mutating func planMemory() {
+    var lifetimes: [BufferID: ClosedRange<Int>] = [:]
+    for (index, kernel) in program.kernels.enumerated() {
+      for buffer in kernel.buffers {
+        let first = lifetimes[buffer]?.lowerBound ?? index
+        lifetimes[buffer] = first...index
+      }
+    }
+    // What setup writes is alive from the start.
+    for buffer in program.setup.flatMap(\.writtenBuffers) {
+      lifetimes[buffer] = -1...(lifetimes[buffer]?.upperBound ?? -1)
+    }
+    var slots: [(rows: Extent, element: ElementType, freeAfter: Int)] = []
+    for index in program.buffers.indices {
+      let id = BufferID(index: index)
+      guard case .workspace = program[id].home, let lifetime = lifetimes[id] else { continue }
+      let buffer = program[id]
+      let reusable = slots.firstIndex {
+        $0.rows == buffer.rows && $0.element == buffer.element && $0.freeAfter < lifetime.lowerBound
+      }
+      let slot = reusable ?? slots.count
+      if reusable == nil { slots.append((buffer.rows, buffer.element, lifetime.upperBound)) }
+      slots[slot].freeAfter = lifetime.upperBound
+      program[id].home = .workspace(slot: slot)
+    }
+  }
+}

@@ -1,0 +1,224 @@
+import TensorIR
+import TileIR
+
+/// Sizes of blocks, the same for every code level of an artifact.
+public struct TileSchedule: Hashable, Sendable {
+  /// Rows of a block of row-wise work, at most; fewer where a block's tiles would leave the second-level cache.
+  public var rows = 64
+  /// Rows of a block of attention: a multiple of `panel`.
+  public var attentionRows = 64
+  /// Keys of a turn of attention.
+  public var keys = 128
+  /// Columns of a packed weight's panel.
+  public var panel = 32
+  /// Bytes that the tiles of a block may take.
+  public var scratchBytes = 512 << 10
+
+  public init() {}
+}
+
+/// Why a function cannot be lowered.
+public struct LoweringError: Error, Hashable, Sendable, CustomStringConvertible {
+  public var message: String
+  public var description: String { "to-tiles: \(message)" }
+}
+
+/// Lowers a function to a tile program: the pass `to-tiles`.
+///
+/// Operations that treat each row alone run together, a block of rows at a time, with what lies between them in tiles;
+/// attention runs by blocks of queries and keys; what depends on a row's place in its sequence runs in kernels of its
+/// own. Values that cross kernels live in workspace, whose memory is shared by values that are never alive at once.
+public func lowerToTiles(_ module: Module, function name: String, schedule: TileSchedule = TileSchedule())
+  throws(LoweringError) -> Program
+{
+  guard let function = module.function(named: name) else {
+    throw LoweringError(message: "no function is called @\(name)")
+  }
+  var lowering = TileLowering(module: module, function: function, schedule: schedule)
+  try lowering.run()
+  return lowering.program
+}
+
+/// Where a value is.
+enum Place: Hashable {
+  /// Columns `first ..< first + count` of a buffer's rows.
+  case buffer(BufferID, first: Int, count: Int)
+  /// A slice of a tile of the kernel at hand.
+  case tile(TileSlice)
+}
+
+/// Which operations may share a kernel.
+enum Group: Hashable {
+  case rows(Dimension)
+  case sequences(offsets: ValueID, targets: ValueID?)
+  case attention(OperationID)
+  case setup
+}
+
+struct TileLowering {
+  let module: Module
+  let function: Function
+  let schedule: TileSchedule
+  var program: Program
+  var places: [ValueID: Place] = [:]
+  /// Concatenations that are never written down: their parts feed a contraction one after the other.
+  var virtualConcatenations: [ValueID: [ValueID]] = [:]
+  var weightBuffers: [WeightKey: BufferID] = [:]
+  var blockTables: [BlockTableKey: BufferID] = [:]
+  var timeTables: [Int: BufferID] = [:]
+  var kernel: Kernel
+  /// Results that are written straight into an output buffer.
+  var outputs: [ValueID: Place] = [:]
+  /// Windows of the kernel at hand, so that equal ones are one tile.
+  var windows: [Tile: TileID] = [:]
+  var workspaceCount = 0
+
+  struct WeightKey: Hashable {
+    var weight: WeightID
+    var packing: Packing
+  }
+
+  struct BlockTableKey: Hashable {
+    var offsets: BufferID
+    var block: Int
+  }
+
+  init(module: Module, function: Function, schedule: TileSchedule) {
+    self.module = module
+    self.function = function
+    self.schedule = schedule
+    kernel = Kernel(name: "", domain: .rows(.fixed(0), block: schedule.rows))
+    program = Program(name: function.name, dimensions: Self.dimensions(of: function))
+  }
+
+  /// The symbols of the arguments in order of appearance, `rows` before `sequences` where an `offsets` brings both.
+  private static func dimensions(of function: Function) -> [String] {
+    var names: [String] = []
+    for argument in function.arguments {
+      let dimensions: [Dimension]
+      switch function[argument].type {
+      case .tensor(let type): dimensions = type.shape
+      case .offsets(let sequences, let rows): dimensions = [rows, sequences]
+      }
+      for case .symbol(let name) in dimensions where !names.contains(name) { names.append(name) }
+    }
+    return names
+  }
+
+  mutating func run() throws(LoweringError) {
+    try placeArguments()
+    try placeResults()
+    try addChecks()
+    var remaining = function.body
+    while let group = try nextGroup(remaining) {
+      let members = try take(group, from: &remaining)
+      try lower(group, members)
+    }
+    try copyResults()
+    planMemory()
+  }
+
+  // MARK: - Grouping
+
+  func isReady(_ operation: Operation, with pending: Set<ValueID>) -> Bool {
+    operation.operands.allSatisfy { value in
+      if case .result = function[value].definition {
+        places[value] != nil || virtualConcatenations[value] != nil || pending.contains(value)
+      } else {
+        true
+      }
+    }
+  }
+
+  /// The kernel to make next. What depends on places in sequences goes first: it is cheap, and more row-wise work then
+  /// is ready at once.
+  private func nextGroup(_ remaining: [OperationID]) throws(LoweringError) -> Group? {
+    var first: Group?
+    for id in remaining where isReady(function[id], with: []) {
+      let group = try self.group(of: id)
+      switch group {
+      case .setup, .sequences: return group
+      case .rows, .attention: if first == nil { first = group }
+      }
+    }
+    return first
+  }
+
+  /// Removes from `remaining` every operation of the group that is ready, or becomes so within the group.
+  private func take(_ group: Group, from remaining: inout [OperationID]) throws(LoweringError) -> [OperationID] {
+    var members: [OperationID] = []
+    var defined: Set<ValueID> = []
+    var left: [OperationID] = []
+    for id in remaining {
+      if try self.group(of: id) == group, isReady(function[id], with: defined) {
+        members.append(id)
+        defined.formUnion(function[id].results)
+      } else {
+        left.append(id)
+      }
+    }
+    remaining = left
+    return members
+  }
+
+  private func group(of id: OperationID) throws(LoweringError) -> Group {
+    let operation = function[id]
+    let operands = operation.operands
+    switch operation.payload {
+    case .selectOffsets: return .setup
+    case .attention: return .attention(id)
+    case .positions: return .sequences(offsets: operands[0], targets: operands.count > 1 ? operands[1] : nil)
+    case .nextRows: return .sequences(offsets: operands[2], targets: nil)
+    case .selectRows: return .sequences(offsets: operands[2], targets: operands.count > 3 ? operands[3] : nil)
+    case .restoreRows: return .sequences(offsets: operands[2], targets: operands.count > 4 ? operands[4] : nil)
+    case .add, .concatenate, .gather, .groupNorm, .l2Norm, .lastRows, .layerNorm, .linear, .multiply, .scale, .sigmoid,
+      .silu, .split, .zeroRows:
+      guard let type = function[operation.results[0]].type.tensor, type.rank > 0 else {
+        throw LoweringError(message: "\(operation.payload.mnemonic) has a result without rows")
+      }
+      return .rows(type.shape[0])
+    }
+  }
+
+  private mutating func lower(_ group: Group, _ members: [OperationID]) throws(LoweringError) {
+    switch group {
+    case .setup: for id in members { try lowerSelectOffsets(function[id]) }
+    case .attention(let id): try lowerAttention(function[id])
+    case .sequences(let offsets, let targets): try lowerSequences(offsets: offsets, targets: targets, members)
+    case .rows(let dimension): try lowerRows(dimension, members)
+    }
+  }
+
+  // MARK: - Checks
+
+  /// Checks of inputs that later code relies on, so that no input makes it read or write out of bounds.
+  private mutating func addChecks() throws(LoweringError) {
+    for argument in function.arguments {
+      if case .offsets(_, let rows) = function[argument].type {
+        program.setup.append(.checkOffsets(try buffer(of: argument), rows: rows))
+      }
+    }
+    for id in function.body {
+      guard let pair = targetsAndOffsets(function[id]), case .argument = function[pair.targets].definition,
+        case .argument = function[pair.offsets].definition
+      else { continue }
+      let step = SetupStep.checkTargets(try buffer(of: pair.targets), offsets: try buffer(of: pair.offsets))
+      if !program.setup.contains(step) { program.setup.append(step) }
+    }
+  }
+
+  /// The operands that an operation reads as target counts and as the offsets they belong to.
+  private func targetsAndOffsets(_ operation: Operation) -> (targets: ValueID, offsets: ValueID)? {
+    let operands = operation.operands
+    func pair(_ targets: Int, _ offsets: Int) -> (targets: ValueID, offsets: ValueID)? {
+      targets < operands.count ? (operands[targets], operands[offsets]) : nil
+    }
+    switch operation.payload {
+    case .attention(let attention): return attention.hasTargets ? pair(4, 3) : nil
+    case .positions, .selectOffsets: return pair(1, 0)
+    case .selectRows: return pair(3, 1)
+    case .restoreRows: return pair(4, 2)
+    default: return nil
+    }
+  }
+}
