@@ -1,0 +1,112 @@
+import TensorIR
+
+// Operations that look rows up, select them or move them.
+extension Evaluator {
+  func gather(_ payload: Gather, _ operands: [ValueID]) throws(InterpreterError) -> Tensor<Number> {
+    let table = try numbers(operands[0])
+    let ids = try integers(operands[1])
+    var elements: [Number] = []
+    elements.reserveCapacity(ids.elements.count * table.width)
+    for (position, id) in ids.elements.enumerated() {
+      if let row = Int(exactly: id), (0..<table.rows).contains(row) {
+        elements += table.row(row)
+      } else if case .fallback(let row) = payload.outOfRange {
+        elements += table.row(row)
+      } else {
+        throw .idOutOfRange(
+          argument: name(operands[1]), position: position, found: id, expected: Int64(table.rows))
+      }
+    }
+    return Tensor(shape: [ids.rows, table.width], elements: elements)
+  }
+
+  func positions(_ payload: Positions, _ operands: [ValueID]) throws(InterpreterError) -> Tensor<Int64> {
+    let batch = try sequences(operands[0], targets: operands.count == 2 ? operands[1] : nil)
+    let expression = payload.expression
+    var elements: [Int64] = []
+    for sequence in 0..<batch.count {
+      for position in 0..<batch.length(sequence) {
+        elements.append(Int64(batch.evaluate(expression, sequence: sequence, position: position)))
+      }
+    }
+    return Tensor(shape: [elements.count], elements: elements)
+  }
+
+  func zeroRows(_ payload: ZeroRows, _ operands: [ValueID]) throws(InterpreterError) -> Tensor<Number> {
+    var x = try numbers(operands[0])
+    for (row, id) in try integers(operands[1]).elements.enumerated() where id == Int64(payload.id) {
+      for index in row * x.width..<(row + 1) * x.width { x.elements[index] = 0 }
+    }
+    return x
+  }
+
+  func selectOffsets(_ payload: SelectOffsets, _ operands: [ValueID]) throws(InterpreterError) -> [Int] {
+    try sequences(operands[0], targets: operands.count == 2 ? operands[1] : nil).selectedOffsets(payload.selection)
+  }
+
+  func selectRows(_ payload: SelectRows, _ operands: [ValueID]) throws(InterpreterError) -> RuntimeValue<Number> {
+    let kept = try keptRows(
+      payload.selection, offsets: operands[1], selected: operands[2], targets: operands.count == 4 ? operands[3] : nil)
+    if function[operands[0]].type.tensor?.element.isFloatingPoint == true {
+      return .numbers(try numbers(operands[0]).rows(kept))
+    }
+    return .integers(try integers(operands[0]).rows(kept))
+  }
+
+  func restoreRows(_ payload: RestoreRows, _ operands: [ValueID]) throws(InterpreterError) -> Tensor<Number> {
+    let inner = try numbers(operands[0])
+    var outer = try numbers(operands[1])
+    let kept = try keptRows(
+      payload.selection, offsets: operands[2], selected: operands[3], targets: operands.count == 5 ? operands[4] : nil)
+    for (innerRow, outerRow) in kept.enumerated() {
+      outer.elements.replaceSubrange(
+        outerRow * outer.width..<(outerRow + 1) * outer.width, with: inner.row(innerRow))
+    }
+    return outer
+  }
+
+  /// The rows of the batch that a selection keeps, in order. Throws where the selected offsets are not the selection's.
+  private func keptRows(
+    _ selection: RowSelection, offsets: ValueID, selected: ValueID, targets: ValueID?
+  ) throws(InterpreterError) -> [Int] {
+    let batch = try sequences(offsets, targets: targets)
+    for (position, (found, expected)) in zip(try self.offsets(selected), batch.selectedOffsets(selection)).enumerated()
+    where found != expected {
+      throw .badOffsets(
+        argument: name(selected), position: position, found: Int64(found), expected: Int64(expected))
+    }
+    return (0..<batch.count).flatMap { sequence in
+      let dropped = batch.dropped(selection, sequence: sequence)
+      return (0..<batch.length(sequence)).filter { !dropped.contains($0) }.map { batch.start(sequence) + $0 }
+    }
+  }
+
+  func lastRows(_ operands: [ValueID]) throws(InterpreterError) -> Tensor<Number> {
+    let x = try numbers(operands[0])
+    let batch = try sequences(operands[1], targets: nil)
+    let elements = (0..<batch.count).flatMap { sequence in
+      batch.length(sequence) == 0
+        ? ArraySlice(repeating: 0, count: x.width) : x.row(batch.offsets[sequence + 1] - 1)
+    }
+    return Tensor(shape: [batch.count, x.width], elements: elements)
+  }
+
+  func nextRows(_ operands: [ValueID]) throws(InterpreterError) -> Tensor<Int64> {
+    let x = try integers(operands[0])
+    let last = try integers(operands[1])
+    let batch = try sequences(operands[2], targets: nil)
+    var next = x
+    for sequence in 0..<batch.count {
+      for row in batch.offsets[sequence]..<batch.offsets[sequence + 1] {
+        next.elements[row] = row + 1 < batch.offsets[sequence + 1] ? x.elements[row + 1] : last.elements[sequence]
+      }
+    }
+    return next
+  }
+}
+
+extension Tensor {
+  fileprivate func rows(_ rows: [Int]) -> Tensor {
+    Tensor(shape: [rows.count] + shape.dropFirst(), elements: rows.flatMap { row($0) })
+  }
+}
