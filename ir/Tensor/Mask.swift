@@ -137,3 +137,51 @@ extension Mask {
     return visible == rows.count * keys.count ? .full : .mixed
   }
 }
+
+extension Mask {
+  /// Throws where a number of rows makes no sense.
+  func verify() throws(OperationError) {
+    try requireExtent(contextual, "contextual")
+    switch form {
+    case .causal: break
+    case .windowed(let window, let fullTail):
+      try requireExtent(window, "window", least: 1)
+      try requireExtent(fullTail, "tail")
+    case .keyPrefix(let local, let global, _):
+      try requireExtent(local, "local")
+      try requireExtent(global, "global")
+    }
+  }
+
+  /// As an attribute: `causal window(256) tail(256) contextual(3)`.
+  var text: String {
+    var text = "causal"
+    switch form {
+    case .causal: break
+    case .windowed(let window, let fullTail):
+      text += " window(\(window))"
+      if fullTail != 0 { text += " tail(\(fullTail))" }
+    case .keyPrefix(let local, let global, let targets):
+      text += " prefix(local = \(local), global = \(global), targets = \(targets.rawValue))"
+    }
+    return contextual == 0 ? text : text + " contextual(\(contextual))"
+  }
+
+  init(from reader: inout AttributeReader) {
+    let expected =
+      "causal, then window(rows) [tail(rows)] or prefix(local = rows, global = rows, targets = history or windowed) "
+      + "where it is narrower, then contextual(rows) where there are such rows"
+    self = reader.phrase("mask", expected: expected, placeholder: .causal) { phrase in
+      guard phrase.takeWord("causal") else { return nil }
+      var mask = Mask.causal
+      if let window = phrase.takeInteger("window") {
+        mask.form = .windowed(window: window, fullTail: phrase.takeInteger("tail") ?? 0)
+      } else if let (rows, word) = phrase.takeCall("prefix", integers: ["local", "global"], word: "targets") {
+        guard let targets = PrefixTargets(rawValue: word) else { return nil }
+        mask.form = .keyPrefix(local: rows[0], global: rows[1], targets: targets)
+      }
+      mask.contextual = phrase.takeInteger("contextual") ?? 0
+      return mask
+    }
+  }
+}

@@ -20,6 +20,7 @@ public struct Module: Sendable {
   public private(set) var weights: [Weight] = []
   public var functions: [Function] = []
   private var weightByName: [String: WeightID] = [:]
+  private var weightLocations: [WeightID: SourceLocation] = [:]
 
   public init(name: String) { self.name = name }
 
@@ -28,14 +29,19 @@ public struct Module: Sendable {
   public func weight(named name: String) -> WeightID? { weightByName[name] }
 
   /// Declares a weight. A name that is declared already gives its first declaration back; the caller compares types.
+  /// `location` is its place in a text, where it has one.
   @discardableResult
-  public mutating func declareWeight(_ weight: Weight) -> WeightID {
+  public mutating func declareWeight(_ weight: Weight, at location: SourceLocation? = nil) -> WeightID {
     if let id = weightByName[weight.name] { return id }
     let id = WeightID(index: UInt32(weights.count))
     weights.append(weight)
     weightByName[weight.name] = id
+    weightLocations[id] = location
     return id
   }
+
+  /// Where the weight was declared, in a module read from text.
+  public func location(of id: WeightID) -> SourceLocation? { weightLocations[id] }
 
   public func function(named name: String) -> Function? { functions.first { $0.name == name } }
 }
@@ -77,6 +83,11 @@ public struct Function: Sendable {
   public var results: [Result] = []
   private var usedNames: Set<String> = []
   private var weightValues: [WeightID: ValueID] = [:]
+  private var operationLocations: [OperationID: SourceLocation] = [:]
+  /// Where a function that was read from text begins, names its arguments, and returns.
+  var location: SourceLocation?
+  var argumentLocations: [SourceLocation] = []
+  var returnLocation: SourceLocation?
 
   public init(name: String) { self.name = name }
 
@@ -125,6 +136,13 @@ public struct Function: Sendable {
       operations[Int(id.index)].operands = operations[Int(id.index)].operands.map { $0 == old ? new : $0 }
     }
     results = results.map { $0.value == old ? Result(name: $0.name, value: new) : $0 }
+  }
+
+  /// Where the operation stands, in a function read from text.
+  public func location(of id: OperationID) -> SourceLocation? { operationLocations[id] }
+
+  public mutating func setLocation(_ location: SourceLocation?, of id: OperationID) {
+    operationLocations[id] = location
   }
 
   private mutating func addValue(name: String, type: ValueType, definition: Definition) -> ValueID {

@@ -48,6 +48,37 @@ public enum Payload: Hashable, Sendable {
   }
 
   public var mnemonic: String { type(of: definition).mnemonic }
+
+  typealias Reader = @Sendable (inout AttributeReader) -> Payload
+
+  /// What reads each operation's attributes from text, by mnemonic.
+  static let readers: [String: Reader] = {
+    var readers: [String: Reader] = [:]
+    func add<P: OperationPayload>(_ make: @escaping @Sendable (P) -> Payload) {
+      readers[P.mnemonic] = { make(P(from: &$0)) }
+    }
+    add(Payload.add)
+    add(Payload.attention)
+    add(Payload.concatenate)
+    add(Payload.gather)
+    add(Payload.groupNorm)
+    add(Payload.l2Norm)
+    add(Payload.lastRows)
+    add(Payload.layerNorm)
+    add(Payload.linear)
+    add(Payload.multiply)
+    add(Payload.nextRows)
+    add(Payload.positions)
+    add(Payload.restoreRows)
+    add(Payload.scale)
+    add(Payload.selectOffsets)
+    add(Payload.selectRows)
+    add(Payload.sigmoid)
+    add(Payload.silu)
+    add(Payload.split)
+    add(Payload.zeroRows)
+    return readers
+  }()
 }
 
 /// What each operation says about itself.
@@ -58,6 +89,12 @@ public protocol OperationPayload: Hashable, Sendable {
   /// The types of the results for operands of the types given: the whole verification of an operation.
   /// Throws where operands or attributes do not fit, saying what was found and what was expected.
   func resultTypes(for operands: [ValueType]) throws(OperationError) -> [ValueType]
+
+  /// The payload with the attributes that `reader` has; what they may be is for `resultTypes` to check.
+  init(from reader: inout AttributeReader)
+
+  /// Writes the attributes so that `init(from:)` gives an equal payload.
+  func writeAttributes(to writer: inout AttributeWriter)
 }
 
 /// An operation whose operands or attributes do not fit. The verifier adds the operation and its place.
@@ -71,6 +108,16 @@ public struct OperationError: Error, Hashable, Sendable, CustomStringConvertible
 
 func require(_ condition: Bool, _ message: @autoclosure () -> String) throws(OperationError) {
   if !condition { throw OperationError(message()) }
+}
+
+/// The largest number that an attribute may give for rows, so that sums of a few stay far from 64 bits.
+let largestExtent = 1 << 40
+
+/// The attribute as a number of rows, from `least` to 2^40.
+func requireExtent(_ value: Int, _ name: String, least: Int = 0) throws(OperationError) {
+  let expected = least == 0 ? "not be negative" : "be positive"
+  try require(value >= least, "\(name) must \(expected), found \(value)")
+  try require(value <= largestExtent, "\(name) must be at most 2^40, found \(value)")
 }
 
 func requireOperandCount(_ operands: [ValueType], _ counts: Int...) throws(OperationError) {

@@ -33,7 +33,7 @@ public enum Dimension: Hashable, Sendable, CustomStringConvertible {
   public var description: String {
     switch self {
     case .fixed(let extent): "\(extent)"
-    case .symbol(let name): name
+    case .symbol(let name): TextName.quoted(name)
     }
   }
 

@@ -98,15 +98,7 @@ public struct Attention: OperationPayload {
     if case .fixed(let divisor) = divisor {
       try require(divisor > 0 && divisor.isFinite, "the divisor must be a positive number, found \(divisor)")
     }
-    try require(mask.contextual >= 0, "contextual must not be negative, found \(mask.contextual)")
-    switch mask.form {
-    case .causal: break
-    case .windowed(let window, let fullTail):
-      try require(window > 0, "window must be positive, found \(window)")
-      try require(fullTail >= 0, "tail must not be negative, found \(fullTail)")
-    case .keyPrefix(let local, let global, _):
-      try require(local >= 0 && global >= 0, "local and global must not be negative, found \(local) and \(global)")
-    }
+    try mask.verify()
   }
 
   /// An odd number of weights, 2n - 1 of them; sequences longer than n are refused when the model runs.
@@ -114,5 +106,52 @@ public struct Attention: OperationPayload {
     guard let type = operand.tensor, type.rank == 1, type.element.isFloatingPoint, let count = type.shape[0].extent,
       count % 2 == 1
     else { throw OperationError("position weights must be a vector of odd length 2n - 1, found \(operand)") }
+  }
+
+  public init(from reader: inout AttributeReader) {
+    self.init(
+      heads: reader.integer("heads"), alpha: reader.number("alpha"), divisor: Divisor(from: &reader),
+      activation: reader.word("activation"), bias: Bias(from: &reader), mask: Mask(from: &reader),
+      hasTargets: reader.flag("targets"))
+  }
+
+  public func writeAttributes(to writer: inout AttributeWriter) {
+    writer.integer("heads", heads)
+    writer.number("alpha", alpha)
+    switch divisor {
+    case .fixed(let number): writer.phrase("divisor", "fixed(\(TextName.number(number)))")
+    case .longestSequence: writer.phrase("divisor", "longest_sequence")
+    case .longestHistoryPlusTargets: writer.phrase("divisor", "longest_history_plus_targets")
+    }
+    writer.word("activation", activation)
+    switch bias {
+    case .none: break
+    case .position: writer.phrase("bias", "position")
+    case .positionAndTime: writer.phrase("bias", "position_and_time")
+    }
+    writer.phrase("mask", mask.text)
+    writer.flag("targets", hasTargets)
+  }
+}
+
+extension Attention.Divisor {
+  fileprivate init(from reader: inout AttributeReader) {
+    let expected = "fixed(number), longest_sequence or longest_history_plus_targets"
+    self = reader.phrase("divisor", expected: expected, placeholder: .longestSequence) {
+      if $0.takeWord("longest_sequence") { return .longestSequence }
+      if $0.takeWord("longest_history_plus_targets") { return .longestHistoryPlusTargets }
+      return $0.takeNumber("fixed").map { .fixed($0) }
+    }
+  }
+}
+
+extension Attention.Bias {
+  fileprivate init(from reader: inout AttributeReader) {
+    let expected = "none, position or position_and_time"
+    self = reader.phrase("bias", expected: expected, placeholder: .none, defaultValue: Attention.Bias.none) {
+      if $0.takeWord("none") { return Attention.Bias.none }
+      if $0.takeWord("position") { return .position }
+      return $0.takeWord("position_and_time") ? .positionAndTime : nil
+    }
   }
 }

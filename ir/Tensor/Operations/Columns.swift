@@ -17,6 +17,9 @@ public struct Split: OperationPayload {
     try require(sum == x.width, "widths \(widths) add up to \(sum), but x is \(x.width) wide")
     return widths.map { .tensor([x.rows, .fixed($0)], x.element) }
   }
+
+  public init(from reader: inout AttributeReader) { self.init(widths: reader.integers("widths")) }
+  public func writeAttributes(to writer: inout AttributeWriter) { writer.integers("widths", widths) }
 }
 
 /// Puts the columns of its operands side by side.
@@ -39,4 +42,7 @@ public struct Concatenate: OperationPayload {
     }
     return [.tensor([first.rows, .fixed(width)], first.element)]
   }
+
+  public init(from reader: inout AttributeReader) { self.init() }
+  public func writeAttributes(to writer: inout AttributeWriter) {}
 }

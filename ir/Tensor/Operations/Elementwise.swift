@@ -5,6 +5,9 @@ public struct Add: OperationPayload {
   public func resultTypes(for operands: [ValueType]) throws(OperationError) -> [ValueType] {
     [try requireAlike(operands)]
   }
+
+  public init(from reader: inout AttributeReader) { self.init() }
+  public func writeAttributes(to writer: inout AttributeWriter) {}
 }
 
 /// `x * y`, element by element; both of one type.
@@ -14,6 +17,9 @@ public struct Multiply: OperationPayload {
   public func resultTypes(for operands: [ValueType]) throws(OperationError) -> [ValueType] {
     [try requireAlike(operands)]
   }
+
+  public init(from reader: inout AttributeReader) { self.init() }
+  public func writeAttributes(to writer: inout AttributeWriter) {}
 }
 
 /// `x * sigmoid(x)`, element by element.
@@ -23,6 +29,9 @@ public struct SiLU: OperationPayload {
   public func resultTypes(for operands: [ValueType]) throws(OperationError) -> [ValueType] {
     [try requireFloatingPoint(operands)]
   }
+
+  public init(from reader: inout AttributeReader) { self.init() }
+  public func writeAttributes(to writer: inout AttributeWriter) {}
 }
 
 /// `1 / (1 + exp(-x))`, element by element.
@@ -32,6 +41,9 @@ public struct Sigmoid: OperationPayload {
   public func resultTypes(for operands: [ValueType]) throws(OperationError) -> [ValueType] {
     [try requireFloatingPoint(operands)]
   }
+
+  public init(from reader: inout AttributeReader) { self.init() }
+  public func writeAttributes(to writer: inout AttributeWriter) {}
 }
 
 /// `x * factor`, element by element.
@@ -43,6 +55,9 @@ public struct Scale: OperationPayload {
     try require(factor.isFinite, "factor must be finite, found \(factor)")
     return [try requireFloatingPoint(operands)]
   }
+
+  public init(from reader: inout AttributeReader) { self.init(factor: reader.number("factor")) }
+  public func writeAttributes(to writer: inout AttributeWriter) { writer.number("factor", factor) }
 }
 
 private func requireFloatingPoint(_ operands: [ValueType]) throws(OperationError) -> ValueType {

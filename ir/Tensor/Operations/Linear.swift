@@ -24,4 +24,12 @@ public struct Linear: OperationPayload {
     if operands.count == 3 { try requireVector(operands[2], "bias", count: output) }
     return [.tensor([x.rows, .fixed(output)], x.element)]
   }
+
+  public init(from reader: inout AttributeReader) {
+    self.init(reader.word("orientation", defaultValue: .inOut))
+  }
+
+  public func writeAttributes(to writer: inout AttributeWriter) {
+    if orientation != .inOut { writer.word("orientation", orientation) }
+  }
 }

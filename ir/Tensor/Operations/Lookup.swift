@@ -25,6 +25,21 @@ public struct Gather: OperationPayload {
     }
     return [.tensor([rows, .fixed(table.width)], table.element)]
   }
+
+  public init(from reader: inout AttributeReader) {
+    let outOfRange = reader.phrase("out_of_range", expected: "error or fallback(row)", placeholder: OutOfRange.error) {
+      if $0.takeWord("error") { return .error }
+      return $0.takeInteger("fallback").map { .fallback(row: $0) }
+    }
+    self.init(outOfRange: outOfRange)
+  }
+
+  public func writeAttributes(to writer: inout AttributeWriter) {
+    switch outOfRange {
+    case .error: writer.phrase("out_of_range", "error")
+    case .fallback(let row): writer.phrase("out_of_range", "fallback(\(row))")
+    }
+  }
 }
 
 /// The row of a position table for every row of a batch: operands offsets and optionally targets [sequences].
@@ -50,7 +65,7 @@ public struct Positions: OperationPayload {
     try requireOperandCount(operands, 1, 2)
     let offsets = try requireOffsets(operands[0], "offsets")
     if operands.count == 2 { _ = try requireIntegers(operands[1], "targets", rows: offsets.sequences) }
-    try require(limit >= 0, "limit must not be negative, found \(limit)")
+    try requireExtent(limit, "limit")
     try require(
       contextual >= 0 && contextual <= limit + 1, "contextual must lie in 0...\(limit + 1), found \(contextual)")
     return [.tensor([offsets.rows], .i64)]
@@ -68,6 +83,18 @@ public struct Positions: OperationPayload {
         ? backward : .ifLess(.position, .constant(contextual), then: .position, otherwise: backward)
     }
   }
+
+  public init(from reader: inout AttributeReader) {
+    self.init(
+      order: reader.word("order"), contextual: reader.integer("contextual", defaultValue: 0),
+      limit: reader.integer("limit"))
+  }
+
+  public func writeAttributes(to writer: inout AttributeWriter) {
+    writer.word("order", order)
+    if contextual != 0 { writer.integer("contextual", contextual) }
+    writer.integer("limit", limit)
+  }
 }
 
 /// x with the rows zeroed whose id equals `id`: operands x [rows, width] and ids [rows].
@@ -82,4 +109,7 @@ public struct ZeroRows: OperationPayload {
     _ = try requireIntegers(operands[1], "ids", rows: x.rows)
     return [operands[0]]
   }
+
+  public init(from reader: inout AttributeReader) { self.init(id: reader.integer("id")) }
+  public func writeAttributes(to writer: inout AttributeWriter) { writer.integer("id", id) }
 }

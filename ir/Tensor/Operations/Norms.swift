@@ -15,6 +15,9 @@ public struct LayerNorm: OperationPayload {
     }
     return [operands[0]]
   }
+
+  public init(from reader: inout AttributeReader) { self.init(epsilon: reader.number("epsilon")) }
+  public func writeAttributes(to writer: inout AttributeWriter) { writer.number("epsilon", epsilon) }
 }
 
 /// Layer norm over each of `groups` equal slices of a row apart: operands x, weight and bias with one number a group
@@ -37,6 +40,15 @@ public struct GroupNorm: OperationPayload {
     try requireVector(operands[2], "bias", count: groups)
     return [operands[0]]
   }
+
+  public init(from reader: inout AttributeReader) {
+    self.init(groups: reader.integer("groups"), epsilon: reader.number("epsilon"))
+  }
+
+  public func writeAttributes(to writer: inout AttributeWriter) {
+    writer.integer("groups", groups)
+    writer.number("epsilon", epsilon)
+  }
 }
 
 /// `x / max(|x|, epsilon)` with the Euclidean norm of each row.
@@ -51,6 +63,9 @@ public struct L2Norm: OperationPayload {
     _ = try requireMatrix(operands[0], "x")
     return [operands[0]]
   }
+
+  public init(from reader: inout AttributeReader) { self.init(epsilon: reader.number("epsilon")) }
+  public func writeAttributes(to writer: inout AttributeWriter) { writer.number("epsilon", epsilon) }
 }
 
 private func requirePositive(_ epsilon: Double) throws(OperationError) {

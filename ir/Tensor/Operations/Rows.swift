@@ -18,8 +18,25 @@ public enum RowSelection: Hashable, Sendable {
 
   fileprivate func verify() throws(OperationError) {
     if case .latest(let keep, let contextual) = self {
-      try require(keep >= 0, "keep must not be negative, found \(keep)")
-      try require(contextual >= 0, "contextual must not be negative, found \(contextual)")
+      try requireExtent(keep, "keep")
+      try requireExtent(contextual, "contextual")
+    }
+  }
+
+  /// `keep = latest(10) contextual(2)`, or `keep = targets`.
+  fileprivate init(from reader: inout AttributeReader) {
+    self = reader.phrase("keep", expected: "latest(rows) [contextual(rows)], or targets", placeholder: .targets) {
+      if $0.takeWord("targets") { return .targets }
+      guard let keep = $0.takeInteger("latest") else { return nil }
+      return .latest(keep: keep, contextual: $0.takeInteger("contextual") ?? 0)
+    }
+  }
+
+  fileprivate func write(to writer: inout AttributeWriter) {
+    switch self {
+    case .latest(let keep, 0): writer.phrase("keep", "latest(\(keep))")
+    case .latest(let keep, let contextual): writer.phrase("keep", "latest(\(keep)) contextual(\(contextual))")
+    case .targets: writer.phrase("keep", "targets")
     }
   }
 }
@@ -44,6 +61,15 @@ public struct SelectOffsets: OperationPayload {
       .symbol(into) != offsets.rows && .symbol(into) != offsets.sequences, "\(into) names another dimension already")
     return [.offsets(sequences: offsets.sequences, rows: .symbol(into))]
   }
+
+  public init(from reader: inout AttributeReader) {
+    self.init(RowSelection(from: &reader), into: reader.name("into"))
+  }
+
+  public func writeAttributes(to writer: inout AttributeWriter) {
+    selection.write(to: &writer)
+    writer.name("into", into)
+  }
 }
 
 /// The rows of x that a selection keeps: operands x [rows, width] (or one integer a row), offsets, the selected
@@ -65,6 +91,9 @@ public struct SelectRows: OperationPayload {
     type.shape[0] = selected.rows
     return [.tensor(type)]
   }
+
+  public init(from reader: inout AttributeReader) { self.init(RowSelection(from: &reader)) }
+  public func writeAttributes(to writer: inout AttributeWriter) { selection.write(to: &writer) }
 }
 
 /// `outer` with the rows that a selection kept replaced by those of `inner`, in their old places: operands inner,
@@ -87,6 +116,9 @@ public struct RestoreRows: OperationPayload {
       "inner is \(operands[0]), but outer is \(operands[1])")
     return [operands[1]]
   }
+
+  public init(from reader: inout AttributeReader) { self.init(RowSelection(from: &reader)) }
+  public func writeAttributes(to writer: inout AttributeWriter) { selection.write(to: &writer) }
 }
 
 /// The last row of every sequence, zeros for an empty one: operands x [rows, width] and offsets.
@@ -100,6 +132,9 @@ public struct LastRows: OperationPayload {
     let offsets = try requireOffsets(operands[1], "offsets", rows: x.rows)
     return [.tensor([offsets.sequences, .fixed(x.width)], x.element)]
   }
+
+  public init(from reader: inout AttributeReader) { self.init() }
+  public func writeAttributes(to writer: inout AttributeWriter) {}
 }
 
 /// For every row the number of the row after it; for a sequence's last row the sequence's own number: operands x
@@ -115,4 +150,7 @@ public struct NextRows: OperationPayload {
     _ = try requireIntegers(operands[1], "last", rows: offsets.sequences)
     return [operands[0]]
   }
+
+  public init(from reader: inout AttributeReader) { self.init() }
+  public func writeAttributes(to writer: inout AttributeWriter) {}
 }

@@ -1,0 +1,246 @@
+extension Module {
+  /// Throws the first rule that the module breaks; see `verificationErrors`.
+  public func verify() throws(TensorIRError) {
+    if let error = verificationErrors().first { throw error }
+  }
+
+  /// Every rule that the module breaks, in the order of the module: none where it is sound.
+  ///
+  /// A sound module has unique names; declares every weight with fixed, positive extents; defines every value before
+  /// its uses; gives every result the type that its operation infers; and defines every symbolic dimension once.
+  public func verificationErrors() -> [TensorIRError] {
+    var errors: [TensorIRError] = []
+    for (index, weight) in weights.enumerated() {
+      let location = location(of: WeightID(index: UInt32(index)))
+      let name = TextName.quoted(weight.name)
+      if let symbol = weight.type.shape.first(where: { $0.extent == nil }) {
+        errors.append(TensorIRError("the extents of weight @\(name) must be numbers, found \(symbol)", at: location))
+      } else if let problem = weight.type.problem {
+        errors.append(TensorIRError("weight @\(name): \(problem)", at: location))
+      }
+    }
+    var names: Set<String> = []
+    for function in functions {
+      if !names.insert(function.name).inserted {
+        let name = TextName.quoted(function.name)
+        errors.append(TensorIRError("the function @\(name) is defined twice", at: function.location))
+      }
+      var verifier = FunctionVerifier(module: self, function: function)
+      verifier.verify()
+      errors += verifier.errors
+    }
+    return errors
+  }
+}
+
+extension TensorType {
+  /// Why no memory could hold a tensor of this type; nil where there is no such reason. Bounding what one entry along
+  /// the symbolic dimensions takes keeps every later size computation far from 64 bits.
+  fileprivate var problem: String? {
+    var size = element.byteCount
+    for dimension in shape {
+      guard let extent = dimension.extent else { continue }
+      if extent < 1 { return "extents must be positive, found \(self)" }
+      let (product, overflow) = size.multipliedReportingOverflow(by: extent)
+      if overflow || product > largestTypeSize { return "a type must take at most 2^48 bytes, found \(self)" }
+      size = product
+    }
+    return nil
+  }
+}
+
+/// The most bytes that the fixed extents of a type may multiply to.
+private let largestTypeSize = 1 << 48
+
+private struct FunctionVerifier {
+  let module: Module
+  let function: Function
+  private(set) var errors: [TensorIRError] = []
+  private var defined: Set<ValueID> = []
+  private var names: Set<String> = []
+  /// The symbolic dimensions that arguments and selections have defined so far.
+  private var dimensions: Set<String> = []
+
+  init(module: Module, function: Function) {
+    self.module = module
+    self.function = function
+  }
+
+  mutating func verify() {
+    verifyArguments()
+    var visited: Set<OperationID> = []
+    for id in function.body {
+      guard function.operations.indices.contains(Int(id.index)) else {
+        fail("the body names operation \(id.index), but there are \(function.operations.count)")
+        continue
+      }
+      guard visited.insert(id).inserted else {
+        fail("is in the body twice", id)
+        continue
+      }
+      verify(id)
+    }
+    verifyResults()
+  }
+
+  // MARK: Reporting
+
+  private mutating func fail(_ message: String, at location: SourceLocation? = nil) {
+    errors.append(TensorIRError(message, at: location ?? function.location, function: function.name))
+  }
+
+  private mutating func fail(_ message: String, _ id: OperationID) {
+    let operation = function[id]
+    let result = operation.results.first { exists($0) }
+    errors.append(
+      TensorIRError(
+        message, at: function.location(of: id), function: function.name, operation: operation.payload.mnemonic,
+        result: result.map { function[$0].name }))
+  }
+
+  private func exists(_ id: ValueID) -> Bool { function.values.indices.contains(Int(id.index)) }
+
+  // MARK: Rules
+
+  private mutating func verifyArguments() {
+    /// The argument that cuts each symbolic number of rows into sequences.
+    var cuts: [Dimension: String] = [:]
+    for (index, id) in function.arguments.enumerated() {
+      let location = index < function.argumentLocations.count ? function.argumentLocations[index] : nil
+      guard exists(id), function[id].definition == .argument(index) else {
+        fail("argument \(index) is not defined as an argument", at: location)
+        continue
+      }
+      let value = function[id]
+      let name = "%" + TextName.quoted(value.name)
+      if !names.insert(value.name).inserted { fail("\(name) is defined twice", at: location) }
+      defined.insert(id)
+      if let problem = value.type.tensor?.problem { fail("argument \(name): \(problem)", at: location) }
+      for case .symbol(let symbol) in value.type.dimensions { dimensions.insert(symbol) }
+      if case .offsets(_, let rows) = value.type, rows.extent == nil {
+        if let other = cuts[rows] {
+          fail("\(name) cuts \(rows) into sequences, but %\(TextName.quoted(other)) does so already", at: location)
+        }
+        cuts[rows] = value.name
+      }
+    }
+  }
+
+  private mutating func verify(_ id: OperationID) {
+    let operation = function[id]
+    var operandsAreSound = true
+    for (index, operand) in operation.operands.enumerated() {
+      if let problem = problem(of: operand) {
+        fail("operand \(index) \(problem)", id)
+        operandsAreSound = false
+      }
+    }
+    verifyDefinitions(of: id)
+    guard operandsAreSound, operation.results.allSatisfy(exists) else { return }
+    do {
+      let types = try operation.payload.definition.resultTypes(for: operation.operands.map { function[$0].type })
+      verifyTypes(of: id, types)
+    } catch {
+      fail(error.message, id)
+      return
+    }
+    verifySelection(id)
+  }
+
+  /// Why a value cannot be read here; nil where it can.
+  private func problem(of id: ValueID) -> String? {
+    guard exists(id) else { return "is value \(id.index), but there are \(function.values.count)" }
+    let value = function[id]
+    guard case .weight(let weight) = value.definition else {
+      return defined.contains(id) ? nil : "is %\(TextName.quoted(value.name)), which is used before it is defined"
+    }
+    let name = TextName.quoted(value.name)
+    guard module.weights.indices.contains(Int(weight.index)) else { return "is @\(name), which is not declared" }
+    let declared = module[weight]
+    guard declared.name == value.name, .tensor(declared.type) == value.type else {
+      return "is @\(name) : \(value.type), but declared is @\(TextName.quoted(declared.name)) : \(declared.type)"
+    }
+    return nil
+  }
+
+  private mutating func verifyDefinitions(of id: OperationID) {
+    for (index, result) in function[id].results.enumerated() {
+      guard exists(result), function[result].definition == .result(id, index) else {
+        fail("result \(index) is not defined as the operation's result", id)
+        continue
+      }
+      let name = function[result].name
+      if !names.insert(name).inserted { fail("%\(TextName.quoted(name)) is defined twice", id) }
+      defined.insert(result)
+    }
+  }
+
+  private mutating func verifyTypes(of id: OperationID, _ inferred: [ValueType]) {
+    let results = function[id].results
+    guard results.count == inferred.count else {
+      fail("gives \(inferred.count) results, but has \(results.count)", id)
+      return
+    }
+    for (index, (result, type)) in zip(results, inferred).enumerated() {
+      if function[result].type != type {
+        fail("result \(index) is written as \(function[result].type), but it is \(type)", id)
+      }
+      if let problem = type.tensor?.problem { fail(problem, id) }
+    }
+  }
+
+  /// Offsets of a selection must be the selection's own: the same rows chosen from the same batch.
+  private mutating func verifySelection(_ id: OperationID) {
+    let operation = function[id]
+    switch operation.payload {
+    case .selectOffsets(let payload):
+      if !dimensions.insert(payload.into).inserted {
+        fail("the dimension \(TextName.quoted(payload.into)) is defined already", id)
+      }
+    case .selectRows(let payload):
+      verify(id, payload.selection, offsets: 1)
+    case .restoreRows(let payload):
+      verify(id, payload.selection, offsets: 2)
+    default: break
+    }
+  }
+
+  /// `offsets` is the number of the operand with the batch's offsets; the selected offsets and the targets follow it.
+  private mutating func verify(_ id: OperationID, _ selection: RowSelection, offsets: Int) {
+    let operands = function[id].operands
+    guard case .result(let producer, _) = function[operands[offsets + 1]].definition,
+      case .selectOffsets(let payload) = function[producer].payload
+    else {
+      fail("the selected offsets must be the result of select_offsets", id)
+      return
+    }
+    if payload.selection != selection {
+      fail("keeps other rows than the select_offsets that its selected offsets come from", id)
+    }
+    let own = [operands[offsets]] + operands[(offsets + 2)...]
+    if own != function[producer].operands {
+      fail("reads other offsets or targets than the select_offsets that its selected offsets come from", id)
+    }
+  }
+
+  private mutating func verifyResults() {
+    var resultNames: Set<String> = []
+    for result in function.results {
+      let name = TextName.quoted(result.name)
+      if !resultNames.insert(result.name).inserted {
+        fail("the result \(name) is returned twice", at: function.returnLocation)
+      }
+      if let problem = problem(of: result.value) { fail("result \(name) \(problem)", at: function.returnLocation) }
+    }
+  }
+}
+
+extension ValueType {
+  /// The type's dimensions from the outermost.
+  public var dimensions: [Dimension] {
+    switch self {
+    case .tensor(let type): type.shape
+    case .offsets(let sequences, let rows): [sequences, rows]
+    }
+  }
+}
