@@ -1,0 +1,70 @@
+import TensorIR
+
+/// A model ready to compile: its program, its weights, and what there is to say about both.
+public struct ImportedModel: Sendable {
+  /// One function, `forward`. Its weights carry the checkpoint's names.
+  public var module: Module
+  /// The bytes of the module's weights, in fp32.
+  public var weights: any WeightProvider
+  public var name: String
+  /// Tensors of the checkpoint that the model does not use, sorted by name.
+  public var unusedTensors: [String]
+  /// What a user should know: settings that were accepted and have no effect.
+  public var notes: [String]
+  /// The files that the model was read from, in order: model.json first, where there is one.
+  public var sources: [Source]
+
+  /// A file that the model was read from.
+  public struct Source: Sendable {
+    /// The path as the caller or model.json gave it.
+    public var name: String
+    fileprivate var content: Content
+
+    fileprivate enum Content: Sendable {
+      case bytes([UInt8])
+      case tensors(SafetensorsFile)
+    }
+
+    /// The bytes of the file, valid during `body` only: for checksums.
+    public func withBytes<R>(_ body: (UnsafeRawBufferPointer) throws -> R) rethrows -> R {
+      switch content {
+      case .bytes(let bytes): try bytes.withUnsafeBytes(body)
+      case .tensors(let file): try file.withFileBytes(body)
+      }
+    }
+  }
+}
+
+/// Reads model.json at `path` and the weights it names, and checks the one against the other.
+///
+/// Throws with the file, the line and key or the tensor at fault, what was found and what was expected.
+public func importModel(at path: String) throws(ModelError) -> ImportedModel {
+  let file = try MappedFile(path: path)
+  let document = try JSONDocument(bytes: file.bytes, file: path)
+  let decoded = try ModelDocument(document)
+  let directory = path.lastIndex(of: "/").map { String(path[...$0]) } ?? ""
+  var files: [SafetensorsFile] = []
+  for weights in decoded.weights {
+    files.append(try SafetensorsFile(path: weights.hasPrefix("/") ? weights : directory + weights))
+  }
+  var model = try decoded.description.build(from: Checkpoint(files))
+  model.notes = decoded.notes + model.notes
+  model.sources.insert(.init(name: path, content: .bytes([UInt8](file.bytes))), at: 0)
+  return model
+}
+
+extension ModelDescription {
+  /// The program of this model over the weights of `checkpoint`.
+  ///
+  /// Throws where a weight is missing or of another shape or type than the model needs, or where the description
+  /// contradicts itself.
+  public func build(from checkpoint: Checkpoint) throws(ModelError) -> ImportedModel {
+    var builder = ModelBuilder(self, checkpoint)
+    try builder.build()
+    let used = builder.usedTensors
+    return ImportedModel(
+      module: builder.builder.finish(), weights: builder.weights, name: name,
+      unusedTensors: checkpoint.names.filter { !used.contains($0) }, notes: [],
+      sources: checkpoint.files.map { ImportedModel.Source(name: $0.path, content: .tensors($0)) })
+  }
+}

@@ -1,0 +1,251 @@
+import TensorIR
+
+/// Writes the function `forward` of a model, from its input to its output.
+struct ModelBuilder {
+  let description: ModelDescription
+  let checkpoint: Checkpoint
+  var builder: FunctionBuilder
+  var weights: CheckpointWeights
+  var usedTensors: Set<String> = []
+
+  /// The batch as it stands between two layers.
+  struct Batch {
+    var x: ValueID
+    var offsets: ValueID
+    /// Number of targets of each sequence; truncation never changes it.
+    var targets: ValueID?
+    /// When each row happened, and the row after it: of models with a time bias.
+    var times: (keys: ValueID, queries: ValueID)?
+  }
+
+  /// Where the rows that a skip passes by wait.
+  private struct Skipped {
+    var until: Int
+    var selection: RowSelection
+    var outer: Batch
+    var selectedOffsets: ValueID
+  }
+
+  private var truncationCount = 0
+  private var stageValues: [(name: String, value: ValueID)] = []
+
+  init(_ description: ModelDescription, _ checkpoint: Checkpoint) {
+    self.description = description
+    self.checkpoint = checkpoint
+    self.builder = FunctionBuilder(module: Module(name: description.name), name: "forward")
+    self.weights = CheckpointWeights(checkpoint: checkpoint)
+  }
+
+  func error(_ message: String) -> ModelError {
+    ModelError(.unexpectedValue, file: description.name, message)
+  }
+
+  mutating func build() throws(ModelError) {
+    if let fault = description.truncationFault { throw error("truncation[\(fault.index)]: \(fault.message)") }
+    var batch = try input()
+    record(.inputEmbedding, batch.x)
+    var skipped: Skipped?
+    for (index, layer) in description.layers.enumerated() {
+      if let truncation = description.truncations.first(where: { $0.after == index }) {
+        skipped = try truncate(truncation, &batch)
+      }
+      batch.x = try self.layer(index, layer, batch)
+      if let waiting = skipped, waiting.until == index + 1 {
+        batch = try restore(waiting, batch)
+        skipped = nil
+      }
+    }
+    try output(batch)
+  }
+
+  // MARK: - Operations
+
+  /// Appends an operation with one result.
+  mutating func emit(_ payload: Payload, _ operands: [ValueID], _ name: String) throws(ModelError) -> ValueID {
+    try append(payload, operands, [name])[0]
+  }
+
+  mutating func append(_ payload: Payload, _ operands: [ValueID], _ names: [String]) throws(ModelError) -> [ValueID] {
+    do throws(OperationError) {
+      return try builder.append(payload, operands, names: names)
+    } catch {
+      throw self.error("\(payload.mnemonic) %\(names.first ?? ""): \(error)")
+    }
+  }
+
+  mutating func record(_ stage: ModelDescription.Stage, _ value: ValueID) {
+    if description.stages.contains(stage) { stageValues.append((stage.description, value)) }
+  }
+
+  // MARK: - Input
+
+  private mutating func input() throws(ModelError) -> Batch {
+    let rows = Dimension.symbol("rows")
+    let sequences = Dimension.symbol("sequences")
+    var x: ValueID?
+    var ids: ValueID?
+    var actions: ValueID?
+    switch description.input {
+    case .rows: x = builder.argument("x", .tensor([rows, .fixed(description.width)], .f32))
+    case .embedding(let embedding):
+      ids = builder.argument("item_ids", .tensor([rows], .i64))
+      if embedding.action != nil { actions = builder.argument("actions", .tensor([rows], .i64)) }
+    }
+    let offsets = builder.argument("offsets", .offsets(sequences: sequences, rows: rows))
+    let targets = description.hasTargets ? builder.argument("num_targets", .tensor([sequences], .i64)) : nil
+    var times: (keys: ValueID, queries: ValueID)?
+    if description.layers.contains(where: { $0.relativeBias?.timeBuckets != nil }) {
+      let timestamps = builder.argument("timestamps", .tensor([rows], .i64))
+      let request = builder.argument("query_timestamps", .tensor([sequences], .i64))
+      times = (timestamps, try emit(.nextRows(NextRows()), [timestamps, request, offsets], "next_timestamps"))
+    }
+    if case .embedding(let embedding) = description.input, let ids {
+      x = try embed(embedding, ids: ids, actions: actions, offsets: offsets, targets: targets)
+    }
+    guard let x else { throw error("the model has no input") }
+    return Batch(x: x, offsets: offsets, targets: targets, times: times)
+  }
+
+  private mutating func embed(
+    _ embedding: ModelDescription.Embedding, ids: ValueID, actions: ValueID?, offsets: ValueID, targets: ValueID?
+  ) throws(ModelError) -> ValueID {
+    let itemTable = try table(.itemTable, rows: embedding.item.rows)
+    var x = try emit(.gather(Gather(outOfRange: embedding.item.outOfRange)), [itemTable, ids], "item")
+    if let action = embedding.action, let actions {
+      let actionTable = try table(.actionTable, rows: action.rows)
+      let rows = try emit(.gather(Gather(outOfRange: action.outOfRange)), [actionTable, actions], "action")
+      x = try emit(.add(Add()), [x, rows], "token")
+    }
+    if embedding.scale != 1 { x = try emit(.scale(Scale(factor: embedding.scale)), [x], "scaled") }
+    if let position = embedding.position {
+      let positionTable = try table(.positionTable, rows: position.rows)
+      let positions = Positions(order: position.order, contextual: description.contextual, limit: position.limit)
+      let indices = try emit(.positions(positions), [offsets] + (targets.map { [$0] } ?? []), "positions")
+      let rows = try emit(.gather(Gather()), [positionTable, indices], "position")
+      x = try emit(.add(Add()), [x, rows], "placed")
+    }
+    if let padding = embedding.paddingID { x = try emit(.zeroRows(ZeroRows(id: padding)), [x, ids], "embedded") }
+    return x
+  }
+
+  // MARK: - Truncation
+
+  private mutating func truncate(
+    _ truncation: ModelDescription.Truncation, _ batch: inout Batch
+  ) throws(ModelError) -> Skipped? {
+    truncationCount += 1
+    let rows = truncationCount == 1 ? "kept_rows" : "kept_rows_\(truncationCount)"
+    let selection = RowSelection.latest(
+      keep: truncation.keep, contextual: truncation.contextual ?? description.contextual)
+    let outer = batch
+    let targets = batch.targets.map { [$0] } ?? []
+    let selected = try emit(
+      .selectOffsets(SelectOffsets(selection, into: rows)), [outer.offsets] + targets, "kept_offsets")
+    func operands(_ value: ValueID) -> [ValueID] { [value, outer.offsets, selected] + targets }
+    batch.x = try emit(.selectRows(SelectRows(selection)), operands(outer.x), "kept")
+    if let times = outer.times {
+      batch.times = (
+        try emit(.selectRows(SelectRows(selection)), operands(times.keys), "kept_timestamps"),
+        try emit(.selectRows(SelectRows(selection)), operands(times.queries), "kept_next_timestamps")
+      )
+    }
+    batch.offsets = selected
+    guard case .skip(let until) = truncation.form else { return nil }
+    return Skipped(until: until, selection: selection, outer: outer, selectedOffsets: selected)
+  }
+
+  private mutating func restore(_ skipped: Skipped, _ inner: Batch) throws(ModelError) -> Batch {
+    var batch = skipped.outer
+    let operands = [inner.x, batch.x, batch.offsets, skipped.selectedOffsets] + (batch.targets.map { [$0] } ?? [])
+    batch.x = try emit(.restoreRows(RestoreRows(skipped.selection)), operands, "restored")
+    return batch
+  }
+
+  // MARK: - Output
+
+  private mutating func output(_ batch: Batch) throws(ModelError) {
+    let output = description.output
+    if description.stages.contains(.encoded) { record(.encoded, try norm(output.norm, batch.x, "encoded")) }
+    var x = batch.x
+    var results: [(name: String, value: ValueID)] = []
+    switch output.rows {
+    case .all:
+      x = try norm(output.norm, x, "output")
+      if description.truncations.contains(where: { $0.form == .drop }) {
+        results.append(("out_offsets", batch.offsets))
+      }
+    case .last:
+      x = try norm(output.norm, try emit(.lastRows(LastRows()), [x, batch.offsets], "last"), "output")
+    case .targets:
+      guard let targets = batch.targets else { throw error("the output is target rows, but the model has no targets") }
+      let selected = try emit(
+        .selectOffsets(SelectOffsets(.targets, into: "target_rows")), [batch.offsets, targets], "target_offsets")
+      x = try emit(.selectRows(SelectRows(.targets)), [x, batch.offsets, selected, targets], "targets")
+      x = try norm(output.norm, x, "output")
+    }
+    results.insert((output.resultName, x), at: 0)
+    if let scores = output.scores {
+      let items = try itemRows(scores)
+      results.append(("scores", try emit(.linear(Linear(.outIn)), [x, items], "scores")))
+    }
+    results += stageValues
+    var seen: Set<String> = []
+    for result in results {
+      guard seen.insert(result.name).inserted else { throw error("two results are called \(quoted(result.name))") }
+      builder.result(result.name, result.value)
+    }
+  }
+
+  private mutating func norm(
+    _ norm: ModelDescription.Output.Norm, _ x: ValueID, _ name: String
+  ) throws(ModelError) -> ValueID {
+    switch norm {
+    case .none: x
+    case .l2(let epsilon): try emit(.l2Norm(L2Norm(epsilon: epsilon)), [x], name)
+    }
+  }
+
+  /// The rows of the item table that scores are taken against: a weight derived from the table where it is not the
+  /// table as it is, since it depends on nothing that a call brings.
+  private mutating func itemRows(_ scores: ModelDescription.Output.Scores) throws(ModelError) -> ValueID {
+    guard case .embedding(let embedding) = description.input else {
+      throw error("scores need the item table of an embedding input")
+    }
+    let count = embedding.item.rows - scores.firstRow
+    guard count > 0 else {
+      throw error("scores begin at row \(scores.firstRow) of an item table of \(embedding.item.rows) rows")
+    }
+    var epsilon: Double?
+    if case .l2(let value) = scores.norm { epsilon = value }
+    if scores.firstRow == 0 && epsilon == nil { return try table(.itemTable, rows: embedding.item.rows) }
+    let source = try tableName(.itemTable, rows: embedding.item.rows)
+    let name = source + (epsilon == nil ? "" : ".l2_normed") + (scores.firstRow == 0 ? "" : ".from_\(scores.firstRow)")
+    weights.derived[name] = .init(source: source, firstRow: scores.firstRow, normEpsilon: epsilon)
+    return try declare(name, [count, description.width])
+  }
+}
+
+extension ModelDescription {
+  /// The first truncation that does not fit the layers or those before it.
+  var truncationFault: (index: Int, message: String)? {
+    // Layers before this one are taken.
+    var free = 0
+    for (index, truncation) in truncations.enumerated() {
+      guard (0..<layers.count).contains(truncation.after) else {
+        return (index, "\"after\" must lie below the number of layers, \(layers.count), found \(truncation.after)")
+      }
+      guard truncation.after >= free else {
+        return (index, "it begins after layer \(truncation.after), but the one before it takes effect until \(free)")
+      }
+      switch truncation.form {
+      case .drop: free = truncation.after + 1
+      case .skip(let until):
+        guard until > truncation.after, until <= layers.count else {
+          return (index, "\"until\" must lie in \(truncation.after + 1)...\(layers.count), found \(until)")
+        }
+        free = until
+      }
+    }
+    return nil
+  }
+}

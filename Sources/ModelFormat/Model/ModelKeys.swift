@@ -1,0 +1,37 @@
+/// The keys of model.json, by the definition in docs/model.schema.json that describes the object they stand in.
+///
+/// Decoders read with these lists and a test holds them against the schema, so neither knows a key that the other lacks.
+enum ModelKeys {
+  static let model = [
+    "$schema", "format", "name", "width", "weights", "names", "sequence", "input", "layer", "layer_count", "layers",
+    "truncation", "output", "stages", "training",
+  ]
+  static let names = ["preset", "prefix", "layer_prefix", "map"]
+  static let sequence = ["targets", "contextual"]
+  static let input = ["kind", "item", "action", "scale", "position", "padding_id"]
+  static let table = ["rows", "out_of_range"]
+  static let fallback = ["fallback"]
+  static let positionTable = ["rows", "order", "limit"]
+  static let layer = [
+    "heads", "attention_dim", "hidden_dim", "alpha", "divisor", "activations", "input_norm", "uvqk", "mask",
+    "relative_bias", "output_norm", "gate", "concatenate", "output", "residual",
+  ]
+  static let activations = ["u", "v", "q", "k", "scores"]
+  static let norm = ["kind", "affine", "epsilon"]
+  static let uvqk = ["bias", "order", "layout"]
+  static let mask = ["form", "window", "full_tail", "local", "global", "targets", "contextual", "target_aware"]
+  static let relativeBias = ["max_length", "time_buckets"]
+  static let layerOutput = ["bias", "layout"]
+  static let truncation = ["form", "after", "until", "keep", "contextual"]
+  static let output = ["rows", "norm", "name", "scores"]
+  static let outputNorm = ["kind", "epsilon"]
+  static let scores = ["first_row", "norm"]
+
+  /// Every list, by the name of its definition in the schema; the document itself is `model`.
+  static let byDefinition: [(definition: String, keys: [String])] = [
+    ("model", model), ("names", names), ("sequence", sequence), ("input", input), ("table", table),
+    ("fallback", fallback), ("position_table", positionTable), ("layer", layer), ("activations", activations),
+    ("norm", norm), ("uvqk", uvqk), ("mask", mask), ("relative_bias", relativeBias), ("layer_output", layerOutput),
+    ("truncation", truncation), ("output", output), ("output_norm", outputNorm), ("scores", scores),
+  ]
+}

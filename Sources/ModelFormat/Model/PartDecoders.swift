@@ -1,0 +1,172 @@
+import TensorIR
+
+/// `names` of model.json.
+struct NamesDecoder {
+  let layerCount: Int
+
+  func names(_ reader: JSONReader) throws(ModelError) -> WeightNames {
+    let object = try reader.object(ModelKeys.names)
+    var names = WeightNames(preset: try object.required("preset").choice(WeightNames.Preset.self))
+    names.prefix = try object.optional("prefix")?.string() ?? ""
+    if let prefix = object.optional("layer_prefix") { names.layerPrefix = try layerPrefix(prefix) }
+    for (key, value) in try object.optional("map")?.anyObject().values ?? [] {
+      let name = try value.string()
+      guard !name.isEmpty else { throw value.mismatch(expected: "the name of a tensor") }
+      try map(key, to: name, value, &names)
+    }
+    return names
+  }
+
+  private func layerPrefix(_ reader: JSONReader) throws(ModelError) -> WeightNames.LayerPrefix {
+    if case .string(let pattern) = reader.node.value { return .pattern(pattern) }
+    guard case .array(let nodes) = reader.node.value else {
+      throw reader.mismatch(expected: "a string with {i} in it, or one string for each layer")
+    }
+    guard nodes.count == layerCount else {
+      throw reader.error(.unexpectedValue, "\(nodes.count) prefixes for \(layerCount) layers")
+    }
+    return .list(try reader.elements().map { (element) throws(ModelError) in try element.string() })
+  }
+
+  /// A key of the map is a role: `item_table`, `uvqk_weight` for all layers, or `layers.2.uvqk_weight` for one.
+  private func map(
+    _ key: String, to name: String, _ reader: JSONReader, _ names: inout WeightNames
+  ) throws(ModelError) {
+    if let role = ModelRole(rawValue: key) {
+      names.modelNames[role] = name
+    } else if let role = LayerRole(rawValue: key) {
+      names.layerNames[role] = name
+    } else {
+      let parts = key.split(separator: ".", omittingEmptySubsequences: false)
+      guard parts.count == 3, parts[0] == "layers", let index = Int(parts[1]), (0..<layerCount).contains(index),
+        let role = LayerRole(rawValue: String(parts[2]))
+      else {
+        let roles = ModelRole.allCases.map(\.rawValue) + LayerRole.allCases.map(\.rawValue)
+        throw reader.error(
+          .unknownKey, "unknown weight",
+          hint: nearest(to: key, in: roles).map { "did you mean \(quoted($0))?" }
+            ?? "the weights are \(roles.joined(separator: ", ")); those of one layer are layers.{i}.\(roles.last ?? "")"
+        )
+      }
+      names.singleLayerNames[index, default: [:]][role] = name
+    }
+  }
+}
+
+/// `input` of model.json.
+struct InputDecoder {
+  let width: Int
+  let contextual: Int
+
+  private enum Kind: String, CaseIterable { case rows, embedding }
+
+  func input(_ reader: JSONReader) throws(ModelError) -> ModelDescription.Input {
+    let object = try reader.object(ModelKeys.input)
+    switch try object.required("kind", "it is \"rows\" or \"embedding\"").choice(Kind.self) {
+    case .rows:
+      for (key, value) in object.values where key != "kind" {
+        throw value.error(.unexpectedValue, "only an input of kind \"embedding\" has this key")
+      }
+      return .rows
+    case .embedding:
+      let item = try table(object.required("item"))
+      var embedding = ModelDescription.Embedding(item: item)
+      if let action = object.optional("action") { embedding.action = try table(action) }
+      if let scale = object.optional("scale") {
+        embedding.scale = try number(scale, words: [("sqrt(width)", Double(width).squareRoot())])
+      }
+      if let position = object.optional("position") { embedding.position = try positionTable(position) }
+      embedding.paddingID = try object.optional("padding_id")?.nonNegativeInteger()
+      return .embedding(embedding)
+    }
+  }
+
+  private func table(_ reader: JSONReader) throws(ModelError) -> ModelDescription.Table {
+    let object = try reader.object(ModelKeys.table)
+    let rows = try object.required("rows").positiveInteger()
+    guard let outOfRange = object.optional("out_of_range") else { return ModelDescription.Table(rows: rows) }
+    switch outOfRange.node.value {
+    case .string("error"): return ModelDescription.Table(rows: rows)
+    case .object:
+      let fallback = try outOfRange.object(ModelKeys.fallback).required("fallback", "the row that stands in")
+      let row = try fallback.integer(in: 0...(rows - 1), expected: "a row of the table, 0...\(rows - 1)")
+      return ModelDescription.Table(rows: rows, outOfRange: .fallback(row: row))
+    default: throw outOfRange.mismatch(expected: "\"error\" or {\"fallback\": row}")
+    }
+  }
+
+  private func positionTable(_ reader: JSONReader) throws(ModelError) -> ModelDescription.PositionTable {
+    let object = try reader.object(ModelKeys.positionTable)
+    let rows = try object.required("rows").positiveInteger()
+    let order = try object.required("order", "it is \"ascending\" or \"descending\"").choice(Positions.Order.self)
+    let limit = try object.optional("limit")?.integer(
+      in: 0...(rows - 1), expected: "a row of the position table, 0...\(rows - 1)")
+    if order == .descending, contextual > (limit ?? rows - 1) + 1 {
+      throw reader.error(
+        .unexpectedValue,
+        "\(contextual) contextual rows need as many positions, but the last one is \(limit ?? rows - 1)")
+    }
+    return ModelDescription.PositionTable(rows: rows, order: order, limit: limit)
+  }
+}
+
+/// `output` of model.json.
+struct OutputDecoder {
+  /// The model so far, without its output.
+  let description: ModelDescription
+
+  private enum NormKind: String, CaseIterable { case none, l2 }
+
+  func output(_ reader: JSONReader) throws(ModelError) -> ModelDescription.Output {
+    let object = try reader.object(ModelKeys.output)
+    let rows = try object.required("rows", "they are \"all\", \"last\" or \"targets\"")
+    var output = ModelDescription.Output(rows: try rows.choice(ModelDescription.Output.Rows.self))
+    if output.rows == .targets && !description.hasTargets {
+      throw rows.error(.unexpectedValue, "the model has no targets", hint: "set sequence.targets to true")
+    }
+    output.norm = try norm(object.required("norm", "its kind is \"none\" or \"l2\""))
+    if let name = object.optional("name") {
+      output.name = try name.string()
+      if ["", "scores", "out_offsets"].contains(output.name) { throw name.mismatch(expected: "a name of its own") }
+    }
+    if let scores = object.optional("scores") { output.scores = try self.scores(scores) }
+    return output
+  }
+
+  private func norm(_ reader: JSONReader) throws(ModelError) -> ModelDescription.Output.Norm {
+    let object = try reader.object(ModelKeys.outputNorm)
+    switch try object.required("kind", "it is \"none\" or \"l2\"").choice(NormKind.self) {
+    case .l2: return .l2(epsilon: try object.required("epsilon", "the published models use 1e-6").positiveNumber())
+    case .none:
+      if let epsilon = object.optional("epsilon") {
+        throw epsilon.error(.unexpectedValue, "a norm of kind \"none\" has no epsilon")
+      }
+      return .none
+    }
+  }
+
+  private func scores(_ reader: JSONReader) throws(ModelError) -> ModelDescription.Output.Scores {
+    guard case .embedding(let embedding) = description.input else {
+      throw reader.error(.unexpectedValue, "scores need the item table of an input of kind \"embedding\"")
+    }
+    let object = try reader.object(ModelKeys.scores)
+    let rows = embedding.item.rows
+    return ModelDescription.Output.Scores(
+      firstRow: try object.required("first_row", "1 where row 0 of the item table is padding, else 0").integer(
+        in: 0...(rows - 1), expected: "a row of the item table, 0...\(rows - 1)"),
+      norm: try norm(object.required("norm", "its kind is \"none\" or \"l2\"")))
+  }
+}
+
+/// A finite number, or one of a few words that stand for numbers.
+func number(_ reader: JSONReader, words: [(key: String, value: Double)]) throws(ModelError) -> Double {
+  let expected = (["a number"] + words.map { quoted($0.key) })
+  switch reader.node.value {
+  case .number(let number) where number.double.isFinite: return number.double
+  case .string(let text):
+    if let word = words.first(where: { $0.key == text }) { return word.value }
+    let near = nearest(to: text, in: words.map(\.key))
+    throw reader.mismatch(expected: alternatives(expected), hint: near.map { "did you mean \(quoted($0))?" })
+  default: throw reader.mismatch(expected: alternatives(expected))
+  }
+}
