@@ -1,0 +1,32 @@
+# make demo   installs what is missing, builds, compiles the trained example and recommends films with it
+# make test   installs what is missing, builds, and runs every check there is
+
+# One configuration for the demo and the tests, so that everything is built once. Optimized: the tests lean on the
+# interpreter, which is many times slower without.
+SWIFT_FLAGS := -c release -Xswiftc -enable-testing
+PRODUCTS = $(shell swift build $(SWIFT_FLAGS) --show-bin-path)
+SOURCES := Package.swift ir passes Sources Tests
+
+.PHONY: demo test build lint packages python
+
+demo: build python
+	.venv/bin/python examples/movielens-100k/recommend.py --ultrac $(PRODUCTS)/ultrac
+
+build: packages
+	swift build $(SWIFT_FLAGS) --product ultrac
+
+# The Swift tests come last, so that a run ends with their count.
+test: packages python lint
+	swift build $(SWIFT_FLAGS) --build-tests
+	swift test $(SWIFT_FLAGS) --skip-build --disable-xctest
+
+lint:
+	swift format lint --strict --recursive $(SOURCES)
+	scripts/check-imports --self-test
+	scripts/check-imports
+
+packages:
+	scripts/install-packages
+
+python: packages
+	scripts/python-environment
