@@ -1,0 +1,149 @@
+#!/usr/bin/env python3
+"""Compiles the trained model beside this file and recommends films with it: numpy and ctypes are all it takes.
+
+usage: recommend.py --ultrac PATH [--users 1,50,405]     last films seen, ten recommended, and the time it took
+       recommend.py --ultrac PATH --check                all 943 users against what the trained model gives
+"""
+
+import argparse
+import json
+import pathlib
+import subprocess
+import sys
+import time
+
+import numpy
+
+import fetch_data
+from model import Model
+from tensors import read_tensors
+
+FOLDER = pathlib.Path(__file__).resolve().parent
+ARTIFACT = fetch_data.CACHE / "movielens-100k.ultra"
+ITEM_TABLE = "_embedding_module._item_emb.weight"
+COUNT = 10
+
+# Of the reference, over all users; a film is counted where it is among the first ten.
+HIT_RATE, NDCG = 0.1909, 0.0990
+EMBEDDING_TOLERANCE = 1e-5
+# Films whose scores differ by less may change places: fp32 sums in another order do not tell them apart.
+TIE = 1e-6
+
+
+def batch_of(histories: dict[str, numpy.ndarray], users: numpy.ndarray) -> dict[str, numpy.ndarray]:
+    """The model's inputs for some users (counted from 0): their histories, one after the other."""
+    offsets = histories["offsets"]
+    rows = [numpy.arange(offsets[user], offsets[user + 1]) for user in users]
+    chosen = numpy.concatenate(rows)
+    return {
+        "item_ids": histories["item_ids"][chosen],
+        "timestamps": histories["timestamps"][chosen],
+        "offsets": numpy.cumsum([0, *map(len, rows)], dtype=numpy.int64),
+        "query_timestamps": histories["query_timestamps"][users],
+    }
+
+
+class Recommender:
+    """The compiled model with the items' embeddings, which its users' embeddings are compared with."""
+
+    def __init__(self, artifact: pathlib.Path, weights: pathlib.Path):
+        self.model = Model(artifact)
+        items = read_tensors(weights)[ITEM_TABLE]
+        self.items = items / numpy.maximum(numpy.linalg.norm(items, axis=1, keepdims=True), 1e-6)
+
+    def embed(self, batch: dict[str, numpy.ndarray]) -> numpy.ndarray:
+        """One embedding a user."""
+        (embeddings,) = self.model.run(batch).values()
+        return embeddings
+
+    def scores(self, batch: dict[str, numpy.ndarray], embeddings: numpy.ndarray) -> numpy.ndarray:
+        """A score for each user and film; minus infinity for padding and what the user has seen."""
+        scores = embeddings @ self.items.T
+        scores[:, 0] = -numpy.inf
+        users = numpy.repeat(numpy.arange(len(embeddings)), numpy.diff(batch["offsets"]))
+        scores[users, batch["item_ids"]] = -numpy.inf
+        return scores
+
+
+def best(scores: numpy.ndarray) -> numpy.ndarray:
+    """The films with the highest scores, best first."""
+    return numpy.argsort(-scores, axis=-1, kind="stable")[..., :COUNT]
+
+
+def show(recommender: Recommender, histories: dict[str, numpy.ndarray], users: list[int]) -> None:
+    """Prints what each user saw last and what is recommended, with the time from history to list."""
+    titles = json.loads(fetch_data.TITLES.read_text(encoding="utf-8"))
+    for user in users:
+        batch = batch_of(histories, numpy.array([user - 1]))
+        recommender.embed(batch)  # the first call also brings the weights into memory
+        start = time.perf_counter()
+        embeddings = recommender.embed(batch)
+        embedded = time.perf_counter()
+        films = best(recommender.scores(batch, embeddings)[0])
+        ranked = time.perf_counter()
+        seen = batch["item_ids"][-3:][::-1]
+        print(f"\nUser {user}, {len(batch['item_ids'])} films seen, the last three:")
+        for film in seen:
+            print(f"      {titles[film]}")
+        print("  recommended:")
+        for place, film in enumerate(films, 1):
+            mark = "   <- the film seen next" if film == histories["target_ids"][user - 1] else ""
+            print(f"  {place:2}  {titles[film]}{mark}")
+        print(f"  {(embedded - start) * 1e3:.2f} ms for the model, {(ranked - embedded) * 1e3:.2f} ms to rank 1682 films")
+
+
+def check(recommender: Recommender, histories: dict[str, numpy.ndarray]) -> bool:
+    """Compares all users' results with those of the model that was trained; prints one line for each comparison."""
+    expected = read_tensors(FOLDER / "expected.safetensors")
+    batch = batch_of(histories, numpy.arange(len(histories["target_ids"])))
+    start = time.perf_counter()
+    embeddings = recommender.embed(batch)
+    seconds = time.perf_counter() - start
+    scores = recommender.scores(batch, embeddings)
+
+    error = float(numpy.abs(embeddings - expected["user_embeddings"]).max())
+    # Place for place: the same film, or one whose score is the expected score.
+    films = best(scores)
+    found = numpy.take_along_axis(scores, films, axis=1)
+    moved = films != expected["top10_ids"]
+    tied = numpy.abs(found - expected["top10_scores"]) <= TIE
+    wrong_lists = int((moved & ~tied).any(axis=1).sum())
+
+    users = numpy.arange(len(scores))
+    targets = scores[users, histories["target_ids"]]
+    rank = (scores > targets[:, None]).sum(axis=1)
+    hit_rate = float((rank < COUNT).mean())
+    ndcg = float(numpy.where(rank < COUNT, 1 / numpy.log2(rank + 2.0), 0).mean())
+
+    lines = [
+        ("largest embedding error", f"{error:.2e}", f"at most {EMBEDDING_TOLERANCE:.0e}", error <= EMBEDDING_TOLERANCE),
+        ("lists that differ", f"{wrong_lists}", "0", wrong_lists == 0),
+        ("HR@10", f"{hit_rate:.4f}", f"{HIT_RATE:.4f}", round(hit_rate, 4) == HIT_RATE),
+        ("NDCG@10", f"{ndcg:.4f}", f"{NDCG:.4f}", round(ndcg, 4) == NDCG),
+    ]
+    print(f"MovieLens-100K, {len(users)} users in {seconds * 1e3:.0f} ms")
+    for name, value, wanted, passed in lines:
+        print(f"  {name:24} {value:>9}   expected {wanted:14} {'pass' if passed else 'FAIL'}")
+    return all(passed for *_, passed in lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Compiles the trained model and recommends films with it.")
+    parser.add_argument("--ultrac", required=True, help="the compiler to use")
+    parser.add_argument("--users", default="1,50,405", help="users to recommend films to, from 1 to 943")
+    parser.add_argument("--check", action="store_true", help="compare all users with the trained model's results")
+    arguments = parser.parse_args()
+
+    fetch_data.fetch()
+    compilation = [arguments.ultrac, "compile", str(FOLDER / "model.json"), "-o", str(ARTIFACT)]
+    if subprocess.run(compilation).returncode != 0:
+        sys.exit(1)
+    recommender = Recommender(ARTIFACT, FOLDER / "weights.safetensors")
+    histories = read_tensors(fetch_data.HISTORIES)
+    if arguments.check:
+        sys.exit(0 if check(recommender, histories) else 1)
+    show(recommender, histories, [int(user) for user in arguments.users.split(",")])
+
+
+if __name__ == "__main__":
+    main()
