@@ -1,0 +1,54 @@
+import TensorIR
+import Testing
+
+@Suite struct CostTests {
+  /// A layer's two products and its attention, then the same attention on the latest `keep` rows.
+  private func function(mask: Mask, keep: Int) throws -> Function {
+    var build = FunctionBuilder(module: Module(name: "m"), name: "forward")
+    let sequences = Dimension.symbol("sequences")
+    let rows = Dimension.symbol("rows")
+    let offsets = build.argument("at", .offsets(sequences: sequences, rows: rows))
+    let ids = build.argument("ids", .tensor([rows], .i64))
+    let x = try build.emit(.gather(Gather()), build.weight("table", [1000, 6]), ids)
+    let p = try build.emit(.linear(Linear(.outIn)), x, build.weight("w", [10, 6]), build.weight("b", [10]))
+    let parts = try build.append(.split(Split(widths: [4, 4, 2])), [p])
+    let attention = Payload.attention(Attention(heads: 2, alpha: 1, divisor: .fixed(8), mask: mask))
+    let all = try build.emit(attention, parts[0], parts[1], parts[2], offsets)
+    let selection = RowSelection.latest(keep: keep, contextual: 0)
+    let kept = try build.emit(.selectOffsets(SelectOffsets(selection, into: "kept")), offsets)
+    let few = try parts.map { try build.emit(.selectRows(SelectRows(selection)), $0, offsets, kept) }
+    let last = try build.emit(attention, few[0], few[1], few[2], kept)
+    build.result("all", all)
+    build.result("last", last)
+    return try #require(build.finish().function(named: "forward"))
+  }
+
+  @Test func countsProductsAndTheKeysThatAreSeen() throws {
+    let function = try function(mask: .causal, keep: 3)
+    let costs = function.costs(on: BatchShape(lengths: [5, 0, 2]))
+    let byName: [String: Cost] = Dictionary(
+      uniqueKeysWithValues: costs.map { (function[function[$0.operation].results[0]].name, $0.cost) })
+    // 7 rows; 15 + 3 pairs, of which 6 + 3 remain after keeping 3 rows and 2.
+    #expect(byName["linear"]?.flops == 840)
+    #expect(byName["attention"]?.flops == 216)
+    #expect(byName["attention.1"]?.flops == 108)
+    #expect(function.cost(on: BatchShape(lengths: [5, 0, 2])).flops == 840 + 216 + 108)
+    // Seven rows of a table of 1000: what is read, their ids, what is written.
+    #expect(byName["gather"]?.bytes == 392)
+  }
+
+  @Test func windowGrowsLinearly() throws {
+    let mask = Mask(.windowed(window: 2, fullTail: 0))
+    // 1, 2, then eight rows of 3: the window and the row itself.
+    #expect(mask.visiblePairs(length: 10, targets: 0) == 27)
+    #expect(mask.visiblePairs(length: 0, targets: 0) == 0)
+    // Three targets see the last 2 of 7 history rows and themselves.
+    #expect(mask.visiblePairs(length: 10, targets: 3) == 27)
+    #expect(Mask.causal.visiblePairs(length: 10, targets: 3) == 52)
+  }
+
+  @Test func emptyBatchCostsNothingButWeights() throws {
+    let cost = try function(mask: .causal, keep: 3).cost(on: BatchShape(lengths: []))
+    #expect(cost.flops == 0)
+  }
+}

@@ -1,0 +1,151 @@
+/// The lengths of a batch's sequences, and how many rows at the end of each are targets.
+public struct BatchShape: Hashable, Sendable {
+  public var lengths: [Int]
+  /// As many as lengths, each at most its length.
+  public var targets: [Int]
+
+  /// A batch without targets, unless they are given.
+  public init(lengths: [Int], targets: [Int]? = nil) {
+    self.lengths = lengths
+    self.targets = targets ?? [Int](repeating: 0, count: lengths.count)
+  }
+}
+
+/// What work needs, however it is done.
+public struct Cost: Hashable, Sendable {
+  /// Additions and multiplications of matrix products and of attention over the keys that its mask shows. Norms,
+  /// activations and lookups, which grow with the width only once, are not counted.
+  public var flops: Double
+  /// Bytes of operands and results, each once; of a table only the rows looked up.
+  public var bytes: Double
+
+  public static let zero = Cost(flops: 0, bytes: 0)
+
+  public static func + (left: Cost, right: Cost) -> Cost {
+    Cost(flops: left.flops + right.flops, bytes: left.bytes + right.bytes)
+  }
+}
+
+extension Function {
+  /// The cost of every operation, in the order of the body, on a batch of this shape.
+  public func costs(on batch: BatchShape) -> [(operation: OperationID, cost: Cost)] {
+    var analysis = CostAnalysis(function: self, batch: batch)
+    return body.map { ($0, analysis.visit(self[$0])) }
+  }
+
+  /// The cost of the whole function on a batch of this shape.
+  public func cost(on batch: BatchShape) -> Cost {
+    costs(on: batch).reduce(.zero) { $0 + $1.cost }
+  }
+}
+
+extension Mask {
+  /// (row, key) pairs that the mask lets through in one sequence.
+  public func visiblePairs(length: Int, targets: Int) -> Int {
+    let intervals = intervals
+    var count = 0
+    for position in 0..<length {
+      let lookup = { (variable: IndexVariable) in
+        switch variable {
+        case .position: position
+        case .length: length
+        case .targets: targets
+        }
+      }
+      for interval in intervals {
+        count += max(interval.end.evaluate(lookup) - interval.start.evaluate(lookup), 0)
+      }
+    }
+    return count
+  }
+}
+
+/// Follows the extents of a batch through a function.
+private struct CostAnalysis {
+  let function: Function
+  let batch: BatchShape
+  /// Lengths of the sequences that an offsets value cuts.
+  var lengths: [ValueID: [Int]] = [:]
+  var extents: [Dimension: Int] = [:]
+  /// Layers often share a mask and a length.
+  var visiblePairs: [PairsKey: Int] = [:]
+
+  struct PairsKey: Hashable {
+    var mask: Mask
+    var length: Int
+    var targets: Int
+  }
+
+  init(function: Function, batch: BatchShape) {
+    self.function = function
+    self.batch = batch
+    for argument in function.arguments { define(argument, lengths: batch.lengths) }
+  }
+
+  /// Notes the lengths of an offsets value, and the extents of its dimensions.
+  private mutating func define(_ value: ValueID, lengths: [Int]) {
+    guard case .offsets(let sequences, let rows) = function[value].type else { return }
+    self.lengths[value] = lengths
+    extents[sequences] = lengths.count
+    extents[rows] = lengths.reduce(0, +)
+  }
+
+  mutating func visit(_ operation: Operation) -> Cost {
+    var flops = 0.0
+    var traffic = operation.operands.map(bytes)
+    switch operation.payload {
+    case .linear:
+      let weight = function[operation.operands[1]].type
+      flops = 2 * rows(operation.operands[0]) * (weight.tensor?.fixedElementCount).map(Double.init, default: 0)
+    case .attention(let attention):
+      let widths = width(operation.operands[0]) + width(operation.operands[2])
+      flops = 2 * pairs(attention, offsets: operation.operands[3]) * widths
+    case .gather:
+      traffic[0] = bytes(operation.results[0])
+    case .selectOffsets(let select):
+      let before = lengths[operation.operands[0]] ?? []
+      define(operation.results[0], lengths: zip(before, targets(before)).map { kept($0, $1, by: select.selection) })
+    default: break
+    }
+    traffic += operation.results.map(bytes)
+    return Cost(flops: flops, bytes: traffic.reduce(0, +))
+  }
+
+  /// Targets of sequences of these lengths: selections keep them all.
+  private func targets(_ lengths: [Int]) -> [Int] { zip(batch.targets, lengths).map { min($0, $1) } }
+
+  private func kept(_ length: Int, _ targets: Int, by selection: RowSelection) -> Int {
+    let lookup = { (variable: IndexVariable) in variable == .length ? length : variable == .targets ? targets : 0 }
+    let dropped = selection.dropped
+    return length - max(dropped.end.evaluate(lookup) - dropped.start.evaluate(lookup), 0)
+  }
+
+  private mutating func pairs(_ attention: Attention, offsets: ValueID) -> Double {
+    let lengths = lengths[offsets] ?? []
+    var sum = 0.0
+    for (length, targets) in zip(lengths, targets(lengths)) {
+      let key = PairsKey(mask: attention.mask, length: length, targets: attention.hasTargets ? targets : 0)
+      let count = visiblePairs[key] ?? key.mask.visiblePairs(length: key.length, targets: key.targets)
+      visiblePairs[key] = count
+      sum += Double(count)
+    }
+    return sum
+  }
+
+  private func extent(_ dimension: Dimension) -> Double { Double(dimension.extent ?? extents[dimension] ?? 0) }
+
+  private func rows(_ value: ValueID) -> Double { function[value].type.tensor.map { extent($0.shape[0]) } ?? 0 }
+
+  private func width(_ value: ValueID) -> Double { function[value].type.tensor.map { extent($0.shape[1]) } ?? 0 }
+
+  private func bytes(_ value: ValueID) -> Double {
+    switch function[value].type {
+    case .tensor(let type): type.shape.reduce(Double(type.element.byteCount)) { $0 * extent($1) }
+    case .offsets(let sequences, _): (extent(sequences) + 1) * 8
+    }
+  }
+}
+
+extension Optional {
+  fileprivate func map<T>(_ transform: (Wrapped) -> T, default value: T) -> T { map(transform) ?? value }
+}
