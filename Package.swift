@@ -47,8 +47,10 @@ let package = Package(
     .testTarget(name: "PassesTests", dependencies: ["Passes", "Interpreter", "TestSupport"]),
     .testTarget(name: "ModelFormatTests", dependencies: ["ModelFormat", "Interpreter", "TestSupport"]),
     .testTarget(name: "CodegenTests", dependencies: ["Codegen", "LLVMKit", "TestSupport"]),
-    .testTarget(name: "ArtifactTests", dependencies: ["Artifact"]),
-    .testTarget(name: "UltraRuntimeTests", dependencies: ["UltraRuntime"]),
+    // An artifact written in C, for tests of the format and of the runtime without the compiler.
+    .target(name: "ArtifactFixture", dependencies: ["Artifact"], path: "Tests/ArtifactFixture", exclude: ["model.c"]),
+    .testTarget(name: "ArtifactTests", dependencies: ["Artifact", "ArtifactFixture", "CUltra"]),
+    .testTarget(name: "UltraRuntimeTests", dependencies: ["UltraRuntime", "ArtifactFixture"]),
     .testTarget(name: "DriverTests", dependencies: ["Driver", "UltraRuntime", "TestSupport"]),
   ]
 )

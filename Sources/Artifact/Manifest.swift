@@ -1,0 +1,257 @@
+/// What an artifact says about itself: signatures, how it was compiled, where its weights lie.
+///
+/// It is stored as JSON (keys sorted, so equal manifests are equal bytes) in the note of the file, readable without
+/// loading it, and `ultra_model.manifest` points to the same bytes. Reading checks every name, extent and offset.
+public struct Manifest: Codable, Hashable, Sendable {
+  /// Version of this description; a reader refuses others.
+  public static let currentVersion = 1
+
+  public var version = Manifest.currentVersion
+  public var compiler: Compiler
+  public var model: Model
+  /// Every symbol that a shape may name, callers' extents first.
+  public var dimensions: [Dimension]
+  /// In the order of `ultra_model.entries`.
+  public var entries: [Entry]
+  /// The passes that ran, in order.
+  public var passes: [Pass] = []
+  /// Code levels in the file, the most capable first.
+  public var levels: [Level] = []
+  /// In the order of the weights segment.
+  public var weights: [Weight] = []
+  /// What the compiled code computes, for reports of speed.
+  public var kernels: [Kernel] = []
+
+  public init(compiler: Compiler, model: Model, dimensions: [Dimension], entries: [Entry]) {
+    self.compiler = compiler
+    self.model = model
+    self.dimensions = dimensions
+    self.entries = entries
+  }
+
+  /// The compiler that wrote the file.
+  public struct Compiler: Codable, Hashable, Sendable {
+    public var name: String
+    public var version: String
+    /// The options that decided the result, without paths: two compiles that differ only in folders write equal bytes.
+    public var flags: [String]
+
+    public init(name: String, version: String, flags: [String]) {
+      self.name = name
+      self.version = version
+      self.flags = flags
+    }
+  }
+
+  /// The model that was compiled.
+  public struct Model: Codable, Hashable, Sendable {
+    public var name: String
+    /// A checksum of the model description and of its checkpoints, in the compiler's own notation.
+    public var sourceChecksum: String
+
+    public init(name: String, sourceChecksum: String) {
+      self.name = name
+      self.sourceChecksum = sourceChecksum
+    }
+  }
+
+  /// A named extent of a batch.
+  public struct Dimension: Codable, Hashable, Sendable {
+    public var name: String
+    /// Null where the caller gives the extent. Otherwise the model computes it, and it is never larger than the
+    /// extent of this dimension: `kept_rows` is at most `rows`.
+    public var atMost: String?
+
+    public init(name: String, atMost: String? = nil) {
+      self.name = name
+      self.atMost = atMost
+    }
+  }
+
+  /// A function of the model.
+  public struct Entry: Codable, Hashable, Sendable {
+    public var name: String
+    /// The dimensions whose extents a call gives, in the order of `ultra_call.dimensions`.
+    public var dimensions: [String]
+    public var inputs: [Port]
+    public var outputs: [Port]
+    public var description: String?
+
+    public init(
+      name: String, dimensions: [String], inputs: [Port], outputs: [Port], description: String? = nil
+    ) {
+      self.name = name
+      self.dimensions = dimensions
+      self.inputs = inputs
+      self.outputs = outputs
+      self.description = description
+    }
+  }
+
+  /// An input or an output.
+  public struct Port: Hashable, Sendable {
+    public var name: String
+    public var type: PortType
+    public var description: String?
+
+    public init(name: String, type: PortType, description: String? = nil) {
+      self.name = name
+      self.type = type
+      self.description = description
+    }
+  }
+
+  /// The type of an input or output.
+  public enum PortType: Hashable, Sendable {
+    /// Dense, row-major, little-endian.
+    case tensor(element: Element, shape: [Extent])
+    /// `sequences + 1` non-decreasing int64 numbers, the first 0, the last `rows`: sequence s is rows
+    /// `offsets[s] ..< offsets[s + 1]`.
+    case offsets(sequences: Extent, rows: Extent)
+
+    /// The type of one number.
+    public var element: Element {
+      switch self {
+      case .tensor(let element, _): element
+      case .offsets: .i64
+      }
+    }
+  }
+
+  /// One extent of a shape: a number, or the name of a dimension.
+  public enum Extent: Hashable, Sendable {
+    case fixed(Int)
+    case symbol(String)
+  }
+
+  /// The type of one stored number.
+  public enum Element: String, Codable, Hashable, Sendable, CaseIterable {
+    case f64, f32, f16, bf16, i64, i32, u8, bool
+
+    /// Bytes of one number.
+    public var byteCount: Int {
+      switch self {
+      case .f64, .i64: 8
+      case .f32, .i32: 4
+      case .f16, .bf16: 2
+      case .u8, .bool: 1
+      }
+    }
+  }
+
+  /// A pass that ran.
+  public struct Pass: Codable, Hashable, Sendable {
+    public var name: String
+    /// As on the command line, without braces: `local=256,global=256`.
+    public var options: String
+    public var exactness: Exactness
+    /// What it did, or its measured error.
+    public var note: String?
+
+    public init(name: String, options: String = "", exactness: Exactness, note: String? = nil) {
+      self.name = name
+      self.options = options
+      self.exactness = exactness
+      self.note = note
+    }
+  }
+
+  /// Whether a pass keeps what the model computes.
+  public enum Exactness: String, Codable, Hashable, Sendable, CaseIterable {
+    case exact
+    case approximate
+    /// It changes what a stack of plain layers would compute, but the model was trained with that change.
+    case asTrained = "as-trained"
+  }
+
+  /// One level of processor features that the file has code for.
+  public struct Level: Codable, Hashable, Sendable {
+    /// As on the command line: `x86-64-v3`, `znver4`.
+    public var name: String
+    /// What a machine needs for it, to complete "needs ...": "AVX2, FMA and F16C".
+    public var needs: String
+
+    public init(name: String, needs: String) {
+      self.name = name
+      self.needs = needs
+    }
+  }
+
+  /// A tensor of the weights segment.
+  public struct Weight: Codable, Hashable, Sendable {
+    public var name: String
+    /// The element type of the model's tensor, before packing.
+    public var element: Element
+    /// The shape of the model's tensor, before packing.
+    public var shape: [Int]
+    /// Bytes from the start of the segment; a multiple of `WeightsLayout.alignment`.
+    public var offset: Int
+    /// Bytes that it takes in the segment.
+    public var bytes: Int
+    /// How it is laid out there: `plain` (row-major), or the name of a kernel's own layout.
+    public var packing: String
+
+    public init(name: String, element: Element, shape: [Int], offset: Int, bytes: Int, packing: String = "plain") {
+      self.name = name
+      self.element = element
+      self.shape = shape
+      self.offset = offset
+      self.bytes = bytes
+      self.packing = packing
+    }
+  }
+
+  /// What one piece of compiled code computes a call.
+  public struct Kernel: Codable, Hashable, Sendable {
+    public var name: String
+    /// The entry that runs it.
+    public var entry: String
+    /// Arithmetic type of its products: `f32`, `bf16`, `fp8`, `int8`.
+    public var arithmetic: String
+    /// Floating-point operations (a multiply-add is two); the sum of the terms.
+    public var flops: [CostTerm]
+    /// Bytes that cross memory; the sum of the terms.
+    public var bytes: [CostTerm]
+
+    public init(name: String, entry: String, arithmetic: String, flops: [CostTerm], bytes: [CostTerm]) {
+      self.name = name
+      self.entry = entry
+      self.arithmetic = arithmetic
+      self.flops = flops
+      self.bytes = bytes
+    }
+  }
+
+  /// `coefficient` times the product of the named quantities, which are dimensions of the batch, or counts of it that
+  /// whoever reports computes: `visible_pairs`, the (row, key) pairs that a mask lets through in all sequences.
+  public struct CostTerm: Codable, Hashable, Sendable {
+    public var coefficient: Double
+    public var quantities: [String]
+
+    public init(coefficient: Double, quantities: [String]) {
+      self.coefficient = coefficient
+      self.quantities = quantities
+    }
+  }
+}
+
+extension Manifest.Extent: ExpressibleByIntegerLiteral, ExpressibleByStringLiteral, CustomStringConvertible {
+  public init(integerLiteral value: Int) { self = .fixed(value) }
+  public init(stringLiteral value: String) { self = .symbol(value) }
+
+  public var description: String {
+    switch self {
+    case .fixed(let extent): "\(extent)"
+    case .symbol(let name): name
+    }
+  }
+}
+
+extension Manifest.PortType: CustomStringConvertible {
+  public var description: String {
+    switch self {
+    case .tensor(let element, let shape): (shape.map(\.description) + [element.rawValue]).joined(separator: " x ")
+    case .offsets(let sequences, let rows): "offsets of \(sequences) in \(rows)"
+    }
+  }
+}

@@ -1,0 +1,70 @@
+import Artifact
+import ArtifactFixture
+import Foundation
+import Testing
+
+@Suite struct ManifestTests {
+  @Test func aManifestSurvivesItsText() throws {
+    var manifest = try ModelFixture.manifest()
+    manifest.entries[0].description = "embeddings of users: \"L2\", é"
+    manifest.entries[0].inputs[1].description = "cuts"
+    manifest.passes = [
+      .init(name: "semi-local-attention", options: "local=256,global=256", exactness: .asTrained, note: "as trained")
+    ]
+    manifest.kernels = [
+      .init(
+        name: "layer0.attention", entry: "forward", arithmetic: "f32",
+        flops: [.init(coefficient: 512, quantities: ["visible_pairs"])],
+        bytes: [.init(coefficient: 0.125, quantities: ["rows"]), .init(coefficient: 4096, quantities: [])])
+    ]
+    let encoded = try manifest.encoded()
+    #expect(try Manifest(json: encoded) == manifest)
+    #expect(try Manifest(json: encoded).encoded() == encoded)
+  }
+
+  @Test(arguments: [
+    ("\"rows\"", "\"lines\"", "manifest: "),
+    ("\"version\" : 1,\n", "", "manifest: version: missing"),
+    ("\"atMost\" : \"rows\"", "\"atMost\" : \"rose\"", "\"rose\" is no dimension that a caller gives"),
+    ("\"i64\"", "\"i63\"", "manifest: entries[0].inputs[0].element"),
+    ("\"exact\"", "\"nearly\"", "manifest: passes[0].exactness"),
+    ("\"offset\" : 64", "\"offset\" : 65", "manifest: weights[1]: offset 65"),
+    ("\"offset\" : 64", "\"offset\" : -64", "manifest: weights[1]: offset -64"),
+    ("\"offset\" : 64", "\"offset\" : 9223372036854775744", "overflow"),
+    ("\"name\" : \"even\"", "\"name\" : \"forward\"", "manifest: entries[1].name: \"forward\" is there twice"),
+    ("\"kept_rows\",\n            2", "\"kept_rows\",\n            -2", "extent -2 is negative"),
+    ("\"kept_rows\",\n            2", "\"kept_rows\",\n            4611686018427387904", "negative or too large"),
+    ("\"name\" : \"first\"", "\"name\" : 7", "manifest: weights[0].name: expected a string"),
+    ("{\n", "[\n", "manifest: "),
+  ])
+  func contradictionsAreNamed(old: String, new: String, message: String) throws {
+    let text = String(decoding: try ModelFixture.manifest().encoded(), as: UTF8.self)
+    let range = try #require(text.range(of: old), "\(text)")
+    let error = #expect(throws: ArtifactError.self) {
+      try Manifest(json: Array(text.replacingCharacters(in: range, with: new).utf8))
+    }
+    #expect(error?.message.contains(message) == true, "\(String(describing: error))")
+  }
+
+  @Test func anotherVersionIsRefused() throws {
+    let text = String(decoding: try ModelFixture.manifest().encoded(), as: UTF8.self)
+    let error = #expect(throws: ArtifactError.self) {
+      try Manifest(json: Array(text.replacingOccurrences(of: "\"version\" : 1,", with: "\"version\" : 2,").utf8))
+    }
+    #expect(error?.kind == .unsupportedVersion)
+  }
+
+  @Test func deepNestingIsAnError() {
+    let text = String(repeating: "[", count: 100_000)
+    #expect(throws: ArtifactError.self) { try Manifest(json: Array(text.utf8)) }
+  }
+
+  @Test func layoutsAreAlignedAndChecked() throws {
+    let layout = try WeightsLayout(byteCounts: [0, 1, 64, 65, 0, 3])
+    #expect(layout.offsets == [0, 0, 64, 128, 256, 256])
+    #expect(layout.byteCount == 259)
+    #expect(try WeightsLayout(byteCounts: []).byteCount == 0)
+    #expect(throws: ArtifactError.self) { try WeightsLayout(byteCounts: [Int.max, 1]) }
+    #expect(throws: ArtifactError.self) { try WeightsLayout(byteCounts: [-1]) }
+  }
+}
