@@ -41,11 +41,12 @@ let package = Package(
         "Driver", "UltraRuntime", .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ]),
     .target(name: "TestSupport", dependencies: ["TensorIR", "Interpreter"], path: "Tests/Support"),
-    .testTarget(name: "TensorIRTests", dependencies: ["TensorIR", "TestSupport"]),
+    .testTarget(name: "TensorIRTests", dependencies: ["TensorIR", "TestSupport"], exclude: ["Fixtures"]),
     .testTarget(name: "TileIRTests", dependencies: ["TileIR", "Interpreter", "TestSupport"]),
     .testTarget(name: "InterpreterTests", dependencies: ["Interpreter", "ModelFormat", "TestSupport"]),
     .testTarget(name: "PassesTests", dependencies: ["Passes", "Interpreter", "TestSupport"]),
-    .testTarget(name: "ModelFormatTests", dependencies: ["ModelFormat", "Interpreter", "TestSupport"]),
+    .testTarget(
+      name: "ModelFormatTests", dependencies: ["ModelFormat", "Interpreter", "TestSupport"], exclude: ["Models"]),
     .testTarget(name: "CodegenTests", dependencies: ["Codegen", "LLVMKit", "TestSupport"]),
     // An artifact written in C, for tests of the format and of the runtime without the compiler.
     .target(name: "ArtifactFixture", dependencies: ["Artifact"], path: "Tests/ArtifactFixture", exclude: ["model.c"]),

@@ -43,7 +43,7 @@ struct GoldenCase {
   /// the stored fp32, since the reference ran in fp64 too; integers exactly.
   func expect(
     _ got: HostTensor, is output: String, _ precision: Interpreter.Precision,
-    sourceLocation: SourceLocation = #_sourceLocation
+    sourceLocation: Testing.SourceLocation = #_sourceLocation
   ) throws {
     let expected = try tensor("expected." + output)
     let attributes = try #require(outputs["expected." + output], "\(name): \(output)")

@@ -55,7 +55,7 @@ public func compare(_ got: HostTensor, _ expected: HostTensor, atol: Double, rto
 @discardableResult
 public func expectClose(
   _ got: HostTensor, _ expected: HostTensor, atol: Double, rtol: Double, _ context: @autoclosure () -> String = "",
-  sourceLocation: SourceLocation = #_sourceLocation
+  sourceLocation: Testing.SourceLocation = #_sourceLocation
 ) -> Comparison {
   let comparison = compare(got, expected, atol: atol, rtol: rtol)
   if got.shape != expected.shape {
