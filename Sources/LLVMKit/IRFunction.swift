@@ -133,7 +133,9 @@ public struct IRFunction: Hashable {
 
   private func addAttribute(_ name: String, value: UInt64, at index: LLVMAttributeIndex) {
     let kind = LLVMGetEnumAttributeKindForName(name, name.utf8.count)
-    precondition(kind != 0, "LLVM has no attribute named \(name)")
+    precondition(
+      kind != 0,
+      "LLVM has no attribute named \(name); string attributes, such as no-builtins, take a value, if only an empty one")
     LLVMAddAttributeAtIndex(raw, index, LLVMCreateEnumAttribute(contextHandle, kind, value))
   }
 }

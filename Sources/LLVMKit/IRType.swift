@@ -44,6 +44,12 @@ public struct IRType: Hashable {
     isVector ? IRType(raw: LLVMVectorType(element.raw, LLVMGetVectorSize(raw))) : element
   }
 
+  /// The integers of the same size and lanes as a floating-point type: what a bit cast gives.
+  public var asIntegers: IRType {
+    let context: LLVMContextRef = LLVMGetTypeContext(raw)
+    return withElement(IRType(raw: LLVMIntTypeInContext(context, UInt32(elementBits))))
+  }
+
   /// Zero, null, or an aggregate of such.
   public func null() -> IRValue { IRValue(raw: LLVMConstNull(raw)) }
   /// A value that may differ at each use.
