@@ -1,0 +1,122 @@
+import LLVMKit
+
+/// A set of x86 instructions that code is compiled for; one artifact holds code for several and chooses at load.
+///
+/// Levels are ordered: what runs a level runs every lower one.
+public enum CPULevel: String, CaseIterable, Comparable, Sendable {
+  /// AVX2 and fused multiply-add: what nearly every server of the last ten years has.
+  case avx2 = "x86-64-v3"
+  /// AVX-512 as in every server of Intel since 2017 and of AMD since 2022.
+  case avx512 = "x86-64-v4"
+  /// AVX-512 with bf16 and 8-bit dot products and byte permutes: AMD Zen 4 and Intel Sapphire Rapids, and later.
+  case avx512BF16 = "znver4"
+
+  /// Lower levels come first.
+  public static func < (a: CPULevel, b: CPULevel) -> Bool { a.ordinal < b.ordinal }
+
+  /// The place in the order, and the bit in what the emitted detection returns.
+  public var ordinal: Int {
+    switch self {
+    case .avx2: 0
+    case .avx512: 1
+    case .avx512BF16: 2
+    }
+  }
+
+  /// LLVM's name of the processor to compile for.
+  ///
+  /// The top level is x86-64-v4 with features rather than LLVM's znver4, which brings instructions that Intel lacks.
+  public var targetCPU: String {
+    switch self {
+    case .avx2: "x86-64-v3"
+    case .avx512, .avx512BF16: "x86-64-v4"
+    }
+  }
+
+  /// LLVM's feature string, on top of `targetCPU`; empty where that says it all.
+  public var targetFeatures: String {
+    switch self {
+    case .avx2, .avx512: ""
+    case .avx512BF16: CPUFeature.addedByAVX512BF16.map { "+\($0.name)" }.joined(separator: ",")
+    }
+  }
+
+  /// LLVM's name of the processor whose timings order the instructions; it changes no result.
+  public var tuningCPU: String {
+    switch self {
+    case .avx2: "x86-64-v3"
+    case .avx512, .avx512BF16: "znver4"
+    }
+  }
+
+  /// The widest vector in bits.
+  public var vectorBits: Int { self == .avx2 ? 256 : 512 }
+  /// The `f32` lanes of the widest vector.
+  public var floatLanes: Int { vectorBits / 32 }
+  /// The number of vector registers.
+  public var vectorRegisters: Int { self == .avx2 ? 16 : 32 }
+
+  /// The register tile of the matrix micro-kernel.
+  public var microKernel: MicroKernelShape {
+    switch self {
+    case .avx2: MicroKernelShape(rowHeights: [6, 4, 2, 1], columnVectors: 2, lanes: floatLanes)
+    case .avx512, .avx512BF16: MicroKernelShape(rowHeights: [8, 4, 2, 1], columnVectors: 2, lanes: floatLanes)
+    }
+  }
+
+  /// What a machine must have, in words for a message.
+  public var requirement: String {
+    switch self {
+    case .avx2: "AVX2, FMA, F16C and BMI (Intel since Haswell, AMD since Excavator)"
+    case .avx512: "AVX-512 F, BW, CD, DQ and VL (Intel servers since Skylake, AMD since Zen 4)"
+    case .avx512BF16: "AVX-512 with BF16, VNNI and VBMI (AMD since Zen 4, Intel servers since Sapphire Rapids)"
+    }
+  }
+
+  /// Every feature a machine must have.
+  public var features: [CPUFeature] {
+    switch self {
+    case .avx2: CPUFeature.neededByAVX2
+    case .avx512: CPULevel.avx2.features + CPUFeature.addedByAVX512
+    case .avx512BF16: CPULevel.avx512.features + CPUFeature.addedByAVX512BF16
+    }
+  }
+
+  /// The bits of XCR0 that say the operating system saves the registers used: ymm, and for AVX-512 masks and zmm too.
+  public var savedState: Int { self == .avx2 ? 0x06 : 0xe6 }
+
+  /// Compiles a function for this level, whatever the target machine was made for.
+  public func configure(_ function: IRFunction) {
+    function.setTarget(cpu: targetCPU, features: targetFeatures, vectorWidth: vectorBits)
+    function.addAttribute("tune-cpu", tuningCPU)
+  }
+
+  // MARK: This machine
+
+  /// The levels that the machine the compiler runs on supports, lowest first; none on another architecture.
+  public static var supportedByHost: [CPULevel] { supported(byFeatures: TargetMachine.hostFeatures) }
+
+  /// The highest level this machine supports: what `--target-cpu native` means.
+  public static var native: CPULevel? { supportedByHost.last }
+
+  /// The levels whose features all stand in LLVM's feature string, such as `+sse3,-avx512f`.
+  static func supported(byFeatures string: String) -> [CPULevel] {
+    let present = Set(string.split(separator: ",").filter { $0.hasPrefix("+") }.map { String($0.dropFirst()) })
+    return allCases.filter { level in level.features.allSatisfy { present.contains($0.name) } }
+  }
+}
+
+/// The register tile of a matrix micro-kernel: some rows times a fixed number of vectors of columns.
+public struct MicroKernelShape: Hashable, Sendable {
+  /// The heights there is code for, tallest first, ending in 1: the tallest fills the registers.
+  public let rowHeights: [Int]
+  /// The vectors of columns of one tile.
+  public let columnVectors: Int
+  /// The lanes of one vector.
+  public let lanes: Int
+
+  /// The columns of one tile.
+  public var columns: Int { columnVectors * lanes }
+  /// The rows of the tallest tile.
+  public var rows: Int { rowHeights[0] }
+}
