@@ -77,6 +77,12 @@ public final class IRModule {
     return IRValue(raw: global)
   }
 
+  /// The constant address `bytes` behind a global.
+  public func address(_ global: IRValue, plus bytes: Int) -> IRValue {
+    var indices: [LLVMValueRef?] = [context.i64.constant(bytes).raw]
+    return IRValue(raw: LLVMConstInBoundsGEP2(context.i8.raw, global.raw, &indices, 1))
+  }
+
   /// Declares a global defined in another object, or by the linker, and gives its address.
   public func declareGlobal(_ name: String, type: IRType, hidden: Bool = false, addressSpace: Int = 0) -> IRValue {
     let global: LLVMValueRef = LLVMAddGlobalInAddressSpace(raw, type.raw, name, UInt32(addressSpace))

@@ -242,3 +242,14 @@ public struct TileSlice: Hashable, Sendable {
     self.count = count
   }
 }
+
+extension Program {
+  /// The dimension given by the caller that bounds a derived one; its own name for one that is given.
+  public func givenBound(of name: String) -> String {
+    var bound = name
+    while let derived = derivedDimensions.first(where: { $0.name == bound }), case .symbol(let next) = derived.atMost {
+      bound = next
+    }
+    return bound
+  }
+}

@@ -1,0 +1,261 @@
+import LLVMKit
+import TensorIR
+import TileIR
+
+// Maps and reductions: rows one after the other, columns sixteen at a time, the last ones under a mask.
+extension KernelEmitter {
+  /// One step through a row: which columns, and which lanes of them.
+  struct Columns {
+    var row: IRValue
+    var first: IRValue
+    var lanes: Int
+    /// Lanes in use where not all are.
+    var mask: IRValue?
+  }
+
+  func emitMap(_ b: inout IRBuilder, into: TileSlice, _ expression: Expression, masked: Bool) {
+    if masked, let keys {
+      b.ifThenElse(keys.allVisible) { b in
+        emitMapLoop(&b, into: into, expression, masked: false)
+        return []
+      } otherwise: { b in
+        emitMapLoop(&b, into: into, expression, masked: true)
+        return []
+      }
+    } else {
+      emitMapLoop(&b, into: into, expression, masked: false)
+    }
+  }
+
+  private func emitMapLoop(_ b: inout IRBuilder, into: TileSlice, _ expression: Expression, masked: Bool) {
+    let tile = kernel[into.tile]
+    let base = address(b, into)
+    let stride = rowStride(of: tile)
+    forRows(&b, rows(of: tile)) { b, row in
+      let rowValues = rowValues(b, of: expression, row: row)
+      let rowBase = b.offset(base, bytes: b.mul(row, stride))
+      forColumns(&b, row: row, count: into.count, limit: columnLimit(tile)) { b, columns in
+        var value = emit(&b, expression, columns, rowValues)
+        if masked { value = b.select(visible(b, columns), value, value.type.null()) }
+        store(b, value, b.element(rowBase, context.f32, columns.first), columns)
+      }
+    }
+  }
+
+  func emitReduce(_ b: inout IRBuilder, into: TileSlice, sum: Expression, columns count: Int) {
+    let tile = kernel[into.tile]
+    let base = address(b, into)
+    let stride = rowStride(of: tile)
+    let vector = context.vector(context.f32, Self.lanes)
+    forRows(&b, rows(of: tile)) { b, row in
+      let rowValues = rowValues(b, of: sum, row: row)
+      let whole = count / Self.lanes * Self.lanes
+      var total = b.loop(
+        from: context.i64.constant(0), to: context.i64.constant(whole), step: Self.lanes, name: "sum",
+        carrying: [vector.null()]
+      ) { b, first, carried in
+        let columns = Columns(row: row, first: first, lanes: Self.lanes, mask: nil)
+        return [b.fadd(carried[0], emit(&b, sum, columns, rowValues))]
+      }[0]
+      if whole < count {
+        let columns = lastColumns(b, row: row, whole: whole, count: count)
+        let value = emit(&b, sum, columns, rowValues)
+        total = b.fadd(total, columns.mask.map { b.select($0, value, value.type.null()) } ?? value)
+      }
+      let number = b.reduceByHalves(total) { b, low, high in b.fadd(low, high) }
+      b.store(number, b.offset(base, bytes: b.mul(row, stride)), alignment: 4)
+    }
+  }
+
+  // MARK: - Columns
+
+  /// Tiles of keys have the block's rows as columns: only as many panels of them as hold rows are worked on.
+  func columnLimit(_ tile: Tile) -> IRValue? {
+    guard case .keys = tile.rows, case .scratch = tile.home else { return nil }
+    return rowCount
+  }
+
+  func forColumns(
+    _ b: inout IRBuilder, row: IRValue, count: Int, limit: IRValue?, _ body: (inout IRBuilder, Columns) -> Void
+  ) {
+    let i64 = context.i64
+    if count == 1 {
+      body(&b, Columns(row: row, first: i64.constant(0), lanes: 1, mask: nil))
+      return
+    }
+    let whole = count / Self.lanes * Self.lanes
+    let end = limit ?? i64.constant(whole)
+    b.loop(from: i64.constant(0), to: end, step: Self.lanes, name: "columns") { b, first in
+      body(&b, Columns(row: row, first: first, lanes: Self.lanes, mask: nil))
+    }
+    if whole < count, limit == nil { body(&b, lastColumns(b, row: row, whole: whole, count: count)) }
+  }
+
+  private func lastColumns(_ b: IRBuilder, row: IRValue, whole: Int, count: Int) -> Columns {
+    let used = (0..<Self.lanes).map { $0 < count - whole ? 1 : 0 }
+    return Columns(
+      row: row, first: context.i64.constant(whole), lanes: Self.lanes,
+      mask: context.vector(context.i1, Self.lanes).constants(used))
+  }
+
+  private func type(_ columns: Columns, of element: IRType) -> IRType {
+    columns.lanes == 1 ? element : context.vector(element, columns.lanes)
+  }
+
+  func load(_ b: IRBuilder, _ pointer: IRValue, _ columns: Columns) -> IRValue {
+    let type = type(columns, of: context.f32)
+    if let mask = columns.mask { return b.maskedLoad(type, pointer, mask: mask, alignment: 4) }
+    return b.load(type, pointer, alignment: 4)
+  }
+
+  func store(_ b: IRBuilder, _ value: IRValue, _ pointer: IRValue, _ columns: Columns) {
+    if let mask = columns.mask {
+      b.maskedStore(value, pointer, mask: mask, alignment: 4)
+    } else {
+      b.store(value, pointer, alignment: 4)
+    }
+  }
+
+  private func splat(_ b: IRBuilder, _ scalar: IRValue, _ columns: Columns) -> IRValue {
+    columns.lanes == 1 ? scalar : b.splat(scalar, columns.lanes)
+  }
+
+  // MARK: - Expressions
+
+  /// What an expression reads once a row, read before the loop over its columns.
+  private func rowValues(_ b: IRBuilder, of expression: Expression, row: IRValue) -> [Expression: IRValue] {
+    var values: [Expression: IRValue] = [:]
+    func visit(_ expression: Expression) {
+      switch expression {
+      case .rowValue(let slice):
+        let pointer = b.offset(address(b, slice), bytes: b.mul(row, rowStride(of: kernel[slice.tile])))
+        values[expression] = b.load(context.f32, pointer, alignment: 4)
+      case .element(let buffer, let index):
+        values[expression] = b.load(context.f32, b.element(address(b, buffer), context.f32, index), alignment: 4)
+      case .scalar(let scalar):
+        values[expression] = b.load(context.f32, b.offset(frame, bytes: emitter.slot(of: scalar)))
+      case .unlessIndex(let vector, let id, let operand):
+        let index = b.load(context.i64, b.element(indexVector(b, vector), context.i64, row))
+        values[expression] = b.icmp(.ne, index, id)
+        visit(operand)
+      case .unary(_, let operand): visit(operand)
+      case .binary(_, let left, let right):
+        visit(left)
+        visit(right)
+      case .timeBias(let bias):
+        let keyRow = b.add(b.add(sequenceStart, keys?.first ?? firstPosition), row)
+        values[expression] = b.load(context.i64, b.element(address(b, bias.keyTimes), context.i64, keyRow))
+      case .tile, .columnValue, .constant, .positionBias: break
+      }
+    }
+    visit(expression)
+    return values
+  }
+
+  private func emit(
+    _ b: inout IRBuilder, _ expression: Expression, _ columns: Columns, _ rowValues: [Expression: IRValue]
+  ) -> IRValue {
+    let type = type(columns, of: context.f32)
+    switch expression {
+    case .tile(let slice):
+      let row = b.offset(address(b, slice), bytes: b.mul(columns.row, rowStride(of: kernel[slice.tile])))
+      return load(b, b.element(row, context.f32, columns.first), columns)
+    case .rowValue, .element, .scalar:
+      return splat(b, rowValues[expression] ?? context.f32.constant(0.0), columns)
+    case .columnValue(let buffer, let first):
+      return load(b, b.element(address(b, buffer), context.f32, b.add(columns.first, first)), columns)
+    case .constant(let number): return type.constant(number)
+    case .unary(let function, let operand):
+      let value = emit(&b, operand, columns, rowValues)
+      switch function {
+      case .silu: return VectorMath.silu(b, value)
+      case .sigmoid: return VectorMath.sigmoid(b, value)
+      case .squareRoot: return b.sqrt(value)
+      }
+    case .binary(let function, let left, let right):
+      let first = emit(&b, left, columns, rowValues)
+      let second = emit(&b, right, columns, rowValues)
+      switch function {
+      case .add: return b.fadd(first, second)
+      case .subtract: return b.fsub(first, second)
+      case .multiply: return b.fmul(first, second)
+      case .divide: return b.fdiv(first, second)
+      case .maximum: return b.select(b.fcmp(.olt, first, second), second, first)
+      }
+    case .unlessIndex(_, _, let operand):
+      let keep = rowValues[expression] ?? context.boolean(true)
+      return b.select(keep, emit(&b, operand, columns, rowValues), type.null())
+    case .positionBias(let weights, let reference): return positionBias(b, weights, reference, columns)
+    case .timeBias(let bias):
+      return timeBias(&b, bias, columns, keyTime: rowValues[expression] ?? context.i64.constant(0))
+    }
+  }
+
+  // MARK: - Keys and queries
+
+  /// The lanes whose query sees the key of this row.
+  private func visible(_ b: IRBuilder, _ columns: Columns) -> IRValue {
+    let i32 = context.vector(context.i32, columns.lanes)
+    let key = b.add(keys?.first ?? firstPosition, columns.row)
+    let position = b.splat(b.trunc(key, to: context.i32), columns.lanes)
+    var result = context.vector(context.i1, columns.lanes).null()
+    for interval in hulls.indices {
+      let starts = b.load(
+        i32, b.element(intervalBound(b, interval, end: false), context.i32, columns.first), alignment: 4)
+      let ends = b.load(
+        i32, b.element(intervalBound(b, interval, end: true), context.i32, columns.first), alignment: 4)
+      result = b.or(result, b.and(b.icmp(.sle, starts, position), b.icmp(.slt, position, ends)))
+    }
+    return result
+  }
+
+  /// The lanes that are rows of the block: what lies at other lanes must not be read.
+  private func queryMask(_ b: IRBuilder, _ columns: Columns) -> IRValue {
+    b.laneMask(below: b.sub(rowCount, columns.first), lanes: columns.lanes)
+  }
+
+  private func positionBias(_ b: IRBuilder, _ weights: BufferID, _ reference: Int, _ columns: Columns) -> IRValue {
+    // Back to front, the weights of ascending rows ascend in memory.
+    let last = emitter.program[weights].columns - 1
+    let key = b.add(keys?.first ?? firstPosition, columns.row)
+    let query = b.add(firstPosition, columns.first)
+    let index = b.add(b.sub(query, key), last - reference)
+    let pointer = b.element(address(b, weights), context.f32, index)
+    let type = context.vector(context.f32, columns.lanes)
+    return b.maskedLoad(type, pointer, mask: queryMask(b, columns), alignment: 4)
+  }
+
+  /// The bucket is first estimated by a logarithm, then set right by comparing with the thresholds around it.
+  private func timeBias(_ b: inout IRBuilder, _ bias: TimeBias, _ columns: Columns, keyTime: IRValue) -> IRValue {
+    let lanes = columns.lanes
+    let (f32, i32, i64) = (
+      context.vector(context.f32, lanes), context.vector(context.i32, lanes), context.vector(context.i64, lanes)
+    )
+    let mask = queryMask(b, columns)
+    let query = b.add(firstRow, columns.first)
+    let queryTimes = b.maskedLoad(
+      i64, b.element(address(b, bias.queryTimes), context.i64, query), mask: mask, alignment: 8)
+    let keyTimes = b.splat(keyTime, lanes)
+    // The difference wraps, but its magnitude as an unsigned number is exact.
+    let magnitude = b.select(
+      b.icmp(.sgt, queryTimes, keyTimes), b.sub(queryTimes, keyTimes), b.sub(keyTimes, queryTimes))
+    let rounded = b.uitofp(magnitude, to: f32)
+    let x = b.select(b.fcmp(.olt, rounded, f32.constant(1.0)), f32.constant(1.0), rounded)
+
+    let thresholds = address(b, bias.thresholds)
+    let count = emitter.program[bias.thresholds].columns
+    func threshold(_ b: IRBuilder, _ index: IRValue, _ valid: IRValue) -> IRValue {
+      b.gather(f32, b.element(thresholds, context.f32, b.sext(index, to: i64)), mask: valid, alignment: 4)
+    }
+    let estimate = b.fptosi(b.fmul(VectorMath.log(b, x), f32.constant(1 / 0.301)), to: i32)
+    var bucket = b.smin(b.smax(estimate, 0), count)
+    let hasNext = b.icmp(.slt, bucket, count)
+    let isHigher = b.and(hasNext, b.fcmp(.ole, threshold(b, bucket, hasNext), x))
+    bucket = b.add(bucket, b.zext(isHigher, to: i32))
+    let hasPrevious = b.icmp(.sgt, bucket, 0)
+    let isLower = b.and(hasPrevious, b.fcmp(.ogt, threshold(b, b.sub(bucket, 1), hasPrevious), x))
+    bucket = b.sub(bucket, b.zext(isLower, to: i32))
+    let weights = address(b, bias.weights)
+    return b.gather(f32, b.element(weights, context.f32, b.sext(bucket, to: i64)), mask: mask, alignment: 4)
+  }
+}

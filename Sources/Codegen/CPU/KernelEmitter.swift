@@ -1,0 +1,179 @@
+import LLVMKit
+import TensorIR
+import TileIR
+
+/// Emits one kernel: a function of `ultra_body`'s type that runs one block.
+final class KernelEmitter {
+  let emitter: LevelEmitter
+  let kernel: Kernel
+  let number: Int
+  let context: Context
+  let function: IRFunction
+  private(set) var frame: IRValue
+  private(set) var scratch: IRValue
+  /// Of the block: its first row among all rows, how many rows it has.
+  private(set) var firstRow: IRValue
+  private(set) var rowCount: IRValue
+  /// Of the block's sequence, zero in a domain of rows: its number, first row, length and targets; the block's first
+  /// position in it; the block's part.
+  private(set) var sequence: IRValue
+  private(set) var sequenceStart: IRValue
+  private(set) var length: IRValue
+  private(set) var targets: IRValue
+  private(set) var firstPosition: IRValue
+  private(set) var part: IRValue
+  /// Of each interval of the mask.
+  var hulls: [Hull] = []
+  /// Inside `forKeys`.
+  var keys: KeyRange?
+
+  /// The keys of one turn: the first one's position, how many, and whether every row sees all of them.
+  struct KeyRange {
+    var first: IRValue
+    var count: IRValue
+    var allVisible: IRValue
+  }
+
+  /// Lanes of elementwise work, the same at every level, so that sums have the same order everywhere.
+  static let lanes = 16
+
+  init(_ emitter: LevelEmitter, number: Int) {
+    self.emitter = emitter
+    self.number = number
+    kernel = emitter.program.kernels[number]
+    context = emitter.context
+    function = emitter.addFunction(
+      "kernel.\(number).\(kernel.name)", [context.pointer, context.i64, context.i32], returns: context.void)
+    frame = function.parameters[0]
+    let zero = context.i64.constant(0)
+    (scratch, firstRow, rowCount, sequence, sequenceStart) = (frame, zero, zero, zero, zero)
+    (length, targets, firstPosition, part) = (zero, zero, zero, zero)
+  }
+
+  func emit() -> IRFunction {
+    var b = IRBuilder(at: function.appendBlock("entry"))
+    let worker = b.zext(function.parameters[2], to: context.i64)
+    scratch = b.offset(
+      b.load(context.pointer, b.offset(frame, bytes: emitter.scratchSlot)),
+      bytes: b.mul(worker, emitter.scratch.byteCount))
+    locate(&b, index: function.parameters[1])
+    if let mask = kernel.mask { emitIntervals(&b, mask) }
+    emit(&b, kernel.body)
+    b.ret()
+    return function
+  }
+
+  func emit(_ b: inout IRBuilder, _ statements: [Statement]) {
+    for statement in statements { emit(&b, statement) }
+  }
+
+  private func emit(_ b: inout IRBuilder, _ statement: Statement) {
+    switch statement {
+    case .map(let into, let expression, let masked): emitMap(&b, into: into, expression, masked: masked)
+    case .reduce(let into, let sum, let columns): emitReduce(&b, into: into, sum: sum, columns: columns)
+    case .contract(let contraction): emitContract(&b, contraction)
+    case .transpose(let into, let from, let factor): emitTranspose(&b, into: into, from: from, factor: factor)
+    case .indices(let vector, let source): emitIndices(&b, vector, source)
+    case .gather(let into, let from, let first, let indices, let keepMissing):
+      emitGather(&b, into: into, from: from, first: first, indices, keepMissing: keepMissing)
+    case .gatherIntegers(let into, let from, let indices): emitGatherIntegers(&b, into: into, from: from, indices)
+    case .nextIntegers(let into, let from, let last): emitNextIntegers(&b, into: into, from: from, last: last)
+    case .storeIndices(let into, let vector): emitStoreIndices(&b, into: into, vector)
+    case .clear(let slice): emitMap(&b, into: slice, .constant(0), masked: false)
+    case .forKeys(let mask, let step, let body): emitForKeys(&b, mask, step: step, body)
+    }
+  }
+
+  // MARK: - The block
+
+  /// Finds the block's rows from its index.
+  private func locate(_ b: inout IRBuilder, index: IRValue) {
+    let i64 = context.i64
+    switch kernel.domain {
+    case .rows(let dimension, let block):
+      firstRow = b.mul(index, block)
+      let left = b.sub(emitter.rows(b, Extent(dimension), frame: frame), firstRow)
+      rowCount = b.smin(left, block)
+    case .sequences(let offsets, let targetsBuffer, let table, let block, let parts):
+      // Later blocks of causal attention are heavier: they go first.
+      let tableAddress = emitter.address(b, table, frame: frame)
+      let sequences = b.sub(emitter.rows(b, emitter.program[table].rows, frame: frame), 1)
+      let blocks = b.load(i64, b.element(tableAddress, i64, sequences))
+      let backward = b.sub(b.sub(b.mul(blocks, parts), 1), index)
+      let blockIndex = b.sdiv(backward, parts)
+      part = b.srem(backward, parts)
+      // The sequence whose first block is the last one at or before this block.
+      let found = b.whileLoop(carrying: [i64.constant(0), sequences]) { b, bounds in
+        b.icmp(.slt, b.add(bounds[0], 1), bounds[1])
+      } _: { b, bounds in
+        let middle = b.ashr(b.add(bounds[0], bounds[1]), 1)
+        let isLow = b.icmp(.sle, b.load(i64, b.element(tableAddress, i64, middle)), blockIndex)
+        return [b.select(isLow, middle, bounds[0]), b.select(isLow, bounds[1], middle)]
+      }
+      sequence = found[0]
+      let offsetsAddress = emitter.address(b, offsets, frame: frame)
+      sequenceStart = b.load(i64, b.element(offsetsAddress, i64, sequence))
+      length = b.sub(b.load(i64, b.element(offsetsAddress, i64, b.add(sequence, 1))), sequenceStart)
+      if let targetsBuffer {
+        targets = b.load(i64, b.element(emitter.address(b, targetsBuffer, frame: frame), i64, sequence))
+      }
+      let firstBlock = b.load(i64, b.element(tableAddress, i64, sequence))
+      firstPosition = b.mul(b.sub(blockIndex, firstBlock), block)
+      firstRow = b.add(sequenceStart, firstPosition)
+      rowCount = b.smin(b.sub(length, firstPosition), block)
+    }
+  }
+
+  // MARK: - Tiles
+
+  /// How many rows a tile has in this turn.
+  func rows(of tile: Tile) -> IRValue {
+    switch tile.rows {
+    case .block: rowCount
+    case .keys: keys?.count ?? rowCount
+    case .fixed(let count): context.i64.constant(count)
+    }
+  }
+
+  /// Bytes from one row of a tile to the next.
+  func rowStride(of tile: Tile) -> Int {
+    switch tile.home {
+    case .scratch(_, let rowStride): rowStride * 4
+    case .window(let buffer, _, _): emitter.program[buffer].columns * emitter.program[buffer].element.byteCount
+    }
+  }
+
+  /// The address of a slice's first element.
+  func address(_ b: IRBuilder, _ slice: TileSlice) -> IRValue {
+    let tile = kernel[slice.tile]
+    switch tile.home {
+    case .scratch:
+      let offset = emitter.scratch.tiles[number][slice.tile.index] ?? 0
+      return b.offset(scratch, bytes: offset + slice.first * 4)
+    case .window(let buffer, let column, let columnsPerPart):
+      let row: IRValue
+      switch tile.rows {
+      case .block: row = firstRow
+      case .keys: row = b.add(sequenceStart, keys?.first ?? firstPosition)
+      case .fixed: row = context.i64.constant(0)
+      }
+      let base = emitter.address(b, buffer, frame: frame)
+      let bytes = b.add(b.mul(row, rowStride(of: tile)), b.mul(part, columnsPerPart * 4))
+      return b.offset(b.offset(base, bytes: bytes), bytes: (column + slice.first) * 4)
+    }
+  }
+
+  func address(_ b: IRBuilder, _ buffer: BufferID) -> IRValue { emitter.address(b, buffer, frame: frame) }
+
+  /// Runs the body for every row below `count`, with the row's number.
+  func forRows(_ b: inout IRBuilder, _ count: IRValue, _ body: (inout IRBuilder, IRValue) -> Void) {
+    b.loop(from: context.i64.constant(0), to: count, name: "row", hint: .asWritten, body)
+  }
+}
+
+extension Kernel {
+  var mask: Mask? {
+    for case .forKeys(let mask, _, _) in body { return mask }
+    return nil
+  }
+}

@@ -1,0 +1,111 @@
+import LLVMKit
+import TensorIR
+import TileIR
+
+// The keys that a block of rows sees.
+extension KernelEmitter {
+  private var intervalBase: Int { emitter.scratch.intervals[number] }
+  private var block: Int { kernel.domain.block }
+
+  /// The address of the starts, or ends, of an interval for all rows of the block, 4 bytes each.
+  func intervalBound(_ b: IRBuilder, _ interval: Int, end: Bool) -> IRValue {
+    b.offset(scratch, bytes: intervalBase + (interval * 2 + (end ? 1 : 0)) * block * 4)
+  }
+
+  /// Writes each row's intervals down, an empty one as [0, 0), also for rows past the block's end, and keeps the hull of
+  /// each interval over the rows, and what all rows share of it.
+  func emitIntervals(_ b: inout IRBuilder, _ mask: Mask) {
+    let i32 = context.i32
+    let intervals = mask.intervals
+    for interval in intervals.indices {
+      for end in [false, true] {
+        let bounds = intervalBound(b, interval, end: end)
+        b.loop(from: rowCount, to: context.i64.constant(block)) { b, row in
+          b.store(i32.constant(0), b.element(bounds, i32, row))
+        }
+      }
+    }
+    let greatest = i32.constant(Int(Int32.max))
+    let zero = i32.constant(0)
+    let start = intervals.flatMap { _ in [greatest, zero, zero, greatest] }
+    let found = b.loop(
+      from: context.i64.constant(0), to: rowCount, step: 1, name: "interval", hint: .asWritten, carrying: start
+    ) { b, row, carried in
+      let position = b.add(firstPosition, row)
+      return intervals.enumerated().flatMap { index, interval in
+        let start = b.trunc(emit(b, interval.start, position: position), to: i32)
+        let end = b.trunc(emit(b, interval.end, position: position), to: i32)
+        let isEmpty = b.icmp(.sle, end, start)
+        b.store(b.select(isEmpty, zero, start), b.element(intervalBound(b, index, end: false), i32, row))
+        b.store(b.select(isEmpty, zero, end), b.element(intervalBound(b, index, end: true), i32, row))
+        let hull = Array(carried[index * 4..<index * 4 + 4])
+        return [
+          b.select(isEmpty, hull[0], b.smin(hull[0], start)), b.select(isEmpty, hull[1], b.smax(hull[1], end)),
+          b.select(isEmpty, greatest, b.smax(hull[2], start)), b.select(isEmpty, zero, b.smin(hull[3], end)),
+        ]
+      }
+    }
+    hulls = intervals.indices.map { index in
+      let wide = found[index * 4..<index * 4 + 4].map { b.sext($0, to: context.i64) }
+      return Hull(start: wide[0], end: wide[1], sharedStart: wide[2], sharedEnd: wide[3])
+    }
+  }
+
+  /// An index expression as code, for the row at `position`.
+  func emit(_ b: IRBuilder, _ expression: IndexExpression, position: IRValue) -> IRValue {
+    emitter.emit(b, expression, position: position, length: length, targets: targets)
+  }
+
+  /// Visits the hulls of the intervals one after the other, without what was visited before.
+  func emitForKeys(_ b: inout IRBuilder, _ mask: Mask, step: Int, _ body: [Statement]) {
+    var visited = context.i64.constant(0)
+    for hull in hulls {
+      let start = b.smax(visited, hull.start)
+      b.loop(from: start, to: hull.end, step: step, name: "keys", hint: .asWritten) { b, first in
+        let count = b.smin(b.sub(hull.end, first), step)
+        let end = b.add(first, count)
+        var allVisible = context.boolean(false)
+        for shared in hulls {
+          let covers = b.and(b.icmp(.sle, shared.sharedStart, first), b.icmp(.sge, shared.sharedEnd, end))
+          allVisible = b.or(allVisible, covers)
+        }
+        keys = KeyRange(first: first, count: count, allVisible: allVisible)
+        emit(&b, body)
+        keys = nil
+      }
+      visited = b.smax(visited, hull.end)
+    }
+  }
+}
+
+/// Of one interval over a block's rows: the smallest range that holds it for every row, and the range in which every
+/// row's interval lies over the keys (empty where some row has none).
+struct Hull {
+  var start: IRValue
+  var end: IRValue
+  var sharedStart: IRValue
+  var sharedEnd: IRValue
+}
+
+extension LevelEmitter {
+  /// An index expression as code.
+  func emit(_ b: IRBuilder, _ expression: IndexExpression, position: IRValue, length: IRValue, targets: IRValue)
+    -> IRValue
+  {
+    func value(_ expression: IndexExpression) -> IRValue {
+      switch expression {
+      case .constant(let number): context.i64.constant(number)
+      case .variable(.position): position
+      case .variable(.length): length
+      case .variable(.targets): targets
+      case .add(let left, let right): b.add(value(left), value(right))
+      case .subtract(let left, let right): b.sub(value(left), value(right))
+      case .minimum(let left, let right): b.smin(value(left), value(right))
+      case .maximum(let left, let right): b.smax(value(left), value(right))
+      case .ifLess(let left, let right, let then, let otherwise):
+        b.select(b.icmp(.slt, value(left), value(right)), value(then), value(otherwise))
+      }
+    }
+    return value(expression)
+  }
+}

@@ -1,0 +1,129 @@
+import LLVMKit
+import TensorIR
+import TileIR
+
+/// What the code of one level of one program shares: the module it goes into, the frame, and functions made on demand.
+///
+/// A call's frame lies at the start of the workspace: one 8-byte slot for each buffer's address, each extent and each
+/// scalar, and the address of the workers' scratch memory.
+final class LevelEmitter {
+  let context: Context
+  let module: IRModule
+  let program: Program
+  let level: CPULevel
+  /// Put before the names of functions, so that levels and programs share a module.
+  let prefix: String
+  let extents: [String]
+  let frameByteCount: Int
+  let scratch: ScratchLayout
+  private var contractions: [ContractionShape: IRFunction] = [:]
+  private var microKernels: [RegisterTile: IRFunction] = [:]
+
+  init(context: Context, module: IRModule, program: Program, level: CPULevel) {
+    self.context = context
+    self.module = module
+    self.program = program
+    self.level = level
+    prefix = "\(program.name).\(level.rawValue)"
+    extents = program.dimensions + program.derivedDimensions.map(\.name)
+    let slots = program.buffers.count + extents.count + program.scalars.count + 1
+    frameByteCount = (slots * 8 + 63) / 64 * 64
+    scratch = ScratchLayout(program)
+  }
+
+  // MARK: - Frame
+
+  func slot(of buffer: BufferID) -> Int { buffer.index * 8 }
+
+  func slot(ofExtent name: String) -> Int {
+    // The verifier has seen every symbol declared; an unknown one would be a slot past the extents, which is never read.
+    (program.buffers.count + (extents.firstIndex(of: name) ?? extents.count)) * 8
+  }
+
+  func slot(of scalar: ScalarID) -> Int { (program.buffers.count + extents.count + scalar.index) * 8 }
+
+  var scratchSlot: Int { (program.buffers.count + extents.count + program.scalars.count) * 8 }
+
+  /// The rows of an extent, as i64, read from the frame.
+  func rows(_ b: IRBuilder, _ extent: Extent, frame: IRValue) -> IRValue {
+    let base: IRValue
+    switch extent.dimension {
+    case .fixed(let count): base = context.i64.constant(count)
+    case .symbol(let name): base = b.load(context.i64, b.offset(frame, bytes: slot(ofExtent: name)))
+    }
+    return extent.plus == 0 ? base : b.add(base, extent.plus)
+  }
+
+  func address(_ b: IRBuilder, _ buffer: BufferID, frame: IRValue) -> IRValue {
+    b.load(context.pointer, b.offset(frame, bytes: slot(of: buffer)))
+  }
+
+  // MARK: - Functions
+
+  func addFunction(_ name: String, _ parameters: [IRType], returns result: IRType, noInline: Bool = false)
+    -> IRFunction
+  {
+    let function = module.addFunction(
+      "\(prefix).\(name)", type: context.function(parameters, returns: result), linkage: .internal)
+    level.configure(function)
+    function.addAttribute("nounwind")
+    // Loops that copy or clear must not become calls: nothing is linked in.
+    function.addAttribute("no-builtins", "")
+    if noInline { function.addAttribute("noinline") }
+    return function
+  }
+
+  func contraction(_ shape: ContractionShape) -> IRFunction {
+    if let known = contractions[shape] { return known }
+    let function = emitContraction(shape, name: "contract.\(contractions.count)")
+    contractions[shape] = function
+    return function
+  }
+
+  func microKernel(_ shape: RegisterTile) -> IRFunction {
+    if let known = microKernels[shape] { return known }
+    let function = emitMicroKernel(shape, name: "micro.\(microKernels.count)")
+    microKernels[shape] = function
+    return function
+  }
+}
+
+/// Where tiles lie in a worker's scratch memory.
+struct ScratchLayout {
+  /// Byte offsets of each kernel's tiles; windows have none.
+  var tiles: [[Int?]] = []
+  /// Byte offsets of each kernel's index vectors, 8 bytes a row.
+  var indexVectors: [[Int]] = []
+  /// Byte offset of each kernel's key intervals: starts, then ends, of each interval, 4 bytes a row.
+  var intervals: [Int] = []
+  /// Bytes a worker needs.
+  var byteCount = 0
+
+  init(_ program: Program) {
+    for kernel in program.kernels {
+      var next = 0
+      func place(_ bytes: Int) -> Int {
+        let offset = next
+        next += (bytes + 63) / 64 * 64
+        return offset
+      }
+      tiles.append(
+        kernel.tiles.map { tile in
+          guard case .scratch(let capacity, let rowStride) = tile.home else { return nil }
+          return place(capacity * rowStride * 4)
+        })
+      indexVectors.append(kernel.indexVectors.map { _ in place(kernel.domain.block * 8) })
+      intervals.append(place(kernel.intervalCount * 2 * kernel.domain.block * 4))
+      byteCount = max(byteCount, next)
+    }
+    // Workers do not share pages' ends, so that their prefetchers do not meet.
+    byteCount = (byteCount + 4095) / 4096 * 4096 + 64
+  }
+}
+
+extension Kernel {
+  /// The most intervals that a mask of this kernel has.
+  var intervalCount: Int {
+    body.map { if case .forKeys(let mask, _, _) = $0 { mask.intervals.count } else { 0 } }.max() ?? 0
+  }
+}

@@ -1,0 +1,142 @@
+import LLVMKit
+import TileIR
+
+/// What the code of an artifact is made from.
+public struct ModelCode {
+  /// Bytes that the artifact's format puts before the code: a note with the manifest, and a placeholder whose program
+  /// header becomes that of the weights.
+  public struct Notes: Sendable {
+    public var note: [UInt8]
+    /// Of the 8-byte distance, within the note, from itself to the weights.
+    public var weightsDistanceOffset: Int
+    public var manifestOffset: Int
+    public var manifestByteCount: Int
+    public var weightsNote: [UInt8]
+
+    public init(
+      note: [UInt8], weightsDistanceOffset: Int, manifestOffset: Int, manifestByteCount: Int, weightsNote: [UInt8]
+    ) {
+      self.note = note
+      self.weightsDistanceOffset = weightsDistanceOffset
+      self.manifestOffset = manifestOffset
+      self.manifestByteCount = manifestByteCount
+      self.weightsNote = weightsNote
+    }
+  }
+
+  public var program: Program
+  public var levels: [CPULevel]
+  public var notes: Notes
+
+  public init(program: Program, levels: [CPULevel], notes: Notes) {
+    self.program = program
+    self.levels = levels.sorted()
+    self.notes = notes
+  }
+
+  /// The module of all levels with the function that include/ultra.h names, not yet optimized.
+  public func emit(into context: Context) throws(LLVMError) -> IRModule {
+    let emitter = ModelEmitter(code: self, context: context)
+    emitter.emit()
+    try emitter.module.verify()
+    return emitter.module
+  }
+
+  /// The optimized module.
+  public func optimized(in context: Context, for machine: TargetMachine) throws(LLVMError) -> IRModule {
+    let module = try emit(into: context)
+    machine.describe(module)
+    try module.optimize("default<O2>", for: machine)
+    return module
+  }
+}
+
+private struct ModelEmitter {
+  let code: ModelCode
+  let context: Context
+  let module: IRModule
+  let note: IRValue
+
+  init(code: ModelCode, context: Context) {
+    self.code = code
+    self.context = context
+    module = IRModule(code.program.name, in: context)
+    note = module.addGlobal(
+      "ultra_note", initializer: module.bytes(code.notes.note), linkage: .external, section: ".note.ultra",
+      alignment: 4, externallyInitialized: true, hidden: true)
+    let weights = module.addGlobal(
+      "ultra_weights_note", initializer: module.bytes(code.notes.weightsNote), linkage: .external,
+      section: ".note.ultra.weights", alignment: 8, externallyInitialized: true, hidden: true)
+    module.used([note, weights])
+  }
+
+  func emit() {
+    let layout = WeightLayout(code.program)
+    let tables = code.levels.map { level in (level, emitTable(level, layout)) }
+    emitModelFunction(tables, refusal: emitRefusal())
+  }
+
+  /// The address of the weights: the linker does not know it, the note holds its distance.
+  private func weightsBase(_ b: IRBuilder) -> IRValue {
+    let distance = b.offset(note, bytes: code.notes.weightsDistanceOffset)
+    return b.element(distance, context.i8, b.load(context.i64, distance, alignment: 4))
+  }
+
+  private func emitTable(_ level: CPULevel, _ layout: WeightLayout) -> IRValue {
+    let emitter = LevelEmitter(context: context, module: module, program: code.program, level: level)
+    let entry = EntryEmitter(emitter, weights: layout, weightsBase: weightsBase).emit()
+    let (i32, i64) = (context.i32, context.i64)
+    let entries = constant(
+      "\(emitter.prefix).entries",
+      [
+        text(code.program.name), i32.constant(code.program.dimensions.count),
+        i32.constant(code.program.inputs.count), i32.constant(code.program.outputs.count), i32.constant(0),
+        entry.workspaceSize.value, entry.run.value,
+      ])
+    return constant(
+      "\(emitter.prefix).model", modelFields(level: text(level.rawValue), refusal: nil, count: i64.constant(1), entries)
+    )
+  }
+
+  /// The table for machines that can run none of the levels.
+  private func emitRefusal() -> IRValue {
+    let lowest = code.levels[0]
+    let others = code.levels.count > 1 ? " (the least demanding of its \(code.levels.count) levels)" : ""
+    let sentence = "this file needs \(lowest.rawValue)\(others): \(lowest.requirement)"
+    return constant(
+      "refusal.model",
+      modelFields(level: nil, refusal: text(sentence), count: context.i64.constant(0), context.pointer.null()))
+  }
+
+  private func modelFields(level: IRValue?, refusal: IRValue?, count: IRValue, _ entries: IRValue) -> [IRValue] {
+    [
+      context.i32.constant(CallABI.Model.byteCount), context.i32.constant(CallABI.version),
+      module.address(note, plus: code.notes.manifestOffset),
+      context.i64.constant(code.notes.manifestByteCount), level ?? context.pointer.null(),
+      refusal ?? context.pointer.null(), count, entries,
+    ]
+  }
+
+  private func constant(_ name: String, _ fields: [IRValue]) -> IRValue {
+    module.addGlobal(name, initializer: context.structure(of: fields), alignment: 8)
+  }
+
+  private func text(_ text: String) -> IRValue {
+    module.addGlobal("text", initializer: module.cString(text), alignment: 1)
+  }
+
+  /// `const ultra_model *ultra_model_v1(void)`: the table of the highest level that the machine supports.
+  private func emitModelFunction(_ tables: [(CPULevel, IRValue)], refusal: IRValue) {
+    let detection = CPULevel.emitDetection(into: module)
+    let function = module.addFunction(
+      "ultra_model_v1", type: context.function([], returns: context.pointer), linkage: .external)
+    function.setTarget(cpu: "x86-64")
+    let b = IRBuilder(at: function.appendBlock("entry"))
+    let supported = b.call(detection, [])
+    var chosen = refusal
+    for (level, table) in tables {
+      chosen = b.select(b.icmp(.ne, b.and(supported, 1 << level.ordinal), 0), table, chosen)
+    }
+    b.ret(chosen)
+  }
+}

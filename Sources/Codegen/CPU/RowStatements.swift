@@ -1,0 +1,211 @@
+import LLVMKit
+import TensorIR
+import TileIR
+
+// Contractions, transposition, and rows by index.
+extension KernelEmitter {
+  func emitContract(_ b: inout IRBuilder, _ contraction: Contraction) {
+    let into = kernel[contraction.into.tile]
+    let left = kernel[contraction.left.tile]
+    let leftStride = rowStride(of: left)
+    let right: IRValue
+    let rightStride: Int
+    let panelColumns: Int
+    let panelStride: Int
+    let steps: IRValue
+    switch contraction.right {
+    case .panels(let buffer, let firstRow, let rows):
+      guard case .weight(_, .panels(let width, _)) = emitter.program[buffer].home else { return }
+      right = b.offset(address(b, buffer), bytes: firstRow * width * 4)
+      (rightStride, panelColumns, panelStride) = (width * 4, width, rows * width * 4)
+      steps = context.i64.constant(contraction.left.count)
+    case .tile(let slice):
+      right = address(b, slice)
+      rightStride = rowStride(of: kernel[slice.tile])
+      panelColumns = emitter.level.floatLanes * emitter.level.microKernel.columnVectors
+      panelStride = panelColumns * 4
+      steps = rows(of: kernel[slice.tile])
+    }
+    let count = contraction.into.count
+    let limit = columnLimit(into)
+    let shape = ContractionShape(
+      leftRowStride: contraction.leftTransposed ? 4 : leftStride,
+      leftStepStride: contraction.leftTransposed ? leftStride : 4, rightStepStride: rightStride,
+      panelColumns: panelColumns, resultRowStride: rowStride(of: into),
+      remainder: limit == nil ? count % panelColumns : 0, accumulate: contraction.accumulate)
+    let panels =
+      limit.map { b.sdiv(b.add($0, panelColumns - 1), panelColumns) } ?? context.i64.constant(count / panelColumns)
+    b.call(
+      emitter.contraction(shape),
+      [
+        address(b, contraction.left), right, address(b, contraction.into), rows(of: into), steps, panels,
+        context.i64.constant(panelStride),
+      ])
+  }
+
+  /// Sixteen rows by sixteen columns at a time, in registers. Rows past the block's end repeat its last one.
+  func emitTranspose(_ b: inout IRBuilder, into: TileSlice, from: TileSlice, factor: Double) {
+    let lanes = Self.lanes
+    let source = address(b, from)
+    let target = address(b, into)
+    let sourceStride = rowStride(of: kernel[from.tile])
+    let targetStride = rowStride(of: kernel[into.tile])
+    let vector = context.vector(context.f32, lanes)
+    b.loop(from: context.i64.constant(0), to: rowCount, step: lanes, name: "rows", hint: .asWritten) { b, firstRow in
+      let rows = (0..<lanes).map { lane in
+        b.offset(source, bytes: b.mul(b.smin(b.add(firstRow, lane), b.sub(rowCount, 1)), sourceStride))
+      }
+      func square(_ b: IRBuilder, column: IRValue, count: Int) {
+        let mask = context.vector(context.i1, lanes).constants((0..<lanes).map { $0 < count ? 1 : 0 })
+        var vectors = rows.map { row in
+          let pointer = b.element(row, context.f32, column)
+          let value =
+            count == lanes
+            ? b.load(vector, pointer, alignment: 4) : b.maskedLoad(vector, pointer, mask: mask, alignment: 4)
+          return factor == 1 ? value : b.fmul(value, vector.constant(factor))
+        }
+        // Four perfect shuffles transpose: each interleaves the first half of the vectors with the second.
+        let low = (0..<lanes).map { $0 / 2 + ($0 % 2) * lanes }
+        let high = low.map { $0 + lanes / 2 }
+        for _ in 0..<4 {
+          vectors = (0..<lanes / 2).flatMap { index in
+            let (a, c) = (vectors[index], vectors[index + lanes / 2])
+            return [b.shuffle(a, c, low), b.shuffle(a, c, high)]
+          }
+        }
+        for index in 0..<count {
+          let row = b.offset(target, bytes: b.mul(b.add(column, index), targetStride))
+          b.store(vectors[index], b.element(row, context.f32, firstRow), alignment: 4)
+        }
+      }
+      let whole = from.count / lanes * lanes
+      b.loop(
+        from: context.i64.constant(0), to: context.i64.constant(whole), step: lanes, name: "square", hint: .asWritten
+      ) { b, column in square(b, column: column, count: lanes) }
+      if whole < from.count { square(b, column: context.i64.constant(whole), count: from.count - whole) }
+    }
+  }
+
+  // MARK: - Rows by index
+
+  func indexVector(_ b: IRBuilder, _ vector: IndexVectorID) -> IRValue {
+    b.offset(scratch, bytes: emitter.scratch.indexVectors[number][vector.index])
+  }
+
+  func emitIndices(_ b: inout IRBuilder, _ vector: IndexVectorID, _ source: IndexSource) {
+    let i64 = context.i64
+    let base = indexVector(b, vector)
+    forRows(&b, rowCount) { b, row in
+      b.store(index(b, source, row: row), b.element(base, i64, row))
+    }
+  }
+
+  private func index(_ b: IRBuilder, _ source: IndexSource, row: IRValue) -> IRValue {
+    let i64 = context.i64
+    let position = b.add(firstPosition, row)
+    func bounds(_ offsets: BufferID, _ sequence: IRValue) -> (start: IRValue, end: IRValue) {
+      let base = address(b, offsets)
+      return (b.load(i64, b.element(base, i64, sequence)), b.load(i64, b.element(base, i64, b.add(sequence, 1))))
+    }
+    switch source {
+    case .loaded(let buffer, let entries, let fallback):
+      let id = b.load(i64, b.element(address(b, buffer), i64, b.add(firstRow, row)))
+      guard let fallback else { return id }
+      return b.select(b.icmp(.ult, id, entries), id, i64.constant(fallback))
+    case .expression(let expression): return emit(b, expression, position: position)
+    case .beforeSelection(let selection, let offsets, let targetsBuffer):
+      let outer = bounds(offsets, sequence)
+      let outerLength = b.sub(outer.end, outer.start)
+      let count =
+        targetsBuffer.map { b.load(i64, b.element(address(b, $0), i64, sequence)) } ?? i64.constant(0)
+      let dropped = selection.dropped
+      let start = emitter.emit(b, dropped.start, position: position, length: outerLength, targets: count)
+      let end = emitter.emit(b, dropped.end, position: position, length: outerLength, targets: count)
+      let moved = b.add(position, b.sub(end, start))
+      return b.add(outer.start, b.select(b.icmp(.slt, position, start), position, moved))
+    case .afterSelection(let selection, let selected):
+      let inner = bounds(selected, sequence)
+      let dropped = selection.dropped
+      let start = emit(b, dropped.start, position: position)
+      let end = emit(b, dropped.end, position: position)
+      let moved = b.sub(position, b.sub(end, start))
+      let isBefore = b.icmp(.slt, position, start)
+      let kept = b.add(inner.start, b.select(isBefore, position, moved))
+      return b.select(b.or(isBefore, b.icmp(.sge, position, end)), kept, i64.constant(-1))
+    case .lastRow(let offsets):
+      let own = bounds(offsets, b.add(firstRow, row))
+      return b.select(b.icmp(.slt, own.start, own.end), b.sub(own.end, 1), i64.constant(-1))
+    }
+  }
+
+  func emitGather(
+    _ b: inout IRBuilder, into: TileSlice, from: BufferID, first: Int, _ indices: IndexVectorID, keepMissing: Bool
+  ) {
+    let i64 = context.i64
+    let target = address(b, into)
+    let targetStride = rowStride(of: kernel[into.tile])
+    let source = address(b, from)
+    let sourceStride = emitter.program[from].columns * 4
+    let vector = indexVector(b, indices)
+    forRows(&b, rowCount) { b, row in
+      let index = b.load(i64, b.element(vector, i64, row))
+      let out = b.offset(target, bytes: b.mul(row, targetStride))
+      b.ifThenElse(b.icmp(.sge, index, 0)) { b in
+        let from = b.offset(b.offset(source, bytes: b.mul(index, sourceStride)), bytes: first * 4)
+        copyRow(&b, into: out, count: into.count) { b, columns in
+          load(b, b.element(from, context.f32, columns.first), columns)
+        }
+        return []
+      } otherwise: { b in
+        if !keepMissing {
+          copyRow(&b, into: out, count: into.count) { b, columns in
+            (columns.lanes == 1 ? context.f32 : context.vector(context.f32, columns.lanes)).null()
+          }
+        }
+        return []
+      }
+    }
+  }
+
+  func emitGatherIntegers(_ b: inout IRBuilder, into: BufferID, from: BufferID, _ indices: IndexVectorID) {
+    let i64 = context.i64
+    let target = b.element(address(b, into), i64, firstRow)
+    let source = address(b, from)
+    let vector = indexVector(b, indices)
+    forRows(&b, rowCount) { b, row in
+      let index = b.load(i64, b.element(vector, i64, row))
+      b.store(b.load(i64, b.element(source, i64, index)), b.element(target, i64, row))
+    }
+  }
+
+  func emitNextIntegers(_ b: inout IRBuilder, into: BufferID, from: BufferID, last: BufferID) {
+    let i64 = context.i64
+    let target = b.element(address(b, into), i64, firstRow)
+    let source = b.element(address(b, from), i64, firstRow)
+    let own = b.element(address(b, last), i64, sequence)
+    forRows(&b, rowCount) { b, row in
+      let next = b.add(row, 1)
+      let hasNext = b.icmp(.slt, b.add(firstPosition, next), length)
+      let pointer = b.select(hasNext, b.element(source, i64, next), own)
+      b.store(b.load(i64, pointer), b.element(target, i64, row))
+    }
+  }
+
+  func emitStoreIndices(_ b: inout IRBuilder, into: BufferID, _ vector: IndexVectorID) {
+    let i64 = context.i64
+    let target = b.element(address(b, into), i64, firstRow)
+    let base = indexVector(b, vector)
+    forRows(&b, rowCount) { b, row in
+      b.store(b.load(i64, b.element(base, i64, row)), b.element(target, i64, row))
+    }
+  }
+
+  /// Writes a row of `count` columns.
+  private func copyRow(
+    _ b: inout IRBuilder, into: IRValue, count: Int, _ value: (IRBuilder, Columns) -> IRValue
+  ) {
+    forColumns(&b, row: context.i64.constant(0), count: count, limit: nil) { b, columns in
+      store(b, value(b, columns), b.element(into, context.f32, columns.first), columns)
+    }
+  }
+}

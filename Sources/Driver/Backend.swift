@@ -1,0 +1,144 @@
+import Artifact
+import Codegen
+import LLVMKit
+import Passes
+import TensorIR
+import TileIR
+
+/// The back half of the compiler: a verified module becomes tile programs, machine code and an artifact.
+public struct Backend: Sendable {
+  /// Levels of code that go into the artifact, at least one.
+  public var levels: [CPULevel]
+  public var schedule = TileSchedule()
+  /// What the manifest says of the compilation: compiler, model and passes; the rest is filled in.
+  public var compiler: Manifest.Compiler
+  public var model: Manifest.Model
+  public var passes: [Manifest.Pass] = []
+
+  public init(levels: [CPULevel], compiler: Manifest.Compiler, model: Manifest.Model) {
+    self.levels = levels.sorted()
+    self.compiler = compiler
+    self.model = model
+  }
+
+  /// The entry that every artifact has.
+  public static let entry = "forward"
+
+  public func lower(_ module: Module) throws -> Program {
+    try lowerToTiles(module, function: Self.entry, schedule: schedule)
+  }
+
+  /// The optimized LLVM module of all levels, and the machine to emit it for.
+  public func generate(_ program: Program, of module: Module, in context: Context) throws -> (IRModule, TargetMachine) {
+    let manifest = try manifest(for: program, of: module).encoded()
+    let notes = ModelCode.Notes(
+      note: try ArtifactNote.makeNote(manifest: manifest), weightsDistanceOffset: ArtifactNote.deltaOffset,
+      manifestOffset: ArtifactNote.manifestOffset, manifestByteCount: manifest.count,
+      weightsNote: ArtifactNote.weightsPlaceholder)
+    TargetMachine.initializeAllTargets()
+    let machine = try TargetMachine(triple: "x86_64-unknown-linux-gnu", cpu: "x86-64")
+    let code = ModelCode(program: program, levels: levels, notes: notes)
+    return (try code.optimized(in: context, for: machine), machine)
+  }
+
+  /// Compiles the module and writes the artifact; after an error there is no file.
+  @discardableResult
+  public func compile(_ module: Module, weights: any WeightProvider, to path: String) throws
+    -> ArtifactWriter.Summary
+  {
+    let program = try lower(module)
+    let context = Context()
+    let (generated, machine) = try generate(program, of: module, in: context)
+    let object = try machine.emitObject(generated)
+    let sources = WeightLayout(program).entries.enumerated().map { index, entry in
+      let buffer = program[entry.buffer]
+      return WeightSource(name: Self.weightName(program, entry.buffer), byteCount: entry.byteCount) { sink in
+        try Self.write(buffer, weights, to: &sink)
+      }
+    }
+    return try ArtifactWriter().write(object: object, weights: sources, to: path)
+  }
+
+  private static func write(_ buffer: Buffer, _ weights: any WeightProvider, to sink: inout WeightSink) throws {
+    switch buffer.home {
+    case .table(let numbers): try numbers.withUnsafeBytes { try sink.write($0) }
+    case .weight(let name, let packing):
+      let rows = buffer.rows.dimension.extent ?? 0
+      let expected = rows * buffer.columns * ElementType.f32.byteCount
+      try weights.withWeight(name) { element, shape, bytes in
+        guard element == .f32, bytes.count == expected else {
+          throw DriverError(
+            "weight \"\(name)\": found \(shape) of \(element.rawValue), \(bytes.count) bytes; "
+              + "expected \(rows) x \(buffer.columns) of f32")
+        }
+        try WeightPacking.write(packing, rows: rows, columns: buffer.columns, elements: bytes) { try sink.write($0) }
+      }
+    case .input, .output, .workspace: break
+    }
+  }
+
+  /// A weight's name in the manifest: its own, followed by the packing where it is not row-major, since one weight may be
+  /// stored in two ways.
+  private static func weightName(_ program: Program, _ id: BufferID) -> String {
+    guard case .weight(let name, let packing) = program[id].home, packing != .plain else { return program[id].name }
+    return "\(name) (\(packing.name))"
+  }
+
+  /// The manifest of a program.
+  func manifest(for program: Program, of module: Module) throws -> Manifest {
+    guard let function = module.function(named: Self.entry) else {
+      throw DriverError("no function is called @\(Self.entry)")
+    }
+    let given = program.dimensions.map { Manifest.Dimension(name: $0) }
+    let derived = program.derivedDimensions.map { dimension in
+      Manifest.Dimension(name: dimension.name, atMost: program.givenBound(of: dimension.name))
+    }
+    let inputs = function.arguments.map { argument in
+      Manifest.Port(name: function[argument].name, type: portType(function[argument].type))
+    }
+    let outputs = function.results.map { result in
+      Manifest.Port(name: result.name, type: portType(function[result.value].type))
+    }
+    var manifest = Manifest(
+      compiler: compiler, model: model, dimensions: given + derived,
+      entries: [Manifest.Entry(name: Self.entry, dimensions: program.dimensions, inputs: inputs, outputs: outputs)])
+    manifest.passes = passes
+    manifest.levels = levels.map { Manifest.Level(name: $0.rawValue, needs: $0.requirement) }
+    manifest.weights = WeightLayout(program).entries.map { entry in
+      let buffer = program[entry.buffer]
+      let packing = if case .weight(_, let packing) = buffer.home { packing.name } else { "table" }
+      return Manifest.Weight(
+        name: Self.weightName(program, entry.buffer), element: .f32,
+        shape: [buffer.rows.dimension.extent ?? 1, buffer.columns], offset: entry.offset, bytes: entry.byteCount,
+        packing: packing)
+    }
+    return manifest
+  }
+
+  private func portType(_ type: ValueType) -> Manifest.PortType {
+    func extent(_ dimension: Dimension) -> Manifest.Extent {
+      switch dimension {
+      case .fixed(let count): .fixed(count)
+      case .symbol(let name): .symbol(name)
+      }
+    }
+    switch type {
+    case .offsets(let sequences, let rows): return .offsets(sequences: extent(sequences), rows: extent(rows))
+    case .tensor(let tensor):
+      // Both lists of element types name the same ones; the manifest's is the artifact's own.
+      let element = Manifest.Element(rawValue: tensor.element.rawValue) ?? .f32
+      return .tensor(element: element, shape: tensor.shape.map(extent))
+    }
+  }
+}
+
+extension Packing {
+  /// Its name in a manifest.
+  var name: String {
+    switch self {
+    case .plain: "plain"
+    case .reversed: "reversed"
+    case .panels(let width, let transposed): "panels of \(width)\(transposed ? ", transposed" : "")"
+    }
+  }
+}
