@@ -19,6 +19,7 @@ let package = Package(
     .target(name: "Interpreter", dependencies: ["TensorIR", "TileIR"]),
     .target(name: "Passes", dependencies: ["TensorIR", "TileIR"], path: "passes"),
     .target(name: "ModelFormat", dependencies: ["TensorIR"]),
+    .target(name: "GoldenCases", dependencies: ["TensorIR", "ModelFormat"]),
     // The C contract of an artifact, and the small C helper beside it: threads, checksums.
     .target(name: "CUltra", path: "include", publicHeadersPath: "."),
     .target(name: "CLLVM"),
@@ -38,7 +39,8 @@ let package = Package(
     .executableTarget(
       name: "golden-runner",
       dependencies: [
-        "Driver", "UltraRuntime", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        "TensorIR", "Interpreter", "ModelFormat", "GoldenCases", "Driver", "UltraRuntime",
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ]),
     .target(name: "TestSupport", dependencies: ["TensorIR", "Interpreter"], path: "Tests/Support"),
     .testTarget(name: "TensorIRTests", dependencies: ["TensorIR", "TestSupport"], exclude: ["Fixtures"]),
@@ -46,7 +48,8 @@ let package = Package(
     .testTarget(name: "InterpreterTests", dependencies: ["Interpreter", "ModelFormat", "TestSupport"]),
     .testTarget(name: "PassesTests", dependencies: ["Passes", "Interpreter", "TestSupport"]),
     .testTarget(
-      name: "ModelFormatTests", dependencies: ["ModelFormat", "Interpreter", "TestSupport"], exclude: ["Models"]),
+      name: "ModelFormatTests", dependencies: ["ModelFormat", "GoldenCases", "Interpreter", "TestSupport"],
+      exclude: ["Models"]),
     .testTarget(name: "CodegenTests", dependencies: ["Codegen", "LLVMKit", "TestSupport"]),
     // An artifact written in C, for tests of the format and of the runtime without the compiler.
     .target(name: "ArtifactFixture", dependencies: ["Artifact"], path: "Tests/ArtifactFixture", exclude: ["model.c"]),

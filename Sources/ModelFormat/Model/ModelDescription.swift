@@ -298,5 +298,10 @@ public struct ModelDescription: Hashable, Sendable {
       case .encoded: "encoded"
       }
     }
+
+    /// Every stage of a model with so many layers, in the order of the computation.
+    public static func all(layerCount: Int) -> [Stage] {
+      [.inputEmbedding] + (0..<layerCount).flatMap { index in Part.allCases.map { .layer(index, $0) } } + [.encoded]
+    }
   }
 }

@@ -104,11 +104,7 @@ public struct ModelDocument: Sendable {
   private enum TruncationForm: String, CaseIterable { case drop, skip }
 
   private mutating func decodeStages(_ reader: JSONReader) throws(ModelError) {
-    var known: [ModelDescription.Stage] = [.inputEmbedding]
-    for index in description.layers.indices {
-      known += ModelDescription.Stage.Part.allCases.map { .layer(index, $0) }
-    }
-    known.append(.encoded)
+    let known = ModelDescription.Stage.all(layerCount: description.layers.count)
     for element in try reader.elements() {
       let name = try element.string()
       guard let stage = known.first(where: { $0.description == name }) else {

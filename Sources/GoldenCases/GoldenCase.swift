@@ -1,0 +1,132 @@
+import ModelFormat
+import TensorIR
+
+/// One golden case: what the reference implementation computed for a set of weights, inputs and attributes, in the
+/// format of Tests/Golden/README.md.
+public struct GoldenCase: Sendable {
+  /// A tensor that the reference computed, and how near a result must come to it.
+  public struct Output: Sendable {
+    /// Its name without `expected.`.
+    public var name: String
+    /// nil where it must be met exactly.
+    public var tolerance: Tolerance?
+  }
+
+  /// A result passes where `|got - expected| <= absolute + relative * |expected|` for every element.
+  public struct Tolerance: Hashable, Sendable {
+    public var absolute: Double
+    public var relative: Double
+  }
+
+  public let name: String
+  public let kind: String
+  public let attributes: JSONReader
+  public let outputs: [Output]
+  /// The names of the weights, in the order of the layers.
+  public let weightNames: [String]
+  /// Weights, `input.*` and `expected.*`.
+  public let tensors: SafetensorsFile
+
+  /// Reads `<name>.json` and `<name>.safetensors` in `folder`.
+  public init(_ name: String, in folder: String) throws(ModelError) {
+    let path = "\(folder)/\(name)"
+    let file = try MappedFile(path: path + ".json")
+    let document = try JSONDocument(bytes: file.bytes, file: "\(name).json")
+    let object = try JSONReader(document).object([
+      "case", "kind", "provenance", "attributes", "weights", "inputs", "outputs", "note", "tolerance_note",
+    ])
+    self.name = name
+    kind = try object.required("kind").string()
+    attributes = try object.required("attributes")
+    weightNames = try object.required("weights").elements().map { (element) throws(ModelError) in
+      try element.string()
+    }
+    tensors = try SafetensorsFile(path: path + ".safetensors")
+    // Outputs of kinds that cannot be run follow rules of their own.
+    outputs =
+      try Self.supportedKinds.contains(kind)
+      ? object.required("outputs").anyObject().values.map { (key, value) throws(ModelError) in
+        try Self.output(key, value)
+      } : []
+  }
+
+  private static func output(_ key: String, _ reader: JSONReader) throws(ModelError) -> Output {
+    let prefix = "expected."
+    guard key.hasPrefix(prefix) else {
+      throw reader.error(.unexpectedValue, "expected a name that begins with expected.")
+    }
+    let name = String(key.dropFirst(prefix.count))
+    let object = try reader.object([
+      "shape", "dtype", "exact", "atol", "rtol", "max_abs", "float32_reference_max_abs_error",
+    ])
+    if let exact = object.optional("exact"), try exact.bool() { return Output(name: name, tolerance: nil) }
+    return Output(
+      name: name,
+      tolerance: Tolerance(
+        absolute: try object.required("atol").finiteNumber(), relative: try object.required("rtol").finiteNumber()))
+  }
+
+  func input(_ name: String) throws(ModelError) -> HostTensor { try tensors.tensor(named: "input." + name) }
+
+  func hasInput(_ name: String) -> Bool { tensors.entry(named: "input." + name) != nil }
+}
+
+/// A case as a program: what to run on which inputs, and where each expected tensor is found.
+public struct GoldenProgram: Sendable {
+  /// How one of the case's outputs is obtained.
+  enum Source: Sendable {
+    /// A result of the program.
+    case result(String)
+    /// The mask of each sequence, as a square of zeros and ones [sequences, n, n].
+    case mask(Mask)
+    /// The keys of each row as `[0, a)` and `[b, c)`: rows of (a, b, c).
+    case rowIntervals(Mask)
+    /// The ids with the best scores, ids in the history left out; ties go to the smaller id.
+    case topIDs
+    case topScores
+  }
+
+  public var module: Module
+  public var weights: any WeightProvider
+  /// The arguments of `forward`, by name.
+  public var inputs: [String: HostTensor]
+  var sources: [(output: GoldenCase.Output, source: Source)]
+}
+
+/// A case that cannot be expressed: not a failure of the arithmetic.
+struct Unsupported: Error {
+  var reason: String
+}
+
+extension GoldenCase {
+  /// Every kind of case there is; those of `supportedKinds` can be run.
+  public static let supportedKinds = [
+    "attention", "attention_key_prefix", "stu_stack", "stu_l2", "stu_truncating", "research_hstu",
+  ]
+
+  /// The case as a program. Throws `Unsupported` or `ModelError`.
+  func program() throws -> GoldenProgram {
+    switch kind {
+    case "attention": try attentionProgram()
+    case "attention_key_prefix": try keyPrefixProgram()
+    case "stu_stack": try stackProgram()
+    case "stu_l2": try restoringStackProgram()
+    case "stu_truncating": try truncatingStackProgram()
+    case "research_hstu": try researchProgram()
+    default:
+      throw Unsupported(reason: "golden-runner has no reading of this kind")
+    }
+  }
+
+  /// Throws `Unsupported` for an output that `source` does not know.
+  func sources(
+    _ source: (String) -> GoldenProgram.Source?
+  ) throws -> [(output: Output, source: GoldenProgram.Source)] {
+    try outputs.map { output in
+      guard let found = source(output.name) else {
+        throw Unsupported(reason: "expected.\(output.name) is not covered")
+      }
+      return (output, found)
+    }
+  }
+}
