@@ -1,0 +1,85 @@
+import TensorIR
+
+// Whole small models.
+extension ProgramMaker {
+  mutating func makeProduction() throws {
+    let width = random.pick(Self.widths)
+    var x = argumentX(width)
+    let offsets = argumentOffsets()
+    let targets = argumentTargets()
+    for index in 0..<random.integer(in: 1...3) {
+      x = try build.productionLayer(
+        productionLayer(width: width), prefix: "layers.\(index).", x: x, offsets: offsets, targets: targets)
+    }
+    build.result("y", x)
+  }
+
+  mutating func selection() -> RowSelection {
+    random.once(in: 5)
+      ? .targets : .latest(keep: random.pick([0, 1, 4, 9, 1000]), contextual: random.pick([0, 0, 1, 3]))
+  }
+
+  /// A layer on all rows, then one or two on those that a selection keeps.
+  mutating func makeTruncation(restores: Bool) throws {
+    let width = random.pick(Self.widths)
+    let x = argumentX(width)
+    let offsets = argumentOffsets()
+    let targets = argumentTargets()
+    let targetsOperand = targets.map { [$0] } ?? []
+    let outer = try build.productionLayer(
+      productionLayer(width: width), prefix: "layers.0.", x: x, offsets: offsets, targets: targets)
+    let selection = selection()
+    let kept = try build.append(
+      .selectOffsets(SelectOffsets(selection, into: "kept")), [offsets] + targetsOperand, names: ["kept"])[0]
+    var inner = try build.append(.selectRows(SelectRows(selection)), [outer, offsets, kept] + targetsOperand)[0]
+    for index in 1...random.integer(in: 1...2) {
+      inner = try build.productionLayer(
+        productionLayer(width: width), prefix: "layers.\(index).", x: inner, offsets: kept, targets: targets)
+    }
+    build.result("inner", inner)
+    build.result("kept_offsets", kept)
+    if restores {
+      let restored = try build.append(
+        .restoreRows(RestoreRows(selection)), [inner, outer, offsets, kept] + targetsOperand)[0]
+      build.result("y", restored)
+    }
+  }
+
+  mutating func makeResearch() throws {
+    let width = random.pick(Self.widths)
+    var x = argumentX(width)
+    let offsets = argumentOffsets()
+    let (times, requests) = argumentTimes()
+    let queries = try build.emit(.nextRows(NextRows()), times, requests, offsets)
+    for index in 0..<random.integer(in: 1...2) {
+      x = try build.researchLayer(
+        researchLayer(width: width), prefix: "layers.\(index).", x: x, offsets: offsets, times: (queries, times))
+    }
+    build.result("y", x)
+  }
+
+  mutating func makeEmbedding() throws {
+    let width = random.pick(Self.widths)
+    let entries = random.integer(in: 2...60)
+    let fallback = random.once(in: 3)
+    let ids = argumentIds(entries: entries, outside: fallback)
+    let offsets = argumentOffsets()
+    let targets = argumentTargets()
+    let gather = Gather(outOfRange: fallback ? .fallback(row: random.integer(in: 0...entries - 1)) : .error)
+    let items = try build.emit(.gather(gather), build.weight("item_table", [entries, width]), ids)
+    let scaled = try build.emit(.scale(Scale(factor: Double(width).squareRoot())), items)
+    let limit = random.pick([5, 30, 90])
+    let order = Positions(
+      order: random.pick(Positions.Order.allCases), contextual: random.integer(in: 0...3), limit: limit)
+    let positions = try build.append(.positions(order), [offsets] + (targets.map { [$0] } ?? []))[0]
+    let positioned = try build.emit(
+      .gather(Gather()), build.weight("position_table", [limit + 1, width]), positions)
+    var x = try build.emit(.add(Add()), scaled, positioned)
+    x = try build.emit(.zeroRows(ZeroRows(id: 0)), x, ids)
+    build.result("input", x)
+    x = try build.productionLayer(
+      productionLayer(width: width), prefix: "layers.0.", x: x, offsets: offsets, targets: targets)
+    let normed = try build.emit(.l2Norm(L2Norm(epsilon: 1e-6)), x)
+    build.result("last", try build.emit(.lastRows(LastRows()), normed, offsets))
+  }
+}

@@ -1,0 +1,143 @@
+import TensorIR
+
+// Programs of one operation.
+extension ProgramMaker {
+  mutating func makeOperation() throws {
+    switch random.integer(in: 0...9) {
+    case 0: try makeElementwise()
+    case 1: try makeNorm()
+    case 2: try makeLinear()
+    case 3: try makeColumns()
+    case 4: try makeGather()
+    case 5: try makePositions()
+    case 6: try makeSelection()
+    case 7: try makeRows()
+    default: try makeAttention()
+    }
+  }
+
+  private mutating func makeElementwise() throws {
+    let width = random.pick(Self.widths)
+    let x = argumentX(width)
+    let result =
+      switch random.integer(in: 0...4) {
+      case 0: try build.emit(.add(Add()), x, argumentX(width, name: "y"))
+      case 1: try build.emit(.multiply(Multiply()), x, argumentX(width, name: "y"))
+      case 2: try build.emit(.silu(SiLU()), x)
+      case 3: try build.emit(.sigmoid(Sigmoid()), x)
+      default: try build.emit(.scale(Scale(factor: random.pick([-1, 0, 0.3, 8]))), x)
+      }
+    build.result("r", result)
+  }
+
+  private mutating func makeNorm() throws {
+    let width = random.pick(Self.widths)
+    let epsilon = random.pick([1e-6, 1e-5, 1e-2])
+    switch random.integer(in: 0...3) {
+    case 0: build.result("r", try build.emit(.layerNorm(LayerNorm(epsilon: epsilon)), argumentX(width)))
+    case 1:
+      let x = argumentX(width)
+      build.result(
+        "r",
+        try build.emit(
+          .layerNorm(LayerNorm(epsilon: epsilon)), x, build.weight("norm_weight", [width]),
+          build.weight("norm_bias", [width])))
+    case 2:
+      let groups = random.integer(in: 1...4)
+      let x = argumentX(groups * width)
+      build.result(
+        "r",
+        try build.emit(
+          .groupNorm(GroupNorm(groups: groups, epsilon: epsilon)), x, build.weight("norm_weight", [groups]),
+          build.weight("norm_bias", [groups])))
+    default: build.result("r", try build.emit(.l2Norm(L2Norm(epsilon: epsilon)), argumentX(width)))
+    }
+  }
+
+  private mutating func makeLinear() throws {
+    let input = random.pick(Self.widths)
+    let output = random.pick(Self.widths + [130])
+    let orientation = random.pick(Linear.Orientation.allCases)
+    let shape = orientation == .inOut ? [input, output] : [output, input]
+    var operands = [argumentX(input), try build.weight("w", shape)]
+    if random.once(in: 2) { operands.append(try build.weight("bias", [output])) }
+    build.result("r", try build.append(.linear(Linear(orientation)), operands)[0])
+  }
+
+  private mutating func makeColumns() throws {
+    let widths = (0..<random.integer(in: 1...4)).map { _ in random.pick(Self.widths) }
+    let parts = try build.append(.split(Split(widths: widths)), [argumentX(widths.reduce(0, +))])
+    if random.once(in: 2) {
+      for (index, part) in parts.enumerated() { build.result("part\(index)", part) }
+    } else {
+      build.result("r", try build.append(.concatenate(Concatenate()), parts.reversed())[0])
+    }
+  }
+
+  private mutating func makeGather() throws {
+    let entries = random.integer(in: 1...40)
+    let fallback = random.once(in: 2)
+    let ids = argumentIds(entries: entries, outside: fallback)
+    let table = try build.weight("table", [entries, random.pick(Self.widths)])
+    let gather = Gather(outOfRange: fallback ? .fallback(row: random.integer(in: 0...entries - 1)) : .error)
+    var result = try build.emit(.gather(gather), table, ids)
+    if random.once(in: 2) { result = try build.emit(.zeroRows(ZeroRows(id: 0)), result, ids) }
+    build.result("r", result)
+  }
+
+  private mutating func makePositions() throws {
+    let offsets = argumentOffsets()
+    let targets = argumentTargets()
+    let limit = random.pick([0, 5, 30, 90])
+    let positions = Positions(
+      order: random.pick(Positions.Order.allCases), contextual: min(random.integer(in: 0...3), limit + 1), limit: limit)
+    build.result("r", try build.append(.positions(positions), [offsets] + (targets.map { [$0] } ?? []))[0])
+  }
+
+  private mutating func makeSelection() throws {
+    let x = argumentX(random.pick(Self.widths))
+    let offsets = argumentOffsets()
+    let targets = argumentTargets().map { [$0] } ?? []
+    let selection = selection()
+    let kept = try build.append(.selectOffsets(SelectOffsets(selection, into: "kept")), [offsets] + targets)[0]
+    let inner = try build.append(.selectRows(SelectRows(selection)), [x, offsets, kept] + targets)[0]
+    let changed = try build.emit(.scale(Scale(factor: -3)), inner)
+    build.result("inner", inner)
+    build.result("kept_offsets", kept)
+    build.result("r", try build.append(.restoreRows(RestoreRows(selection)), [changed, x, offsets, kept] + targets)[0])
+  }
+
+  private mutating func makeRows() throws {
+    if random.once(in: 2) {
+      let x = argumentX(random.pick(Self.widths))
+      build.result("r", try build.emit(.lastRows(LastRows()), x, argumentOffsets()))
+    } else {
+      let offsets = argumentOffsets()
+      let (times, requests) = argumentTimes()
+      build.result("r", try build.emit(.nextRows(NextRows()), times, requests, offsets))
+    }
+  }
+
+  private mutating func makeAttention() throws {
+    let heads = random.integer(in: 1...4)
+    let queryWidth = heads * random.pick(Self.headWidths)
+    var operands = [
+      argumentX(queryWidth, name: "q"), argumentX(queryWidth, name: "k"),
+      argumentX(heads * random.pick(Self.headWidths), name: "v"), argumentOffsets(),
+    ]
+    let targets = argumentTargets()
+    let research = researchLayer(width: 1)
+    if let targets { operands.append(targets) }
+    if research.bias != .none { operands.append(try build.weight("position_weights", [2 * research.n - 1])) }
+    if research.bias == .positionAndTime {
+      let (times, requests) = argumentTimes()
+      operands.append(try build.weight("time_weights", [research.buckets]))
+      operands += [try build.emit(.nextRows(NextRows()), times, requests, operands[3]), times]
+    }
+    let attention = Attention(
+      heads: heads, alpha: random.pick([1, 0.25, 1 / Double(queryWidth)]), divisor: divisor(),
+      activation: random.pick(Attention.Activation.allCases), bias: research.bias, mask: mask(),
+      hasTargets: targets != nil)
+    build.result("r", try build.append(.attention(attention), operands)[0])
+  }
+}
