@@ -58,22 +58,32 @@ extension KernelEmitter {
 
   /// Visits the hulls of the intervals one after the other, without what was visited before.
   func emitForKeys(_ b: inout IRBuilder, _ mask: Mask, step: Int, _ body: [Statement]) {
-    var visited = context.i64.constant(0)
-    for hull in hulls {
-      let start = b.smax(visited, hull.start)
-      b.loop(from: start, to: hull.end, step: step, name: "keys", hint: .asWritten) { b, first in
-        let count = b.smin(b.sub(hull.end, first), step)
-        let end = b.add(first, count)
+    let i64 = context.i64
+    // The loop over the hulls keeps one copy of the body, however many intervals there are.
+    let bounds = b.alloca(i64, count: hulls.count * 2)
+    for (index, hull) in hulls.enumerated() {
+      b.store(hull.start, b.element(bounds, i64, index * 2))
+      b.store(hull.end, b.element(bounds, i64, index * 2 + 1))
+    }
+    let zero = i64.constant(0)
+    let count = i64.constant(hulls.count)
+    _ = b.loop(from: zero, to: count, step: 1, name: "hull", hint: .asWritten, carrying: [zero]) { b, index, carried in
+      let bound = b.element(bounds, i64, b.mul(index, 2))
+      let start = b.smax(carried[0], b.load(i64, bound))
+      let end = b.load(i64, b.element(bound, i64, 1))
+      b.loop(from: start, to: end, step: step, name: "keys", hint: .asWritten) { b, first in
+        let count = b.smin(b.sub(end, first), step)
+        let last = b.add(first, count)
         var allVisible = context.boolean(false)
         for shared in hulls {
-          let covers = b.and(b.icmp(.sle, shared.sharedStart, first), b.icmp(.sge, shared.sharedEnd, end))
+          let covers = b.and(b.icmp(.sle, shared.sharedStart, first), b.icmp(.sge, shared.sharedEnd, last))
           allVisible = b.or(allVisible, covers)
         }
         keys = KeyRange(first: first, count: count, allVisible: allVisible)
         emit(&b, body)
         keys = nil
       }
-      visited = b.smax(visited, hull.end)
+      return [b.smax(carried[0], end)]
     }
   }
 }

@@ -17,6 +17,7 @@ final class LevelEmitter {
   let frameByteCount: Int
   let scratch: ScratchLayout
   private var contractions: [ContractionShape: IRFunction] = [:]
+  private var transpositions: [TranspositionShape: IRFunction] = [:]
   private var microKernels: [RegisterTile: IRFunction] = [:]
 
   init(context: Context, module: IRModule, program: Program, level: CPULevel) {
@@ -77,6 +78,13 @@ final class LevelEmitter {
     if let known = contractions[shape] { return known }
     let function = emitContraction(shape, name: "contract.\(contractions.count)")
     contractions[shape] = function
+    return function
+  }
+
+  func transposition(_ shape: TranspositionShape) -> IRFunction {
+    if let known = transpositions[shape] { return known }
+    let function = emitTransposition(shape, name: "transpose.\(transpositions.count)")
+    transpositions[shape] = function
     return function
   }
 

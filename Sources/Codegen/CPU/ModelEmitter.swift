@@ -46,7 +46,9 @@ public struct ModelCode {
   public func optimized(in context: Context, for machine: TargetMachine) throws(LLVMError) -> IRModule {
     let module = try emit(into: context)
     machine.describe(module)
-    try module.optimize("default<O2>", for: machine)
+    // Loops are emitted in the shape they should have: vectorizing and unrolling what is left takes longer than all else
+    // and gains nothing.
+    try module.optimize("default<O1>", for: machine)
     return module
   }
 }

@@ -43,47 +43,12 @@ extension KernelEmitter {
       ])
   }
 
-  /// Sixteen rows by sixteen columns at a time, in registers. Rows past the block's end repeat its last one.
   func emitTranspose(_ b: inout IRBuilder, into: TileSlice, from: TileSlice, factor: Double) {
-    let lanes = Self.lanes
-    let source = address(b, from)
-    let target = address(b, into)
-    let sourceStride = rowStride(of: kernel[from.tile])
-    let targetStride = rowStride(of: kernel[into.tile])
-    let vector = context.vector(context.f32, lanes)
-    b.loop(from: context.i64.constant(0), to: rowCount, step: lanes, name: "rows", hint: .asWritten) { b, firstRow in
-      let rows = (0..<lanes).map { lane in
-        b.offset(source, bytes: b.mul(b.smin(b.add(firstRow, lane), b.sub(rowCount, 1)), sourceStride))
-      }
-      func square(_ b: IRBuilder, column: IRValue, count: Int) {
-        let mask = context.vector(context.i1, lanes).constants((0..<lanes).map { $0 < count ? 1 : 0 })
-        var vectors = rows.map { row in
-          let pointer = b.element(row, context.f32, column)
-          let value =
-            count == lanes
-            ? b.load(vector, pointer, alignment: 4) : b.maskedLoad(vector, pointer, mask: mask, alignment: 4)
-          return factor == 1 ? value : b.fmul(value, vector.constant(factor))
-        }
-        // Four perfect shuffles transpose: each interleaves the first half of the vectors with the second.
-        let low = (0..<lanes).map { $0 / 2 + ($0 % 2) * lanes }
-        let high = low.map { $0 + lanes / 2 }
-        for _ in 0..<4 {
-          vectors = (0..<lanes / 2).flatMap { index in
-            let (a, c) = (vectors[index], vectors[index + lanes / 2])
-            return [b.shuffle(a, c, low), b.shuffle(a, c, high)]
-          }
-        }
-        for index in 0..<count {
-          let row = b.offset(target, bytes: b.mul(b.add(column, index), targetStride))
-          b.store(vectors[index], b.element(row, context.f32, firstRow), alignment: 4)
-        }
-      }
-      let whole = from.count / lanes * lanes
-      b.loop(
-        from: context.i64.constant(0), to: context.i64.constant(whole), step: lanes, name: "square", hint: .asWritten
-      ) { b, column in square(b, column: column, count: lanes) }
-      if whole < from.count { square(b, column: context.i64.constant(whole), count: from.count - whole) }
-    }
+    let shape = TranspositionShape(
+      columns: from.count, sourceStride: rowStride(of: kernel[from.tile]),
+      targetStride: rowStride(of: kernel[into.tile]),
+      factor: factor)
+    b.call(emitter.transposition(shape), [address(b, from), address(b, into), rowCount])
   }
 
   // MARK: - Rows by index
