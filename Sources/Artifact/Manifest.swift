@@ -75,15 +75,19 @@ public struct Manifest: Codable, Hashable, Sendable {
     public var dimensions: [String]
     public var inputs: [Port]
     public var outputs: [Port]
+    /// The most rows that a sequence may have; null where there is no limit.
+    public var maximumSequenceLength: Int?
     public var description: String?
 
     public init(
-      name: String, dimensions: [String], inputs: [Port], outputs: [Port], description: String? = nil
+      name: String, dimensions: [String], inputs: [Port], outputs: [Port], maximumSequenceLength: Int? = nil,
+      description: String? = nil
     ) {
       self.name = name
       self.dimensions = dimensions
       self.inputs = inputs
       self.outputs = outputs
+      self.maximumSequenceLength = maximumSequenceLength
       self.description = description
     }
   }
@@ -92,13 +96,26 @@ public struct Manifest: Codable, Hashable, Sendable {
   public struct Port: Hashable, Sendable {
     public var name: String
     public var type: PortType
+    /// What the numbers of an integer input mean, where the model depends on it.
+    public var role: Role?
     public var description: String?
 
-    public init(name: String, type: PortType, description: String? = nil) {
+    public init(name: String, type: PortType, role: Role? = nil, description: String? = nil) {
       self.name = name
       self.type = type
+      self.role = role
       self.description = description
     }
+  }
+
+  /// What the numbers of an integer input mean: enough to make up a valid batch, and to explain a refused one.
+  public enum Role: Hashable, Sendable {
+    /// Rows of a table: every value is in `0 ..< below`.
+    case ids(below: Int)
+    /// One number a sequence: how many of its rows, at its end, are targets.
+    case targetCounts
+    /// Seconds.
+    case timestamps
   }
 
   /// The type of an input or output.

@@ -23,13 +23,26 @@ extension Manifest.Extent: Codable {
 }
 
 extension Manifest.Port: Codable {
-  private enum Key: String, CodingKey { case name, kind, element, shape, sequences, rows, description }
+  private enum Key: String, CodingKey {
+    case name, kind, element, shape, sequences, rows, role, below, description
+  }
   private enum Kind: String, Codable { case tensor, offsets }
+  private enum RoleName: String, Codable {
+    case ids, timestamps
+    case targetCounts = "target-counts"
+  }
 
   public init(from decoder: any Decoder) throws {
     let container = try decoder.container(keyedBy: Key.self)
     name = try container.decode(String.self, forKey: .name)
     description = try container.decodeIfPresent(String.self, forKey: .description)
+    role =
+      switch try container.decodeIfPresent(RoleName.self, forKey: .role) {
+      case .ids: .ids(below: try container.decode(Int.self, forKey: .below))
+      case .targetCounts: .targetCounts
+      case .timestamps: .timestamps
+      case nil: nil
+      }
     switch try container.decode(Kind.self, forKey: .kind) {
     case .tensor:
       type = .tensor(
@@ -51,6 +64,14 @@ extension Manifest.Port: Codable {
     try container.encode(name, forKey: .name)
     try container.encodeIfPresent(description, forKey: .description)
     try container.encode(type.element, forKey: .element)
+    switch role {
+    case .ids(let below):
+      try container.encode(RoleName.ids, forKey: .role)
+      try container.encode(below, forKey: .below)
+    case .targetCounts: try container.encode(RoleName.targetCounts, forKey: .role)
+    case .timestamps: try container.encode(RoleName.timestamps, forKey: .role)
+    case nil: break
+    }
     switch type {
     case .tensor(_, let shape):
       try container.encode(Kind.tensor, forKey: .kind)

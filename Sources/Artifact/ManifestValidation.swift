@@ -66,6 +66,9 @@ extension Manifest {
 
     func check(_ ports: [Port], _ side: String, _ symbols: Set<String>) throws(ArtifactError) {
       for (index, port) in ports.enumerated() {
+        if case .ids(let below) = port.role, below <= 0 {
+          throw fail("\(place).\(side)[\(index)].below: \(below); ids need at least one value")
+        }
         var fixedCount = 1
         for extent in port.type.extents {
           switch extent {
@@ -82,6 +85,9 @@ extension Manifest {
           }
         }
       }
+    }
+    if let most = entry.maximumSequenceLength, most < 0 {
+      throw fail("\(place).maximumSequenceLength: \(most) is negative")
     }
     try check(entry.inputs, "inputs", inputSymbols)
     try check(entry.outputs, "outputs", outputSymbols)

@@ -37,7 +37,8 @@ public enum ModelFixture {
   public static func manifest(withWeights: Bool = true) throws -> Manifest {
     let rows = Manifest.Extent.symbol("rows")
     let sequences = Manifest.Extent.symbol("sequences")
-    let items = Manifest.Port(name: "item_ids", type: .tensor(element: .i64, shape: [rows]))
+    let items = Manifest.Port(
+      name: "item_ids", type: .tensor(element: .i64, shape: [rows]), role: .ids(below: Self.items))
     var manifest = Manifest(
       compiler: .init(name: "hand-written", version: "1", flags: ["-O2"]),
       model: .init(name: "fixture", sourceChecksum: "crc64:0"),
@@ -47,8 +48,8 @@ public enum ModelFixture {
           name: "forward", dimensions: ["rows", "sequences"],
           inputs: [
             items, .init(name: "offsets", type: .offsets(sequences: sequences, rows: rows)),
-            .init(name: "timestamps", type: .tensor(element: .i64, shape: [rows])),
-            .init(name: "query_timestamps", type: .tensor(element: .i64, shape: [sequences])),
+            .init(name: "timestamps", type: .tensor(element: .i64, shape: [rows]), role: .timestamps),
+            .init(name: "query_timestamps", type: .tensor(element: .i64, shape: [sequences]), role: .timestamps),
           ],
           outputs: [.init(name: "user_embeddings", type: .tensor(element: .f32, shape: [sequences, .fixed(width)]))]),
         .init(

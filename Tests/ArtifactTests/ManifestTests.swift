@@ -28,6 +28,8 @@ import Testing
     ("\"atMost\" : \"rows\"", "\"atMost\" : \"rose\"", "\"rose\" is no dimension that a caller gives"),
     ("\"i64\"", "\"i63\"", "manifest: entries[0].inputs[0].element"),
     ("\"exact\"", "\"nearly\"", "manifest: passes[0].exactness"),
+    ("\"below\" : 1683", "\"below\" : 0", "manifest: entries[0].inputs[0].below: 0"),
+    ("\"below\" : 1683,", "", "manifest: entries[0].inputs[0].below: missing"),
     ("\"offset\" : 64", "\"offset\" : 65", "manifest: weights[1]: offset 65"),
     ("\"offset\" : 64", "\"offset\" : -64", "manifest: weights[1]: offset -64"),
     ("\"offset\" : 64", "\"offset\" : 9223372036854775744", "overflow"),

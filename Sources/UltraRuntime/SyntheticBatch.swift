@@ -1,0 +1,101 @@
+import Artifact
+
+/// A made-up batch that an entry accepts: sequences of given lengths, ids within their tables, ascending times. It is
+/// the same for the same seed.
+public struct SyntheticBatch: Sendable {
+  /// Rows of each sequence.
+  public var lengths: [Int]
+  /// Targets at the end of each sequence, where an entry asks for their counts; at most its length.
+  public var targets: Int
+  public var seed: UInt64
+
+  public init(lengths: [Int], targets: Int = 1, seed: UInt64 = 1) {
+    self.lengths = lengths
+    self.targets = targets
+    self.seed = seed
+  }
+
+  /// Values for all inputs of an entry. A dimension is the number of rows or of sequences by the entry's offsets; any
+  /// other is told in `dimensions`.
+  public func inputs(
+    for entry: Manifest.Entry, dimensions: [String: Int] = [:]
+  ) throws(RuntimeError) -> [String: Tensor] {
+    guard lengths.allSatisfy({ $0 >= 0 && $0 <= 1 << 40 }), lengths.count <= 1 << 40 else {
+      throw RuntimeError(.invalidInput, "lengths \(lengths.prefix(8)): expected 0 to \(1 << 40)")
+    }
+    var extents = dimensions
+    for port in entry.inputs {
+      guard case .offsets(let sequences, let rows) = port.type else { continue }
+      if case .symbol(let name) = sequences { extents[name] = lengths.count }
+      if case .symbol(let name) = rows { extents[name] = lengths.reduce(0, +) }
+    }
+    var generator = Generator(state: seed)
+    var inputs: [String: Tensor] = [:]
+    for port in entry.inputs {
+      inputs[port.name] = try tensor(for: port, extents, &generator)
+    }
+    return inputs
+  }
+
+  private func tensor(
+    for port: Manifest.Port, _ extents: [String: Int], _ generator: inout Generator
+  ) throws(RuntimeError) -> Tensor {
+    guard case .tensor(let element, let declared) = port.type else {
+      var offsets: [Int64] = [0]
+      for length in lengths { offsets.append((offsets.last ?? 0) + Int64(length)) }
+      return try Tensor(offsets)
+    }
+    var shape: [Int] = []
+    for dimension in declared {
+      switch dimension {
+      case .fixed(let extent): shape.append(extent)
+      case .symbol(let name):
+        guard let extent = extents[name] else {
+          throw RuntimeError(.invalidInput, "\(port.name): the extent of \(name) is not known; it must be given")
+        }
+        shape.append(extent)
+      }
+    }
+    guard let byteCount = Tensor.byteCount(element, shape) else {
+      throw RuntimeError(.invalidInput, "\(port.name): a batch of shape \(shape) is too large")
+    }
+    let count = byteCount / element.byteCount
+    switch element {
+    case .f32: return try Tensor((0..<count).map { _ in Float(generator.symmetric()) }, shape: shape)
+    case .f64: return try Tensor((0..<count).map { _ in generator.symmetric() }, shape: shape)
+    case .i64: return try Tensor(integers(port.role, count, &generator).map { Int64($0) }, shape: shape)
+    case .i32: return try Tensor(integers(port.role, count, &generator).map { Int32(clamping: $0) }, shape: shape)
+    case .bf16:
+      let values = (0..<count).map { _ in UInt16(truncatingIfNeeded: Float(generator.symmetric()).bitPattern >> 16) }
+      return try Tensor(element: element, shape: shape, bytes: values.withUnsafeBytes { Array($0) })
+    case .f16, .u8, .bool:
+      // Zero is a value of each of these, and no benchmark depends on more.
+      return try Tensor(element: element, shape: shape, bytes: [UInt8](repeating: 0, count: byteCount))
+    }
+  }
+
+  private func integers(_ role: Manifest.Role?, _ count: Int, _ generator: inout Generator) -> [Int] {
+    switch role {
+    case .ids(let below): (0..<count).map { _ in Int(generator.next() % UInt64(max(1, below))) }
+    case .targetCounts: (0..<count).map { $0 < lengths.count ? min(targets, lengths[$0]) : 0 }
+    case .timestamps: (0..<count).map { 1_700_000_000 + 600 * $0 }
+    case nil: [Int](repeating: 0, count: count)
+    }
+  }
+
+  /// SplitMix64, a published generator: a few lines, and equal everywhere.
+  private struct Generator {
+    var state: UInt64
+
+    mutating func next() -> UInt64 {
+      state &+= 0x9E37_79B9_7F4A_7C15
+      var value = state
+      value = (value ^ (value >> 30)) &* 0xBF58_476D_1CE4_E5B9
+      value = (value ^ (value >> 27)) &* 0x94D0_49BB_1331_11EB
+      return value ^ (value >> 31)
+    }
+
+    /// Between -1 and 1.
+    mutating func symmetric() -> Double { Double(next() >> 11) * 0x1p-52 - 1 }
+  }
+}
