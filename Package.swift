@@ -52,7 +52,9 @@ let package = Package(
       exclude: ["Models"]),
     .testTarget(name: "CodegenTests", dependencies: ["Codegen", "LLVMKit", "TestSupport"]),
     // An artifact written in C, for tests of the format and of the runtime without the compiler.
-    .target(name: "ArtifactFixture", dependencies: ["Artifact"], path: "Tests/ArtifactFixture", exclude: ["model.c", "pool_test.c"]),
+    .target(
+      name: "ArtifactFixture", dependencies: ["Artifact"], path: "Tests/ArtifactFixture",
+      exclude: ["model.c", "pool_test.c"]),
     .testTarget(name: "ArtifactTests", dependencies: ["Artifact", "ArtifactFixture", "CUltra"]),
     .testTarget(name: "UltraRuntimeTests", dependencies: ["UltraRuntime", "ArtifactFixture"]),
     .testTarget(name: "DriverTests", dependencies: ["Driver", "UltraRuntime", "TestSupport"]),
