@@ -185,3 +185,36 @@ extension Mask {
     }
   }
 }
+
+extension Mask {
+  /// What is known of every sequence of a batch before it is there.
+  public struct Bounds: Hashable, Sendable {
+    /// The most rows before the targets.
+    public var history: Int
+    /// Whether there may be targets.
+    public var hasTargets: Bool
+
+    public init(history: Int, hasTargets: Bool) {
+      self.history = history
+      self.hasTargets = hasTargets
+    }
+  }
+
+  /// The simplest mask that shows the same keys to every row of sequences within `bounds`.
+  public func simplified(_ bounds: Bounds) -> Mask {
+    switch form {
+    case .causal:
+      return self
+    case .windowed(let window, let fullTail):
+      // Identities run from 0 to history - 1, that of targets to history; a full tail exempts targets from the window.
+      let farthest = bounds.hasTargets && fullTail == 0 ? bounds.history : bounds.history - 1
+      let reachesAll = window >= farthest || (fullTail > 0 && fullTail >= bounds.history)
+      return reachesAll ? Mask(.causal, contextual: contextual) : self
+    case .keyPrefix(let local, let global, let targets):
+      // TER's targets see no target, not even themselves: no causal row does that.
+      if bounds.hasTargets && targets == .history { return self }
+      let reachesAll = Swift.max(local, global, contextual) >= bounds.history
+      return reachesAll ? .causal : self
+    }
+  }
+}

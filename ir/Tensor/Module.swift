@@ -43,6 +43,31 @@ public struct Module: Sendable {
   /// Where the weight was declared, in a module read from text.
   public func location(of id: WeightID) -> SourceLocation? { weightLocations[id] }
 
+  /// Removes the declarations of weights that no function reads, and gives their number. In the arenas of functions,
+  /// values of removed weights stay as removed operations do: nothing refers to them.
+  @discardableResult
+  public mutating func removeUnreadWeights() -> Int {
+    let read = functions.reduce(into: Set<WeightID>()) { $0.formUnion($1.readWeights) }
+    guard read.count < weights.count else { return 0 }
+    let before = weights
+    var renumbered: [WeightID: WeightID] = [:]
+    var locations: [WeightID: SourceLocation] = [:]
+    weights = []
+    weightByName = [:]
+    for (index, weight) in before.enumerated() {
+      let id = WeightID(index: UInt32(index))
+      guard read.contains(id) else { continue }
+      let new = WeightID(index: UInt32(weights.count))
+      renumbered[id] = new
+      locations[new] = weightLocations[id]
+      weightByName[weight.name] = new
+      weights.append(weight)
+    }
+    weightLocations = locations
+    for index in functions.indices { functions[index].renumberWeights(renumbered) }
+    return before.count - weights.count
+  }
+
   public func function(named name: String) -> Function? { functions.first { $0.name == name } }
 }
 
@@ -113,6 +138,26 @@ public struct Function: Sendable {
     values.append(Value(name: declared.name, type: .tensor(declared.type), definition: .weight(weight)))
     weightValues[weight] = id
     return id
+  }
+
+  /// The weights that the body or the results read.
+  var readWeights: Set<WeightID> {
+    var weights: Set<WeightID> = []
+    let read = body.lazy.flatMap { self[$0].operands }
+    for value in Array(read) + results.map(\.value) {
+      if case .weight(let weight) = self[value].definition { weights.insert(weight) }
+    }
+    return weights
+  }
+
+  mutating func renumberWeights(_ numbers: [WeightID: WeightID]) {
+    var renumbered: [WeightID: ValueID] = [:]
+    for (weight, value) in weightValues {
+      guard let new = numbers[weight] else { continue }
+      values[Int(value.index)].definition = .weight(new)
+      renumbered[new] = value
+    }
+    weightValues = renumbered
   }
 
   /// Appends an operation at the end of the body; its results get the names given, made unique.

@@ -49,6 +49,17 @@ public enum Payload: Hashable, Sendable {
 
   public var mnemonic: String { type(of: definition).mnemonic }
 
+  /// The mnemonic with the attributes, as the text form has them: `scale {factor = 2}`. Equal texts mean the same
+  /// computation; where payloads are equal, numbers such as 0 and -0 may still differ.
+  public var text: String { mnemonic + attributeText }
+
+  /// ` {a = 1}`, or nothing where there are no attributes.
+  var attributeText: String {
+    var writer = AttributeWriter()
+    definition.writeAttributes(to: &writer)
+    return writer.text
+  }
+
   typealias Reader = @Sendable (inout AttributeReader) -> Payload
 
   /// What reads each operation's attributes from text, by mnemonic.

@@ -26,13 +26,11 @@ extension Function {
   /// One operation as a line of text, without indentation.
   public func text(of id: OperationID, in module: Module) -> String {
     let operation = self[id]
-    var writer = AttributeWriter()
-    operation.payload.definition.writeAttributes(to: &writer)
     let names = operation.results.map { "%\(TextName.quoted(self[$0].name))" }.joined(separator: ", ")
     let operands = operation.operands.map { reference($0, in: module) }.joined(separator: ", ")
     let types = operation.results.map { self[$0].type.description }.joined(separator: ", ")
-    let mnemonic = operation.payload.mnemonic
-    return "\(names) = \(mnemonic)\(operands.isEmpty ? "" : " ")\(operands)\(writer.text) : \(types)"
+    let (mnemonic, attributes) = (operation.payload.mnemonic, operation.payload.attributeText)
+    return "\(names) = \(mnemonic)\(operands.isEmpty ? "" : " ")\(operands)\(attributes) : \(types)"
   }
 
   /// How an operand is written: `%name`, or `@name` for a weight.

@@ -1,0 +1,123 @@
+import Foundation
+import Passes
+import TensorIR
+import Testing
+
+/// A `.tir` file with `// RUN:` lines: shell commands in which `%s` is the file, which must all exit with 0.
+struct Fixture: CustomTestStringConvertible, Sendable {
+  var path: String
+  var source: String
+
+  var testDescription: String {
+    URL(filePath: path).pathComponents.suffix(2).joined(separator: "/")
+  }
+
+  static let all: [Fixture] = {
+    let root = URL(filePath: #filePath).deletingLastPathComponent().appending(path: "Fixtures")
+    let files = FileManager.default.enumerator(at: root, includingPropertiesForKeys: nil)
+    let paths = (files?.allObjects as? [URL] ?? []).filter { $0.pathExtension == "tir" }.map(\.path).sorted()
+    return paths.compactMap { path in
+      (try? String(contentsOfFile: path, encoding: .utf8)).map { Fixture(path: path, source: $0) }
+    }
+  }()
+
+  var commands: [String] {
+    let marker = "// RUN: "
+    return source.split(separator: "\n").filter { $0.hasPrefix(marker) }.map { String($0.dropFirst(marker.count)) }
+  }
+}
+
+/// What a shell command wrote, and how it ended.
+struct CommandResult {
+  var status: Int32
+  var output: String
+}
+
+/// Runs a command in the shell, its input from `input`.
+func runShell(_ command: String, path: String = "", input: String? = nil) throws -> CommandResult {
+  let process = Process()
+  process.executableURL = URL(filePath: "/bin/sh")
+  process.arguments = ["-c", "set -e; \(command)"]
+  var environment = ProcessInfo.processInfo.environment
+  environment["PATH"] = [path, environment["PATH"] ?? ""].filter { !$0.isEmpty }.joined(separator: ":")
+  process.environment = environment
+  let output = Pipe()
+  process.standardOutput = output
+  process.standardError = output
+  let folder = FileManager.default.temporaryDirectory.appending(path: "ultrac-passes-\(UUID().uuidString)")
+  try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+  defer { try? FileManager.default.removeItem(at: folder) }
+  // From a file: a pipe could fill up before the command reads it.
+  let file = folder.appending(path: "input")
+  try (input ?? "").write(to: file, atomically: false, encoding: .utf8)
+  process.standardInput = try FileHandle(forReadingFrom: file)
+  try process.run()
+  let data = output.fileHandleForReading.readDataToEndOfFile()
+  process.waitUntilExit()
+  return CommandResult(status: process.terminationStatus, output: String(decoding: data, as: UTF8.self))
+}
+
+/// Runs RUN lines by the built `ultrac`, or, where that has no `opt`, by the pass manager in this process.
+enum FixtureRunner {
+  /// The folder of the built `ultrac`, where it is beside the tests and has `opt`.
+  static let builtTools: String? = {
+    let tests = URL(filePath: "/proc/self/exe").resolvingSymlinksInPath()
+    let folder = tests.deletingLastPathComponent().path
+    guard FileManager.default.isExecutableFile(atPath: folder + "/ultrac"),
+      let help = try? runShell("ultrac opt --help", path: folder), help.status == 0, help.output.contains("--passes")
+    else { return nil }
+    return folder
+  }()
+
+  /// What failed; nil where nothing did.
+  static func failure(of command: String, on fixture: Fixture) throws -> String? {
+    if let builtTools {
+      // A pipeline fails as its last command does: FileCheck, which refuses the empty text of a failed `ultrac`.
+      let line = command.replacing("%s", with: "'\(fixture.path)'")
+      let result = try runShell(line, path: builtTools)
+      return result.status == 0 ? nil : result.output
+    }
+    return try failureInProcess(of: command, on: fixture)
+  }
+
+  static func failureInProcess(of command: String, on fixture: Fixture) throws -> String? {
+    guard let match = command.wholeMatch(of: /ultrac opt %s --passes "([^"]*)" \| (FileCheck-19 .*)/) else {
+      return "cannot run \"\(command)\" without the built ultrac"
+    }
+    var module = try TensorIRParser.parse(fixture.source, file: fixture.path)
+    try PassManager(PassPipeline(parsing: String(match.1))).run(on: &module)
+    let line = match.2.replacing("%s", with: "'\(fixture.path)'")
+    let result = try runShell(String(line), input: module.text)
+    return result.status == 0 ? nil : result.output
+  }
+}
+
+@Suite("Pass fixtures")
+struct FixtureTests {
+  @Test("there are fixtures for every pass")
+  func found() {
+    for pass in ModulePass.all {
+      #expect(Fixture.all.contains { $0.path.contains("/\(pass.name)/") }, "no fixture shows \(pass.name)")
+    }
+  }
+
+  @Test("every RUN line holds", arguments: Fixture.all)
+  func run(fixture: Fixture) throws {
+    #expect(!fixture.commands.isEmpty)
+    for command in fixture.commands {
+      if let failure = try FixtureRunner.failure(of: command, on: fixture) { Issue.record("\(failure)") }
+    }
+  }
+
+  @Test("a CHECK line that does not hold is seen")
+  func failing() throws {
+    let path = FileManager.default.temporaryDirectory.appending(path: "ultrac-\(UUID().uuidString).tir").path
+    defer { try? FileManager.default.removeItem(atPath: path) }
+    let source = "// CHECK: module other\nmodule m\n"
+    try source.write(toFile: path, atomically: false, encoding: .utf8)
+    let fixture = Fixture(path: path, source: source)
+    let command = "ultrac opt %s --passes \"dce\" | FileCheck-19 %s"
+    #expect(try FixtureRunner.failure(of: command, on: fixture) != nil)
+    #expect(try FixtureRunner.failureInProcess(of: command, on: fixture)?.contains("module other") == true)
+  }
+}

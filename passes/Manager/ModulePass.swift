@@ -1,0 +1,50 @@
+import TensorIR
+
+/// Whether a pass keeps every result bit for bit, or changes what is computed.
+public enum Exactness: String, Hashable, Sendable, CaseIterable {
+  case exact
+  /// Runs only where it is asked for, or where the model was trained so.
+  case approximate
+}
+
+/// What a pass has at hand beside the module, and what it leaves for the report.
+public struct PassContext: Sendable {
+  /// What the pass did, in a few words each, for the compile report.
+  public private(set) var notes: [String] = []
+
+  /// Adds a line to the report, such as "3 operations removed".
+  public mutating func note(_ text: String) { notes.append(text) }
+
+  /// Adds "`count` `what`" unless the count is 0; a plural gets its s.
+  public mutating func note(_ count: Int, _ what: String, _ rest: String) {
+    if count > 0 { note("\(count) \(what)\(count == 1 ? "" : "s") \(rest)") }
+  }
+}
+
+/// A pass from TensorIR to TensorIR: one value, which says everything about itself.
+public struct ModulePass: Sendable {
+  /// As on the command line.
+  public let name: String
+  /// What it does, in one line.
+  public let summary: String
+  public let exactness: Exactness
+  public let options: [PassOptionDescription]
+
+  typealias Body = @Sendable (inout Module, inout PassContext) throws(PassError) -> Void
+  /// Reads the options and gives what runs with them.
+  let prepare: @Sendable ([PassSetting]) throws(PassError) -> Body
+
+  public init<Options: PassOptions>(
+    name: String, summary: String, options: Options.Type, exactness: Exactness,
+    run: @escaping @Sendable (inout Module, Options, inout PassContext) throws(PassError) -> Void
+  ) {
+    self.name = name
+    self.summary = summary
+    self.exactness = exactness
+    self.options = Options.descriptions
+    prepare = { settings throws(PassError) in
+      let options = try Options.read(settings, for: name)
+      return { module, context throws(PassError) in try run(&module, options, &context) }
+    }
+  }
+}

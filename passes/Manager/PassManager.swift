@@ -1,0 +1,95 @@
+import TensorIR
+
+/// What one pass did, for the compile report and for `--time-passes`.
+public struct PassReport: Sendable {
+  /// The pass with its options, as on the command line.
+  public var step: String
+  /// The pass's name.
+  public var pass: String
+  public var exactness: Exactness
+  /// What the pass says that it did.
+  public var notes: [String]
+  /// Operations of all functions before and after.
+  public var operationsBefore: Int
+  public var operationsAfter: Int
+  /// Of the pass itself, without verification.
+  public var time: Duration
+}
+
+/// Passes that `--print-ir-after` names.
+public struct PassSelection: Hashable, Sendable {
+  private var names: Set<String>
+
+  public static let none = PassSelection()
+  private init() { names = [] }
+
+  /// Names of passes, or "all". Throws where there is no such pass.
+  public init(_ names: [String]) throws(PassError) {
+    for name in names where name != "all" { _ = try ModulePass.named(name) }
+    self.names = Set(names)
+  }
+
+  public func contains(_ pass: String) -> Bool { names.contains("all") || names.contains(pass) }
+}
+
+/// Runs a pipeline on a module and says what each pass did.
+public struct PassManager: Sendable {
+  public var pipeline: PassPipeline
+  /// Whether the module is verified after every pass, not only before the first and after the last.
+  public var verifiesEach: Bool
+  /// The passes after which the module is handed to `print`.
+  public var printsAfter = PassSelection.none
+
+  /// Debug builds verify after every pass unless told otherwise.
+  public init(_ pipeline: PassPipeline) {
+    self.pipeline = pipeline
+    #if DEBUG
+      verifiesEach = true
+    #else
+      verifiesEach = false
+    #endif
+  }
+
+  /// Runs the passes in their order. `print` gets the module's text after the passes of `printsAfter`, with a line that
+  /// names the pass; `observe` gets every pass's report with the module that it left.
+  ///
+  /// Throws where a pass fails, or where the module is not valid, before or after; `module` is then as it was.
+  @discardableResult
+  public func run(
+    on module: inout Module, print: (String) -> Void = { _ in }, observe: (PassReport, Module) -> Void = { _, _ in }
+  ) throws(PassError) -> [PassReport] {
+    do { try module.verify() } catch { throw PassError("the module is not valid: \(error)") }
+    var result = module
+    var reports: [PassReport] = []
+    let clock = ContinuousClock()
+    for (index, step) in pipeline.steps.enumerated() {
+      var context = PassContext()
+      let before = result.operationCount
+      let start = clock.now
+      do {
+        try step.body(&result, &context)
+      } catch {
+        throw PassError(error.message, pass: step.pass.name)
+      }
+      let report = PassReport(
+        step: step.description, pass: step.pass.name, exactness: step.pass.exactness, notes: context.notes,
+        operationsBefore: before, operationsAfter: result.operationCount, time: clock.now - start)
+      if printsAfter.contains(report.pass) { print("// After \(step)\n" + result.text) }
+      if verifiesEach || index == pipeline.steps.count - 1 {
+        do {
+          try result.verify()
+        } catch {
+          throw PassError("left a module that is not valid: \(error)", pass: step.pass.name)
+        }
+      }
+      reports.append(report)
+      observe(report, result)
+    }
+    module = result
+    return reports
+  }
+}
+
+extension Module {
+  fileprivate var operationCount: Int { functions.reduce(0) { $0 + $1.body.count } }
+}

@@ -1,0 +1,22 @@
+extension ModulePass {
+  /// Every pass, in the order in which help lists them: the one list to add a new pass to.
+  public static let all: [ModulePass] = [
+    canonicalize,
+    eliminateCommonSubexpressions,
+    eliminateDeadCode,
+  ]
+
+  /// The pass of this name.
+  public static func named(_ name: String) throws(PassError) -> ModulePass {
+    if let pass = all.first(where: { $0.name == name }) { return pass }
+    throw PassError("there is no pass \"\(name)\"; known are \(all.map(\.name).joined(separator: ", "))")
+  }
+}
+
+extension PassPipeline {
+  /// The passes of `-O0` to `-O3`; all exact. Levels outside are taken as the nearest.
+  public init(level: Int) {
+    let passes = level <= 0 ? [] : [canonicalize, eliminateCommonSubexpressions, eliminateDeadCode]
+    self.init(passes)
+  }
+}
