@@ -46,7 +46,8 @@ let package = Package(
     .testTarget(name: "TensorIRTests", dependencies: ["TensorIR", "TestSupport"], exclude: ["Fixtures"]),
     .testTarget(name: "TileIRTests", dependencies: ["TileIR", "Interpreter", "TestSupport"]),
     .testTarget(name: "InterpreterTests", dependencies: ["Interpreter", "ModelFormat", "TestSupport"]),
-    .testTarget(name: "PassesTests", dependencies: ["Passes", "Interpreter", "TestSupport"]),
+    .testTarget(
+      name: "PassesTests", dependencies: ["Passes", "Interpreter", "TestSupport"], exclude: ["Fixtures"]),
     .testTarget(
       name: "ModelFormatTests", dependencies: ["ModelFormat", "GoldenCases", "Interpreter", "TestSupport"],
       exclude: ["Models"]),
