@@ -16,7 +16,7 @@ public let canonicalize = ModulePass(
     rewriter.visit { id, function in
       let simpler = simplerOperation(id, in: function)
       if let simpler { function[id] = simpler }
-      if let values = equalValues(id, in: function) {
+      if let values = equalValues(id, in: function) ?? regroupedColumns(id, in: &function) {
         removed += 1
         return values
       }
@@ -37,12 +37,7 @@ private func equalValues(_ id: OperationID, in function: Function) -> [ValueID]?
   case .scale(let scale):
     return scale.factor == 1 ? operands : nil
   case .split(let split):
-    if split.widths.count == 1 { return operands }
-    guard case .concatenate = function.producer(of: operands[0])?.payload,
-      let parts = function.producer(of: operands[0])?.operands,
-      parts.map({ function.width(of: $0) }) == split.widths
-    else { return nil }
-    return parts
+    return split.widths.count == 1 ? operands : nil
   case .concatenate:
     if operands.count == 1 { return operands }
     guard let producer = function.producer(of: operands[0]), case .split = producer.payload,
@@ -69,6 +64,32 @@ private func equalValues(_ id: OperationID, in function: Function) -> [ValueID]?
     return [operands[1]]
   default:
     return nil
+  }
+}
+
+/// For a split that cuts a concatenation between its operands: what was joined, in the groups that are cut. Groups of
+/// one are values that are there; others are concatenations of their own, which are appended.
+private func regroupedColumns(_ id: OperationID, in function: inout Function) -> [ValueID]? {
+  guard case .split(let split) = function[id].payload, let producer = function.producer(of: function[id].operands[0]),
+    case .concatenate = producer.payload
+  else { return nil }
+  var groups: [[ValueID]] = []
+  var rest = producer.operands[...]
+  for width in split.widths {
+    var group: [ValueID] = []
+    var joined = 0
+    while joined < width, let next = rest.popFirst() {
+      group.append(next)
+      joined += function.width(of: next) ?? 0
+    }
+    guard joined == width else { return nil }
+    groups.append(group)
+  }
+  return zip(groups, function[id].results).map { group, result in
+    if group.count == 1 { return group[0] }
+    let new = function.append(
+      .concatenate(Concatenate()), operands: group, results: [(function[result].name, function[result].type)])
+    return function[new].results[0]
   }
 }
 

@@ -8,12 +8,17 @@ struct FunctionRewriter {
   init(_ function: Function) { self.function = function }
 
   /// Calls `replace` for every operation in order, its operands up to date. Where that gives values, they stand in for
-  /// the operation's results, one for each, and the operation leaves the body. It may change the operation in place.
+  /// the operation's results, one for each, and the operation leaves the body. It may change the operation in place, and
+  /// append others, which then stand before it.
   mutating func visit(_ replace: (OperationID, inout Function) -> [ValueID]?) {
     var body: [OperationID] = []
-    for id in function.body {
+    let original = function.body
+    for id in original {
       function[id].operands = function[id].operands.map { substitutes[$0] ?? $0 }
-      if let values = replace(id, &function) {
+      let length = function.body.count
+      let values = replace(id, &function)
+      body += function.body[length...]
+      if let values {
         for (result, value) in zip(function[id].results, values) { substitutes[result] = value }
       } else {
         body.append(id)

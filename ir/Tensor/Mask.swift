@@ -206,14 +206,17 @@ extension Mask {
     case .causal:
       return self
     case .windowed(let window, let fullTail):
-      // Identities run from 0 to history - 1, that of targets to history; a full tail exempts targets from the window.
-      let farthest = bounds.hasTargets && fullTail == 0 ? bounds.history : bounds.history - 1
-      let reachesAll = window >= farthest || (fullTail > 0 && fullTail >= bounds.history)
+      // Identities run from 0 to history - 1, that of targets to history. A full tail exempts targets from the window,
+      // and of history all but the first rows.
+      let reachesAll =
+        fullTail > 0
+        ? window + fullTail >= bounds.history - 1
+        : window >= (bounds.hasTargets ? bounds.history : bounds.history - 1)
       return reachesAll ? Mask(.causal, contextual: contextual) : self
     case .keyPrefix(let local, let global, let targets):
       // TER's targets see no target, not even themselves: no causal row does that.
       if bounds.hasTargets && targets == .history { return self }
-      let reachesAll = Swift.max(local, global, contextual) >= bounds.history
+      let reachesAll = Swift.max(global, contextual) + local >= bounds.history
       return reachesAll ? .causal : self
     }
   }

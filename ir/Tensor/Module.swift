@@ -97,6 +97,11 @@ public struct Function: Sendable {
   public struct Result: Hashable, Sendable {
     public var name: String
     public var value: ValueID
+
+    public init(name: String, value: ValueID) {
+      self.name = name
+      self.value = value
+    }
   }
 
   public var name: String
