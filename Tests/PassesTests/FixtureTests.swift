@@ -101,6 +101,17 @@ struct FixtureTests {
     }
   }
 
+  @Test("every pass has a page that the list of pages names")
+  func documented() throws {
+    let root = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+      .deletingLastPathComponent().appending(path: "docs/passes")
+    let list = try String(contentsOf: root.appending(path: "README.md"), encoding: .utf8)
+    for pass in ModulePass.all {
+      #expect(FileManager.default.fileExists(atPath: root.appending(path: "\(pass.name).md").path))
+      #expect(list.contains("| [\(pass.name)](\(pass.name).md) | \(pass.exactness.rawValue) |"))
+    }
+  }
+
   @Test("every RUN line holds", arguments: Fixture.all)
   func run(fixture: Fixture) throws {
     #expect(!fixture.commands.isEmpty)

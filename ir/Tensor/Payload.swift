@@ -49,6 +49,9 @@ public enum Payload: Hashable, Sendable {
 
   public var mnemonic: String { type(of: definition).mnemonic }
 
+  /// Every operation's name in the text form, sorted.
+  public static let mnemonics: [String] = readers.keys.sorted()
+
   /// The mnemonic with the attributes, as the text form has them: `scale {factor = 2}`. Equal texts mean the same
   /// computation; where payloads are equal, numbers such as 0 and -0 may still differ.
   public var text: String { mnemonic + attributeText }
@@ -132,9 +135,8 @@ func requireExtent(_ value: Int, _ name: String, least: Int = 0) throws(Operatio
 }
 
 func requireOperandCount(_ operands: [ValueType], _ counts: Int...) throws(OperationError) {
-  try require(
-    counts.contains(operands.count),
-    "expected \(counts.map(String.init).joined(separator: " or ")) operands, found \(operands.count)")
+  let expected = counts.map(String.init).joined(separator: " or ") + (counts == [1] ? " operand" : " operands")
+  try require(counts.contains(operands.count), "expected \(expected), found \(operands.count)")
 }
 
 /// The operand as a floating-point matrix of rows and columns of fixed width.

@@ -218,7 +218,7 @@ private struct ModuleParser {
     scope.function.returnLocation = location
     guard values.count == declared.count else {
       throw TensorIRError(
-        "@\(TextName.quoted(scope.function.name)) declares \(declared.count) results, but returns \(values.count)",
+        "results: \(declared.count) declared, \(values.count) returned",
         at: location, function: scope.function.name)
     }
     for (result, value) in zip(declared, values) {
@@ -279,7 +279,7 @@ private struct ModuleParser {
     let location = token.location
     guard case .word(let mnemonic) = token.kind else { throw unexpected("an operation") }
     guard let read = Payload.readers[mnemonic] else {
-      let known = Payload.readers.keys.sorted().joined(separator: ", ")
+      let known = Payload.mnemonics.joined(separator: ", ")
       throw TensorIRError("there is no operation \"\(mnemonic)\"; known are \(known)", at: location)
     }
     try advance()
@@ -301,7 +301,7 @@ private struct ModuleParser {
       throw fail(TensorIRError(error.message, at: location))
     }
     guard names.count == types.count else {
-      throw fail(TensorIRError("gives \(types.count) results, but \(names.count) are named", at: location))
+      throw fail(TensorIRError("results: expected \(types.count) names, found \(names.count)", at: location))
     }
     if token.kind == .symbol(":") {
       try advance()
