@@ -1,5 +1,6 @@
 import Foundation
 import Interpreter
+import ModelFormat
 import TensorIR
 import TestSupport
 import Testing
@@ -23,7 +24,7 @@ struct GoldenCase {
     attributes = try #require(object["attributes"] as? [String: Any])
     outputs = try #require(object["outputs"] as? [String: [String: Any]])
     weightNames = try #require(object["weights"] as? [String])
-    tensors = try readSafetensors([UInt8](Data(contentsOf: folder.appendingPathComponent("\(name).safetensors"))))
+    tensors = try SafetensorsFile.tensors(path: folder.appendingPathComponent("\(name).safetensors").path)
   }
 
   func tensor(_ name: String) throws -> HostTensor { try #require(tensors[name], "\(self.name): \(name)") }
@@ -60,21 +61,10 @@ struct GoldenCase {
   }
 }
 
-/// Reads a trusted safetensors file: the golden cases.
-private func readSafetensors(_ bytes: [UInt8]) throws -> [String: HostTensor] {
-  let headerSize = (0..<8).reduce(0) { $0 | Int(bytes[$1]) << (8 * $1) }
-  let json = try JSONSerialization.jsonObject(with: Data(bytes[8..<8 + headerSize]))
-  let header = try #require(json as? [String: Any])
-  let elements: [String: ElementType] = ["F32": .f32, "I64": .i64, "I32": .i32, "U8": .u8, "BOOL": .bool]
-  var tensors: [String: HostTensor] = [:]
-  for (name, entry) in header where name != "__metadata__" {
-    let entry = try #require(entry as? [String: Any])
-    let type = try #require(entry["dtype"] as? String)
-    let element = try #require(elements[type])
-    let shape = try #require(entry["shape"] as? [Int])
-    let range = try #require(entry["data_offsets"] as? [Int])
-    let data = bytes[8 + headerSize + range[0]..<8 + headerSize + range[1]]
-    tensors[name] = try HostTensor(element: element, shape: shape, bytes: Array(data))
+extension SafetensorsFile {
+  /// All tensors of a file, by name.
+  static func tensors(path: String) throws -> [String: HostTensor] {
+    let file = try SafetensorsFile(path: path)
+    return try Dictionary(uniqueKeysWithValues: file.names.map { ($0, try file.tensor(named: $0)) })
   }
-  return tensors
 }

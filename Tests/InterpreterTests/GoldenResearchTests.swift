@@ -3,6 +3,38 @@ import TensorIR
 import TestSupport
 import Testing
 
+/// The research variant from ids to user vectors and items' scores, as a function with a result for every stage. The item
+/// table has `tableRows` rows, of which row 0 is padding.
+func researchModel(_ layer: ResearchLayer, prefixes: [String], tableRows: Int) throws -> Module {
+  let width = layer.width
+  var build = FunctionBuilder(module: Module(name: "research"), name: "forward")
+  let (rows, sequences) = (Dimension.symbol("rows"), Dimension.symbol("sequences"))
+  let ids = build.argument("ids", .tensor([rows], .i64))
+  let times = build.argument("timestamps", .tensor([rows], .i64))
+  let requestTimes = build.argument("request_times", .tensor([sequences], .i64))
+  let offsets = build.argument("offsets", .offsets(sequences: sequences, rows: rows))
+  let table = try build.weight("_embedding_module._item_emb.weight", [tableRows, width])
+  let embedded = try build.emit(
+    .scale(Scale(factor: Double(width).squareRoot())), build.emit(.gather(Gather()), table, ids))
+  let positions = try build.emit(.positions(Positions(order: .ascending, limit: layer.n - 1)), offsets)
+  let positioned = try build.emit(
+    .gather(Gather()), build.weight("_input_features_preproc._pos_emb.weight", [layer.n, width]), positions)
+  var x = try build.emit(.zeroRows(ZeroRows(id: 0)), build.emit(.add(Add()), embedded, positioned), ids)
+  build.result("input_embedding", x)
+  let queryTimes = try build.emit(.nextRows(NextRows()), times, requestTimes, offsets)
+  for (index, prefix) in prefixes.enumerated() {
+    x = try build.researchLayer(layer, prefix: prefix, x: x, offsets: offsets, times: (queryTimes, times))
+    build.result("layers.\(index).out", x)
+  }
+  let encoded = try build.emit(.l2Norm(L2Norm(epsilon: 1e-6)), x)
+  build.result("encoded", encoded)
+  let last = try build.emit(.lastRows(LastRows()), encoded, offsets)
+  build.result("last", last)
+  let itemVectors = try build.emit(.l2Norm(L2Norm(epsilon: 1e-6)), table)
+  build.result("scores", try build.emit(.linear(Linear(.outIn)), last, itemVectors))
+  return build.finish()
+}
+
 /// The research variant from ids to the user's vector and the items' scores.
 @Suite struct GoldenResearchTests {
   @Test(
@@ -10,40 +42,15 @@ import Testing
   func research(name: String, precision: Interpreter.Precision) throws {
     let golden = try GoldenCase(name)
     let n = try golden.integer("n")
-    let width = try golden.integer("embedding_dim")
-    let items = try golden.integer("num_items") + 1
-    var build = FunctionBuilder(module: Module(name: name), name: "forward")
-    let (rows, sequences) = (Dimension.symbol("rows"), Dimension.symbol("sequences"))
-    let ids = build.argument("ids", .tensor([rows], .i64))
-    let times = build.argument("timestamps", .tensor([rows], .i64))
-    let requestTimes = build.argument("request_times", .tensor([sequences], .i64))
-    let offsets = build.argument("offsets", .offsets(sequences: sequences, rows: rows))
-    let table = try build.weight("_embedding_module._item_emb.weight", [items, width])
-    let embedded = try build.emit(
-      .scale(Scale(factor: Double(width).squareRoot())), build.emit(.gather(Gather()), table, ids))
-    let positions = try build.emit(.positions(Positions(order: .ascending, limit: n - 1)), offsets)
-    let positioned = try build.emit(
-      .gather(Gather()), build.weight("_input_features_preproc._pos_emb.weight", [n, width]), positions)
-    var x = try build.emit(.zeroRows(ZeroRows(id: 0)), build.emit(.add(Add()), embedded, positioned), ids)
-    build.result("input_embedding", x)
-    let queryTimes = try build.emit(.nextRows(NextRows()), times, requestTimes, offsets)
     var layer = ResearchLayer(
-      width: width, heads: try golden.integer("num_heads"), queryWidth: try golden.integer("attention_dim"),
-      valueWidth: try golden.integer("hidden_dim"), divisor: .fixed(Double(try golden.integer("divisor_N"))), n: n)
+      width: try golden.integer("embedding_dim"), heads: try golden.integer("num_heads"),
+      queryWidth: try golden.integer("attention_dim"), valueWidth: try golden.integer("hidden_dim"),
+      divisor: .fixed(Double(try golden.integer("divisor_N"))), n: n)
     layer.concatenates = try #require(golden.attributes["concat_ua"] as? Bool)
-    for (index, prefix) in golden.layerPrefixes(endingIn: "_uvqk").enumerated() {
-      x = try build.researchLayer(layer, prefix: prefix, x: x, offsets: offsets, times: (queryTimes, times))
-      build.result("layers.\(index).out", x)
-    }
-    let encoded = try build.emit(.l2Norm(L2Norm(epsilon: 1e-6)), x)
-    build.result("encoded", encoded)
-    let last = try build.emit(.lastRows(LastRows()), encoded, offsets)
-    build.result("last", last)
-    let itemVectors = try build.emit(.l2Norm(L2Norm(epsilon: 1e-6)), table)
-    build.result("scores", try build.emit(.linear(Linear(.outIn)), last, itemVectors))
-
+    let module = try researchModel(
+      layer, prefixes: golden.layerPrefixes(endingIn: "_uvqk"), tableRows: try golden.integer("num_items") + 1)
     let interpreter = Interpreter(
-      module: build.finish(), weights: WeightTable(golden.tensors), precision: precision)
+      module: module, weights: WeightTable(golden.tensors), precision: precision)
     for (name, tensor) in try interpreter.run("forward", inputs: jaggedInputs(golden, n: n)) {
       // The case scores items 1... alone; item 0 is padding.
       let got = name == "scores" ? withoutFirstColumn(tensor) : tensor

@@ -30,7 +30,7 @@ import Testing
     #expect(random.next() == 3_203_168_211_198_807_973)
   }
 
-  @Test("the programs of a few hundred seeds have every operation, mask and kind of sequence")
+  @Test("the programs of a few hundred seeds are valid, and have every operation, mask and kind of sequence")
   func coverage() throws {
     var mnemonics: Set<String> = []
     var forms: Set<String> = []
@@ -39,6 +39,7 @@ import Testing
     for kind in RandomProgram.Kind.allCases {
       for seed in UInt64(1)...100 {
         let program = try RandomProgram(kind, seed: seed)
+        #expect(program.module.verificationErrors().isEmpty, "\(program)")
         let function = try #require(program.module.function(named: "forward"))
         for operation in function.operations {
           mnemonics.insert(operation.payload.mnemonic)
