@@ -42,6 +42,10 @@ struct ModelBuilder {
 
   mutating func build() throws(ModelError) {
     if let fault = description.truncationFault { throw error("truncation[\(fault.index)]: \(fault.message)") }
+    let known = ModelDescription.Stage.all(layerCount: description.layers.count)
+    if let unknown = description.stages.first(where: { !known.contains($0) }) {
+      throw error("there is no stage \(unknown) in a model of \(description.layers.count) layers")
+    }
     var batch = try input()
     record(.inputEmbedding, batch.x)
     var skipped: Skipped?

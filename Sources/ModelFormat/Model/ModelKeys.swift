@@ -3,7 +3,7 @@
 /// Decoders read with these lists and a test holds them against the schema, so neither knows a key that the other lacks.
 enum ModelKeys {
   static let model = [
-    "$schema", "format", "name", "width", "weights", "names", "sequence", "input", "layer", "layer_count", "layers",
+    "$schema", "format", "name", "weights", "width", "names", "sequence", "input", "layer", "layer_count", "layers",
     "truncation", "output", "stages", "training",
   ]
   static let names = ["preset", "prefix", "layer_prefix", "map"]
