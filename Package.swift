@@ -30,11 +30,14 @@ let package = Package(
     .target(name: "UltraRuntime", dependencies: ["Artifact", "CFFI", "CUltra"]),
     .target(
       name: "Driver",
-      dependencies: ["TensorIR", "TileIR", "Interpreter", "Passes", "ModelFormat", "LLVMKit", "Codegen", "Artifact"]),
+      dependencies: [
+        "TensorIR", "TileIR", "Interpreter", "Passes", "ModelFormat", "CUltra", "LLVMKit", "Codegen", "Artifact",
+      ]),
     .executableTarget(
       name: "ultrac",
       dependencies: [
-        "Driver", "UltraRuntime", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        "TensorIR", "ModelFormat", "Artifact", "Driver", "UltraRuntime",
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ]),
     .executableTarget(
       name: "golden-runner",

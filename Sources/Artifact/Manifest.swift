@@ -21,6 +21,8 @@ public struct Manifest: Codable, Hashable, Sendable {
   public var weights: [Weight] = []
   /// What the compiled code computes, for reports of speed.
   public var kernels: [Kernel] = []
+  /// The program as it was compiled, in the compiler's text form: what tools read to count its work.
+  public var program: String?
 
   public init(compiler: Compiler, model: Model, dimensions: [Dimension], entries: [Entry]) {
     self.compiler = compiler

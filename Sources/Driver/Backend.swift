@@ -10,6 +10,7 @@ public struct Backend: Sendable {
   /// Levels of code that go into the artifact, at least one.
   public var levels: [CPULevel]
   public var schedule = TileSchedule()
+  public var optimization = CompileOptions.Optimization.standard
   /// What the manifest says of the compilation: compiler, model and passes; the rest is filled in.
   public var compiler: Manifest.Compiler
   public var model: Manifest.Model
@@ -36,9 +37,10 @@ public struct Backend: Sendable {
       manifestOffset: ArtifactNote.manifestOffset, manifestByteCount: manifest.count,
       weightsNote: ArtifactNote.weightsPlaceholder)
     TargetMachine.initializeAllTargets()
-    let machine = try TargetMachine(triple: "x86_64-unknown-linux-gnu", cpu: "x86-64")
+    let machine = try TargetMachine(
+      triple: "x86_64-unknown-linux-gnu", cpu: "x86-64", optimization: optimization.codeGeneration)
     let code = ModelCode(program: program, levels: levels, notes: notes)
-    return (try code.optimized(in: context, for: machine), machine)
+    return (try code.optimized(in: context, for: machine, pipeline: optimization.pipeline), machine)
   }
 
   /// Compiles the module and writes the artifact; after an error there is no file.
@@ -50,7 +52,14 @@ public struct Backend: Sendable {
     let context = Context()
     let (generated, machine) = try generate(program, of: module, in: context)
     let object = try machine.emitObject(generated)
-    let sources = WeightLayout(program).entries.enumerated().map { index, entry in
+    return try write(program, object: object, weights: weights, to: path)
+  }
+
+  /// Writes the artifact of a program and its object file; after an error there is no file.
+  func write(_ program: Program, object: [UInt8], weights: any WeightProvider, to path: String) throws
+    -> ArtifactWriter.Summary
+  {
+    let sources = WeightLayout(program).entries.map { entry in
       let buffer = program[entry.buffer]
       return WeightSource(name: Self.weightName(program, entry.buffer), byteCount: entry.byteCount) { sink in
         try Self.write(buffer, weights, to: &sink)
@@ -103,6 +112,7 @@ public struct Backend: Sendable {
       compiler: compiler, model: model, dimensions: given + derived,
       entries: [Manifest.Entry(name: Self.entry, dimensions: program.dimensions, inputs: inputs, outputs: outputs)])
     manifest.passes = passes
+    manifest.program = module.text
     manifest.levels = levels.map { Manifest.Level(name: $0.rawValue, needs: $0.requirement) }
     manifest.weights = WeightLayout(program).entries.map { entry in
       let buffer = program[entry.buffer]
@@ -128,6 +138,26 @@ public struct Backend: Sendable {
       // Both lists of element types name the same ones; the manifest's is the artifact's own.
       let element = Manifest.Element(rawValue: tensor.element.rawValue) ?? .f32
       return .tensor(element: element, shape: tensor.shape.map(extent))
+    }
+  }
+}
+
+extension CompileOptions.Optimization {
+  /// LLVM's passes.
+  fileprivate var pipeline: String {
+    switch self {
+    case .none: "default<O0>"
+    case .less, .standard: "default<O1>"
+    case .most: "default<O2>"
+    }
+  }
+
+  /// LLVM's effort after them.
+  fileprivate var codeGeneration: OptimizationLevel {
+    switch self {
+    case .none: .none
+    case .less, .standard: .default
+    case .most: .aggressive
     }
   }
 }

@@ -1,6 +1,5 @@
 import ArgumentParser
 import Driver
-import FoundationEssentials
 
 /// The command: one subcommand a file.
 @main
@@ -23,7 +22,7 @@ struct Ultrac: ParsableCommand {
       64 the command line is wrong.
       """,
     version: compilerVersion,
-    subcommands: [])
+    subcommands: [CompileCommand.self])
 
   static func main() {
     do {

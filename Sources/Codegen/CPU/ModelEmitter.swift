@@ -42,13 +42,16 @@ public struct ModelCode {
     return emitter.module
   }
 
-  /// The optimized module.
-  public func optimized(in context: Context, for machine: TargetMachine) throws(LLVMError) -> IRModule {
+  /// The module after LLVM's passes, which `pipeline` names as LLVM's `opt -passes` does.
+  ///
+  /// Loops are emitted in the shape they should have: what O2 adds, vectorizing and unrolling what is left, takes as long
+  /// as all else and gains nothing.
+  public func optimized(
+    in context: Context, for machine: TargetMachine, pipeline: String = "default<O1>"
+  ) throws(LLVMError) -> IRModule {
     let module = try emit(into: context)
     machine.describe(module)
-    // Loops are emitted in the shape they should have: vectorizing and unrolling what is left takes longer than all else
-    // and gains nothing.
-    try module.optimize("default<O1>", for: machine)
+    try module.optimize(pipeline, for: machine)
     return module
   }
 }

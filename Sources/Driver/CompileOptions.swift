@@ -1,0 +1,74 @@
+import Codegen
+
+/// What a compilation is asked for.
+public struct CompileOptions: Sendable {
+  /// How much work goes into speed. Every level computes the same function: only exact passes run unasked.
+  public enum Optimization: Int, Sendable, CaseIterable {
+    /// No passes but the lowering.
+    case none
+    /// Clean-ups: no operation twice, none whose result is unused.
+    case less
+    /// Those, and every exact pass that saves work.
+    case standard
+    /// The same passes; the code generator tries harder.
+    case most
+  }
+
+  /// Forms of the program that are text.
+  public enum Text: Sendable {
+    case tensorIR, llvmIR, assembly
+  }
+
+  /// The path of model.json.
+  public var model: String
+  public var optimization = Optimization.standard
+  /// Levels of code in the result; the machine that loads it takes the highest that it can run.
+  public var levels: [CPULevel] = [.avx2, .avx512]
+  /// A pipeline in the notation of `ultrac opt`, instead of the one that `optimization` stands for.
+  public var passes: String?
+  /// Passes after which the program is handed to `onPass`; "all" names every one.
+  public var printAfter: [String] = []
+  /// Whether the verifier runs after every pass, not only at the end.
+  public var verifyEach = false
+
+  public init(model: String) { self.model = model }
+
+  /// The options that decide the result, as on the command line, without paths: equal flags and sources give equal bytes.
+  var flags: [String] {
+    var flags = ["-O\(optimization.rawValue)", "--target-cpu", levels.map(\.rawValue).joined(separator: ",")]
+    if let passes { flags += ["--passes", passes] }
+    return flags
+  }
+}
+
+extension [CPULevel] {
+  /// Reads what `--target-cpu` takes: names of levels with commas between, "native" for the best of this machine.
+  public init(targetCPU text: String) throws(DriverError) {
+    var levels: Set<CPULevel> = []
+    for name in text.split(separator: ",", omittingEmptySubsequences: false) {
+      levels.insert(try CPULevel(targetCPU: String(name)))
+    }
+    self = levels.sorted()
+  }
+}
+
+extension CPULevel {
+  fileprivate init(targetCPU name: String) throws(DriverError) {
+    if name == "native" {
+      guard let native = CPULevel.native else {
+        throw DriverError(
+          "--target-cpu native: this machine has less than \(CPULevel.avx2.rawValue), the least there is code for",
+          hint: "name the level of the machine that will load the file")
+      }
+      self = native
+      return
+    }
+    guard let level = CPULevel(rawValue: name) else {
+      let known = (CPULevel.allCases.map(\.rawValue) + ["native"]).joined(separator: ", ")
+      throw DriverError(
+        "--target-cpu: expected \(known), or several with commas between, found \"\(name)\"",
+        hint: "--target-cpu x86-64-v3,x86-64-v4 writes code for both; the loading machine takes the best it can run")
+    }
+    self = level
+  }
+}

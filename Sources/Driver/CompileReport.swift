@@ -1,0 +1,43 @@
+/// What a compilation did, step by step.
+public struct CompileReport: Sendable {
+  /// One step of the compilation: the import, a pass, a lowering.
+  public struct Step: Sendable {
+    public var name: String
+    /// What it found or did, in a few words.
+    public var summary: String
+    /// "exact", "approximate", "as trained"; empty where there is no choice.
+    public var exactness = ""
+    /// FLOP that the program needs after this step, for one sequence of `CompileReport.length` rows; nil where the step
+    /// left it alone.
+    public var flops: Double?
+    public var seconds: Double
+  }
+
+  /// Rows of the sequence that work is counted for where the model does not bound them.
+  static let defaultLength = 1024
+
+  /// The model's name.
+  public var model: String
+  /// Rows of the one sequence that `Step.flops` is counted for.
+  public var length = CompileReport.defaultLength
+  public var steps: [Step] = []
+  /// What the user should know: tensors of the checkpoint that nothing uses, settings without effect.
+  public var notes: [String] = []
+  /// The last line: what was written, its size, its levels, the time of all.
+  public var conclusion = ""
+
+  /// The report as a table. `withTimes` adds the time of every step.
+  public func lines(withTimes: Bool) -> [String] {
+    var columns: [(title: String, alignment: TextTable.Alignment)] = [
+      (model, .left), ("", .left), ("exact?", .left), ("GFLOP at \(length) rows", .right),
+    ]
+    if withTimes { columns.append(("time", .right)) }
+    var table = TextTable(columns)
+    for step in steps where withTimes || !step.summary.isEmpty {
+      let flops = step.flops.map { Quantity.digits($0 / 1e9) } ?? ""
+      table.add(
+        ["  " + step.name, step.summary, step.exactness, flops] + (withTimes ? [Quantity.seconds(step.seconds)] : []))
+    }
+    return table.lines + notes.map { "note: \($0)" } + (conclusion.isEmpty ? [] : [conclusion])
+  }
+}

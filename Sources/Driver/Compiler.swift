@@ -1,0 +1,178 @@
+import Artifact
+import CUltra
+import Codegen
+import LLVMKit
+import ModelFormat
+import Passes
+import TensorIR
+import TileIR
+
+/// The compiler: a model's description and weights in, an artifact out, or the program in one of its other forms.
+public struct Compiler {
+  public var options: CompileOptions
+  /// Called before each step with a phrase that says what is being done.
+  public var onStep: (String) -> Void = { _ in }
+  /// Called with the program after each pass that `options.printAfter` names.
+  public var onPass: (_ pass: String, Module) -> Void = { _, _ in }
+  /// What has been done so far; complete when a call returns.
+  public private(set) var report: CompileReport
+  private let clock = ContinuousClock()
+  private let start: ContinuousClock.Instant
+
+  public init(_ options: CompileOptions) {
+    self.options = options
+    report = CompileReport(model: options.model)
+    start = clock.now
+  }
+
+  /// Compiles the model and writes the artifact; after an error there is no file.
+  public mutating func compile(to path: String) throws {
+    var front = try prepare()
+    let (object, program) = try object(&front)
+    let summary = try step("artifact", "writing \(path)") {
+      let summary = try front.backend.write(program, object: object, weights: front.imported.weights, to: path)
+      return (summary, "\(Quantity.bytes(Double(summary.weightsSize))) of packed weights")
+    }
+    conclude(path, byteCount: summary.fileSize)
+  }
+
+  /// The object file of the program, before it is linked and joined with its weights.
+  public mutating func object() throws -> [UInt8] {
+    var front = try prepare()
+    return try object(&front).0
+  }
+
+  /// The program in one of the forms that are text.
+  public mutating func text(_ form: CompileOptions.Text) throws -> String {
+    var front = try prepare()
+    switch form {
+    case .tensorIR: return front.module.text
+    case .llvmIR: return try generate(&front).module.text
+    case .assembly:
+      let generated = try generate(&front)
+      return try step("assembly", "writing assembly") {
+        (try generated.machine.emitAssembly(generated.module), "")
+      }
+    }
+  }
+
+  /// Notes what was written where, as the last line of the report.
+  public mutating func conclude(_ path: String, byteCount: Int) {
+    let levels = options.levels.map(\.rawValue).joined(separator: ", ")
+    let seconds = (clock.now - start) / .seconds(1)
+    report.conclusion =
+      "wrote \(path)  \(Quantity.bytes(Double(byteCount)))  \(levels)  \(Quantity.seconds(seconds))"
+  }
+
+  // MARK: Steps
+
+  /// What all forms need: the model, and its program after the passes.
+  private struct Front {
+    var imported: ImportedModel
+    var module: Module
+    var backend: Backend
+  }
+
+  private struct Generated {
+    var module: IRModule
+    var machine: TargetMachine
+    var program: Program
+  }
+
+  private mutating func prepare() throws -> Front {
+    let imported = try importModel()
+    let checksum = try step("checksum", "reading the weights") { (Self.checksum(of: imported), "") }
+    var backend = Backend(
+      levels: options.levels,
+      compiler: Manifest.Compiler(name: "ultrac", version: compilerVersion, flags: options.flags),
+      model: Manifest.Model(name: imported.name, sourceChecksum: checksum))
+    backend.optimization = options.optimization
+    return Front(imported: imported, module: imported.module, backend: backend)
+  }
+
+  private mutating func importModel() throws -> ImportedModel {
+    let path = options.model
+    let imported = try step("import", "reading \(path)") {
+      let imported = try ModelFormat.importModel(at: path)
+      try imported.module.verify()
+      let bytes = imported.module.weights.reduce(0.0) { sum, weight in
+        sum + Double((weight.type.fixedElementCount ?? 0) * weight.type.element.byteCount)
+      }
+      return (imported, "\(Quantity.bytes(bytes)) of weights, \(imported.module.weights.count) tensors")
+    }
+    report.model = imported.name
+    report.notes += imported.notes
+    if !imported.unusedTensors.isEmpty {
+      report.notes.append("no layer uses \(imported.unusedTensors.joined(separator: ", "))")
+    }
+    count(imported.module)
+    return imported
+  }
+
+  /// Notes the work that the program needs now, beside the step that was done last.
+  private mutating func count(_ module: Module) {
+    guard let function = module.function(named: Backend.entry) else { return }
+    let length = function.longestSequence(in: module) ?? CompileReport.defaultLength
+    report.length = length
+    report.steps[report.steps.count - 1].flops = function.cost(on: BatchShape(lengths: [length])).flops
+  }
+
+  private static func checksum(of imported: ImportedModel) -> String {
+    var checksum: UInt64 = 0
+    for source in imported.sources {
+      source.withBytes { checksum = ultra_crc64(checksum, $0.baseAddress, $0.count) }
+    }
+    let digits = String(checksum, radix: 16)
+    return "crc64:" + String(repeating: "0", count: 16 - digits.count) + digits
+  }
+
+  private mutating func lower(_ front: inout Front) throws -> Program {
+    try step("to-tiles", "lowering to tiles") {
+      let program = try front.backend.lower(front.module)
+      return (program, "\(program.kernels.count) kernels, \(program.buffers.count) buffers")
+    }
+  }
+
+  private mutating func generate(_ front: inout Front) throws -> Generated {
+    let program = try lower(&front)
+    return try step("code", "generating code") {
+      let (module, machine) = try front.backend.generate(program, of: front.module, in: Context())
+      return (Generated(module: module, machine: machine, program: program), "\(module.functions.count) functions")
+    }
+  }
+
+  private mutating func object(_ front: inout Front) throws -> ([UInt8], Program) {
+    let generated = try generate(&front)
+    let object = try step("object", "generating machine code") {
+      let object = try generated.machine.emitObject(generated.module)
+      return (object, Quantity.bytes(Double(object.count)))
+    }
+    return (object, generated.program)
+  }
+
+  /// Does one step and notes how long it took.
+  private mutating func step<Result>(
+    _ name: String, _ phrase: String, _ body: () throws -> (Result, summary: String)
+  ) throws -> Result {
+    onStep(phrase)
+    let began = clock.now
+    let (result, summary) = try body()
+    report.steps.append(
+      CompileReport.Step(name: name, summary: summary, seconds: (clock.now - began) / .seconds(1)))
+    return result
+  }
+}
+
+extension Function {
+  /// The most rows a sequence may have, where a table of the program bounds it.
+  fileprivate func longestSequence(in module: Module) -> Int? {
+    var bound: Int?
+    for id in body {
+      guard case .attention(let attention) = self[id].payload, attention.bias != .none else { continue }
+      let operand = self[id].operands[attention.hasTargets ? 5 : 4]
+      guard let weights = self[operand].type.tensor?.shape.first?.extent else { continue }
+      bound = min(bound ?? .max, (weights + 1) / 2)
+    }
+    return bound
+  }
+}

@@ -1,0 +1,140 @@
+import ArgumentParser
+import Driver
+import FoundationEssentials
+
+struct CompileCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "compile",
+    abstract: "Compile a model to an artifact, one file of native code and weights.",
+    discussion: """
+      The model is a JSON description beside its safetensors; docs/model-json.md explains every field. The result runs \
+      on every machine with AVX2, faster where there is more, and needs no other file or library.
+
+        ultrac compile model.json
+        ultrac compile model.json -o /srv/ranker.ultra --target-cpu native
+        ultrac compile model.json --emit tensor-ir          read what it computes
+
+      A compilation that fails leaves no file, and an existing one is replaced only by a complete new one.
+      """)
+
+  @Argument(
+    help: ArgumentHelp("The model's description.", valueName: "model.json"), completion: .file(extensions: ["json"]))
+  var model: String
+
+  @Option(
+    name: [.customShort("o"), .long],
+    help: ArgumentHelp("Where to write the result; text goes to standard output otherwise.", valueName: "file"))
+  var output: String?
+
+  @Flag(help: "How much work goes into speed; every level computes the same.")
+  var optimization: OptimizationFlag = .standard
+
+  @Option(
+    help: ArgumentHelp(
+      """
+      Processors to make code for: x86-64-v3 (AVX2), x86-64-v4 (AVX-512), znver4 (AVX-512 with BF16), native (the \
+      best of this machine), or several with commas.
+      """, valueName: "levels"))
+  var targetCPU = "x86-64-v3,x86-64-v4"
+
+  @Option(help: "What to write.")
+  var emit: Emission = .artifact
+
+  @Flag(help: "Report the time of every step.")
+  var timePasses = false
+
+  func run() throws {
+    var options = CompileOptions(model: model)
+    options.optimization = optimization.level
+    options.levels = try .init(targetCPU: targetCPU)
+    var compiler = Compiler(options)
+    compiler.onStep = Terminal.showProgress
+    defer { Terminal.endProgress() }
+
+    let path = output ?? "\(stem).\(emit.fileEnding)"
+    switch emit {
+    case .artifact: try compiler.compile(to: path)
+    case .object: try write(compiler.object(), to: path, &compiler)
+    case .tensorIR: try write(compiler.text(.tensorIR), &compiler)
+    case .llvmIR: try write(compiler.text(.llvmIR), &compiler)
+    case .assembly: try write(compiler.text(.assembly), &compiler)
+    }
+    Terminal.endProgress()
+    let lines = compiler.report.lines(withTimes: timePasses).joined(separator: "\n")
+    if emit.isText && output == nil {
+      // Standard output holds the program; a report is wanted there only where it was asked for, and then beside it.
+      if timePasses { Terminal.printError(lines) }
+    } else {
+      print(lines)
+    }
+  }
+
+  /// The model's path without its ending.
+  private var stem: String { model.hasSuffix(".json") ? String(model.dropLast(5)) : model }
+
+  private func write(_ text: String, _ compiler: inout Compiler) throws {
+    guard let output else {
+      Terminal.endProgress()
+      print(text, terminator: text.hasSuffix("\n") ? "" : "\n")
+      return
+    }
+    try write(Array(text.utf8), to: output, &compiler)
+  }
+
+  private func write(_ bytes: [UInt8], to path: String, _ compiler: inout Compiler) throws {
+    do {
+      try Data(bytes).write(to: URL(filePath: path), options: .atomic)
+    } catch {
+      throw DriverError("\(path): cannot be written: \(error)")
+    }
+    compiler.conclude(path, byteCount: bytes.count)
+  }
+}
+
+/// -O0 to -O3.
+enum OptimizationFlag: Int, EnumerableFlag {
+  case none, less, standard, most
+
+  static func name(for value: OptimizationFlag) -> NameSpecification {
+    .customLong("O\(value.rawValue)", withSingleDash: true)
+  }
+
+  static func help(for value: OptimizationFlag) -> ArgumentHelp? {
+    switch value {
+    case .none: "Only what is needed to run."
+    case .less: "Clean-ups of the program as well."
+    case .standard: "Every exact pass that saves work (the default)."
+    case .most: "The same passes, and more time for the code generator."
+    }
+  }
+
+  var level: CompileOptions.Optimization {
+    switch self {
+    case .none: .none
+    case .less: .less
+    case .standard: .standard
+    case .most: .most
+    }
+  }
+}
+
+/// What --emit takes.
+enum Emission: String, ExpressibleByArgument, CaseIterable {
+  case tensorIR = "tensor-ir"
+  case llvmIR = "llvm-ir"
+  case assembly = "asm"
+  case object = "obj"
+  case artifact
+
+  var isText: Bool { self != .object && self != .artifact }
+
+  var fileEnding: String {
+    switch self {
+    case .tensorIR: "tir"
+    case .llvmIR: "ll"
+    case .assembly: "s"
+    case .object: "o"
+    case .artifact: "ultra"
+    }
+  }
+}
