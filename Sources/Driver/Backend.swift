@@ -113,7 +113,7 @@ public struct Backend: Sendable {
       entries: [Manifest.Entry(name: Self.entry, dimensions: program.dimensions, inputs: inputs, outputs: outputs)])
     manifest.passes = passes
     manifest.program = module.text
-    manifest.levels = levels.map { Manifest.Level(name: $0.rawValue, needs: $0.requirement) }
+    manifest.levels = levels.reversed().map { Manifest.Level(name: $0.rawValue, needs: $0.requirement) }
     manifest.weights = WeightLayout(program).entries.map { entry in
       let buffer = program[entry.buffer]
       let packing = if case .weight(_, let packing) = buffer.home { packing.name } else { "table" }

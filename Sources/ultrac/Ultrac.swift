@@ -22,7 +22,7 @@ struct Ultrac: ParsableCommand {
       64 the command line is wrong.
       """,
     version: compilerVersion,
-    subcommands: [CompileCommand.self])
+    subcommands: [CompileCommand.self, InspectCommand.self])
 
   static func main() {
     do {
