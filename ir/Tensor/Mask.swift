@@ -140,7 +140,7 @@ extension Mask {
 
 extension Mask {
   /// Throws where a number of rows makes no sense.
-  func verify() throws(OperationError) {
+  package func verify() throws(OperationError) {
     try requireExtent(contextual, "contextual")
     switch form {
     case .causal: break
@@ -154,7 +154,7 @@ extension Mask {
   }
 
   /// As an attribute: `causal window(256) tail(256) contextual(3)`.
-  var text: String {
+  package var text: String {
     var text = "causal"
     switch form {
     case .causal: break
@@ -167,22 +167,26 @@ extension Mask {
     return contextual == 0 ? text : text + " contextual(\(contextual))"
   }
 
-  init(from reader: inout AttributeReader) {
-    let expected =
-      "causal, then window(rows) [tail(rows)] or prefix(local = rows, global = rows, targets = history or windowed) "
-      + "where it is narrower, then contextual(rows) where there are such rows"
-    self = reader.phrase("mask", expected: expected, placeholder: .causal) { phrase in
-      guard phrase.takeWord("causal") else { return nil }
-      var mask = Mask.causal
-      if let window = phrase.takeInteger("window") {
-        mask.form = .windowed(window: window, fullTail: phrase.takeInteger("tail") ?? 0)
-      } else if let (rows, word) = phrase.takeCall("prefix", integers: ["local", "global"], word: "targets") {
-        guard let targets = PrefixTargets(rawValue: word) else { return nil }
-        mask.form = .keyPrefix(local: rows[0], global: rows[1], targets: targets)
-      }
-      mask.contextual = phrase.takeInteger("contextual") ?? 0
-      return mask
+  /// What a mask's text must be, in words.
+  package static let expectedText =
+    "causal, then window(rows) [tail(rows)] or prefix(local = rows, global = rows, targets = history or windowed) "
+    + "where it is narrower, then contextual(rows) where there are such rows"
+
+  /// The mask that the phrase spells out; nil where it spells none.
+  package init?(from phrase: inout PhraseReader) {
+    guard phrase.takeWord("causal") else { return nil }
+    self = .causal
+    if let window = phrase.takeInteger("window") {
+      form = .windowed(window: window, fullTail: phrase.takeInteger("tail") ?? 0)
+    } else if let (rows, word) = phrase.takeCall("prefix", integers: ["local", "global"], word: "targets") {
+      guard let targets = PrefixTargets(rawValue: word) else { return nil }
+      form = .keyPrefix(local: rows[0], global: rows[1], targets: targets)
     }
+    contextual = phrase.takeInteger("contextual") ?? 0
+  }
+
+  init(from reader: inout AttributeReader) {
+    self = reader.phrase("mask", expected: Self.expectedText, placeholder: .causal) { Mask(from: &$0) }
   }
 }
 

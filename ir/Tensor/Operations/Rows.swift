@@ -16,29 +16,41 @@ public enum RowSelection: Hashable, Sendable {
     }
   }
 
-  fileprivate func verify() throws(OperationError) {
+  package func verify() throws(OperationError) {
     if case .latest(let keep, let contextual) = self {
       try requireExtent(keep, "keep")
       try requireExtent(contextual, "contextual")
     }
   }
 
-  /// `keep = latest(10) contextual(2)`, or `keep = targets`.
-  fileprivate init(from reader: inout AttributeReader) {
-    self = reader.phrase("keep", expected: "latest(rows) [contextual(rows)], or targets", placeholder: .targets) {
-      if $0.takeWord("targets") { return .targets }
-      guard let keep = $0.takeInteger("latest") else { return nil }
-      return .latest(keep: keep, contextual: $0.takeInteger("contextual") ?? 0)
+  /// What a selection's text must be, in words.
+  package static let expectedText = "latest(rows) [contextual(rows)], or targets"
+
+  /// `latest(10) contextual(2)`, or `targets`.
+  package var text: String {
+    switch self {
+    case .latest(let keep, 0): "latest(\(keep))"
+    case .latest(let keep, let contextual): "latest(\(keep)) contextual(\(contextual))"
+    case .targets: "targets"
     }
   }
 
-  fileprivate func write(to writer: inout AttributeWriter) {
-    switch self {
-    case .latest(let keep, 0): writer.phrase("keep", "latest(\(keep))")
-    case .latest(let keep, let contextual): writer.phrase("keep", "latest(\(keep)) contextual(\(contextual))")
-    case .targets: writer.phrase("keep", "targets")
+  /// The selection that the phrase spells out; nil where it spells none.
+  package init?(from phrase: inout PhraseReader) {
+    if phrase.takeWord("targets") {
+      self = .targets
+    } else if let keep = phrase.takeInteger("latest") {
+      self = .latest(keep: keep, contextual: phrase.takeInteger("contextual") ?? 0)
+    } else {
+      return nil
     }
   }
+
+  fileprivate init(from reader: inout AttributeReader) {
+    self = reader.phrase("keep", expected: Self.expectedText, placeholder: .targets) { RowSelection(from: &$0) }
+  }
+
+  fileprivate func write(to writer: inout AttributeWriter) { writer.phrase("keep", text) }
 }
 
 /// The offsets of a batch after a selection: operands offsets and optionally targets [sequences]. The result cuts

@@ -1,6 +1,6 @@
 /// The value of an attribute as written: a few terms one after the other, such as `causal window(256) tail(256)`.
 /// Terms hold plain scalars only, so that reading one needs no recursion.
-struct AttributePhrase: Sendable {
+package struct AttributePhrase: Sendable {
   /// A number, a word, or a string in quotes.
   enum Scalar: Hashable, Sendable {
     case number(String)
@@ -55,14 +55,19 @@ struct AttributePhrase: Sendable {
   }
 
   var terms: [Term]
-  var location: SourceLocation
+  package var location: SourceLocation
 
-  var text: String { terms.map(\.text).joined(separator: " ") }
+  package var text: String { terms.map(\.text).joined(separator: " ") }
 }
 
 /// Takes the terms of one attribute's value in their order. Terms that nobody takes make the value an error.
 public struct PhraseReader {
   var remaining: ArraySlice<AttributePhrase.Term>
+
+  package init(_ phrase: AttributePhrase) { remaining = phrase.terms[...] }
+
+  /// Whether all terms are taken.
+  package var isAtEnd: Bool { remaining.isEmpty }
 
   /// Takes the next term where it is this very word.
   public mutating func takeWord(_ word: String) -> Bool {
@@ -169,9 +174,10 @@ public struct AttributeReader {
       missing = missing ?? name
       return placeholder
     }
-    var reader = PhraseReader(remaining: entry.value?.terms[...] ?? [])
-    let value = entry.value == nil ? nil : read(&reader)
-    if let value, reader.remaining.isEmpty { return value }
+    if let phrase = entry.value {
+      var reader = PhraseReader(phrase)
+      if let value = read(&reader), reader.isAtEnd { return value }
+    }
     let found = entry.value.map { "\"\($0.text)\"" } ?? "no value"
     fail("\(name): expected \(expected), found \(found)", at: entry.value?.location ?? entry.location)
     return placeholder

@@ -1,6 +1,6 @@
 /// A word of the text form.
-struct Token: Equatable {
-  enum Kind: Equatable {
+package struct Token: Equatable {
+  package enum Kind: Equatable {
     case word(String)
     /// `%name`: a value of a function.
     case value(String)
@@ -14,11 +14,11 @@ struct Token: Equatable {
     case end
   }
 
-  var kind: Kind
-  var location: SourceLocation
+  package var kind: Kind
+  package var location: SourceLocation
 
   /// The token as an error shows it; long ones cut short.
-  var description: String {
+  package var description: String {
     let text =
       switch kind {
       case .word(let text), .number(let text), .symbol(let text): text
@@ -35,15 +35,18 @@ struct Token: Equatable {
 }
 
 /// Cuts the text form into tokens. Reads one byte after the other, never past the end, and takes any bytes.
-struct Lexer {
+package struct Lexer {
   private let bytes: [UInt8]
+  private let operators: [UInt8]
   private var position = 0
   private var line = 1
   private var column = 1
   private let file: String
 
-  init(_ source: String, file: String) {
+  /// `operators` are ASCII characters that are punctuation too.
+  package init(_ source: String, file: String, operators: String = "") {
     bytes = Array(source.utf8)
+    self.operators = Array(operators.utf8)
     self.file = file
   }
 
@@ -77,7 +80,7 @@ struct Lexer {
   }
 
   /// The next token; `.end` at the end, however often one asks.
-  mutating func next() throws(TensorIRError) -> Token {
+  package mutating func next() throws(TensorIRError) -> Token {
     skipBlanks()
     let start = location
     guard let byte = peek() else { return Token(kind: .end, location: start) }
@@ -94,7 +97,7 @@ struct Lexer {
       advance()
       advance()
       return Token(kind: .symbol("->"), location: start)
-    case UInt8(ascii: "-"):
+    case UInt8(ascii: "-") where peek(1).map(TextName.isDigit) == true || !operators.contains(byte):
       return Token(kind: .number(try number()), location: start)
     case UInt8(ascii: "{"), UInt8(ascii: "}"), UInt8(ascii: "("), UInt8(ascii: ")"), UInt8(ascii: "["),
       UInt8(ascii: "]"), UInt8(ascii: "<"), UInt8(ascii: ">"), UInt8(ascii: ","), UInt8(ascii: ":"),
@@ -103,6 +106,10 @@ struct Lexer {
       return Token(kind: .symbol(String(UnicodeScalar(byte))), location: start)
     default:
       if TextName.startsWord(byte) { return Token(kind: .word(word()), location: start) }
+      if operators.contains(byte) {
+        advance()
+        return Token(kind: .symbol(String(UnicodeScalar(byte))), location: start)
+      }
       if TextName.isDigit(byte) { return Token(kind: .number(try number()), location: start) }
       throw TensorIRError("unexpected character \(TextName.literal(scalar()))", at: start)
     }

@@ -1,12 +1,12 @@
 /// How names and numbers are spelled in the text form.
-enum TextName {
+package enum TextName {
   /// The name as it is where it is plain (letters, digits, `_` and `.`, not starting with a digit or `.`), else in quotes.
-  static func quoted(_ name: String) -> String {
+  package static func quoted(_ name: String) -> String {
     isPlain(name) ? name : literal(name)
   }
 
   /// The text in double quotes; quotes, backslashes and control characters escaped.
-  static func literal(_ text: String) -> String {
+  package static func literal(_ text: String) -> String {
     var result = "\""
     for scalar in text.unicodeScalars {
       switch scalar {
@@ -26,7 +26,7 @@ enum TextName {
   }
 
   /// The shortest decimal that reads back as the same number; whole numbers without a fraction.
-  static func number(_ value: Double) -> String {
+  package static func number(_ value: Double) -> String {
     let text = value.description
     return text.hasSuffix(".0") ? String(text.dropLast(2)) : text
   }

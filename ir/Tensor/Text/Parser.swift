@@ -13,55 +13,13 @@ public enum TensorIRParser {
 }
 
 /// Recursive descent without recursion: one method for each form of the grammar, one token of lookahead.
-private struct ModuleParser {
-  private var lexer: Lexer
-  private var token: Token
+private struct ModuleParser: TokenParser {
+  var lexer: Lexer
+  var token: Token
 
   init(_ lexer: Lexer) throws(TensorIRError) {
     self.lexer = lexer
     token = try self.lexer.next()
-  }
-
-  // MARK: Tokens
-
-  private mutating func advance() throws(TensorIRError) { token = try lexer.next() }
-
-  private func unexpected(_ expected: String) -> TensorIRError {
-    TensorIRError("expected \(expected), found \(token.description)", at: token.location)
-  }
-
-  /// Consumes the punctuation where it is next.
-  private mutating func take(_ symbol: String) throws(TensorIRError) -> Bool {
-    guard token.kind == .symbol(symbol) else { return false }
-    try advance()
-    return true
-  }
-
-  private mutating func expect(_ symbol: String) throws(TensorIRError) {
-    if try !take(symbol) { throw unexpected("\"\(symbol)\"") }
-  }
-
-  /// Consumes the word where it is next.
-  private mutating func takeWord(_ word: String) throws(TensorIRError) -> Bool {
-    guard token.kind == .word(word) else { return false }
-    try advance()
-    return true
-  }
-
-  /// A word or a string in quotes.
-  private mutating func name(_ what: String) throws(TensorIRError) -> String {
-    switch token.kind {
-    case .word(let text), .string(let text):
-      try advance()
-      return text
-    default: throw unexpected(what)
-    }
-  }
-
-  private mutating func globalName(_ what: String) throws(TensorIRError) -> String {
-    guard case .global(let name) = token.kind else { throw unexpected("\(what), @name") }
-    try advance()
-    return name
   }
 
   // MARK: Module
@@ -338,61 +296,10 @@ private struct ModuleParser {
       if !names.insert(name).inserted {
         throw TensorIRError("the attribute \"\(name)\" is given twice", at: location)
       }
-      let value = try take("=") ? try phrase() : nil
+      let value = try take("=") ? try phrase("the attribute's value") : nil
       entries.append(AttributeReader.Entry(name: name, location: location, value: value))
     } while try take(",")
     try expect("}")
     return entries
-  }
-
-  private mutating func phrase() throws(TensorIRError) -> AttributePhrase {
-    var phrase = AttributePhrase(terms: [], location: token.location)
-    while let term = try term() { phrase.terms.append(term) }
-    if phrase.terms.isEmpty { throw unexpected("the attribute's value") }
-    return phrase
-  }
-
-  /// The next term, or nil where none begins here.
-  private mutating func term() throws(TensorIRError) -> AttributePhrase.Term? {
-    if try take("[") {
-      var elements: [AttributePhrase.Scalar] = []
-      if try take("]") { return .list([]) }
-      repeat { elements.append(try scalar()) } while try take(",")
-      try expect("]")
-      return .list(elements)
-    }
-    switch token.kind {
-    case .number, .string: return .scalar(try scalar())
-    case .word(let word):
-      try advance()
-      guard try take("(") else { return .scalar(.word(word)) }
-      var arguments: [AttributePhrase.Argument] = []
-      if try take(")") { return .call(word, []) }
-      repeat { arguments.append(try argument()) } while try take(",")
-      try expect(")")
-      return .call(word, arguments)
-    default: return nil
-    }
-  }
-
-  /// `value` or `label = value`.
-  private mutating func argument() throws(TensorIRError) -> AttributePhrase.Argument {
-    let first = try scalar()
-    guard case .word(let label) = first, try take("=") else {
-      return AttributePhrase.Argument(label: nil, value: first)
-    }
-    return AttributePhrase.Argument(label: label, value: try scalar())
-  }
-
-  private mutating func scalar() throws(TensorIRError) -> AttributePhrase.Scalar {
-    let scalar: AttributePhrase.Scalar
-    switch token.kind {
-    case .number(let text): scalar = .number(text)
-    case .word(let text): scalar = .word(text)
-    case .string(let text): scalar = .string(text)
-    default: throw unexpected("a number, a word or a string")
-    }
-    try advance()
-    return scalar
   }
 }
