@@ -34,6 +34,7 @@ public struct Program: Sendable {
   public var scalars: [Scalar] = []
   public var setup: [SetupStep] = []
   public var kernels: [Kernel] = []
+  private var globalNames: Set<String> = []
 
   public init(name: String, dimensions: [String]) {
     self.name = name
@@ -45,13 +46,17 @@ public struct Program: Sendable {
     set { buffers[id.index] = newValue }
   }
 
+  /// Appends a buffer; its name is made unique among buffers and scalars.
   public mutating func addBuffer(_ buffer: Buffer) -> BufferID {
     buffers.append(buffer)
+    buffers[buffers.count - 1].name = uniqueName(buffer.name, among: &globalNames)
     return BufferID(index: buffers.count - 1)
   }
 
+  /// Appends a scalar; its name is made unique among buffers and scalars.
   public mutating func addScalar(_ scalar: Scalar) -> ScalarID {
     scalars.append(scalar)
+    scalars[scalars.count - 1].name = uniqueName(scalar.name, among: &globalNames)
     return ScalarID(index: scalars.count - 1)
   }
 
@@ -176,6 +181,7 @@ public struct Kernel: Hashable, Sendable {
   public var tiles: [Tile] = []
   public var indexVectors: [String] = []
   public var body: [Statement] = []
+  private var localNames: Set<String> = []
 
   public init(name: String, domain: Domain) {
     self.name = name
@@ -183,6 +189,30 @@ public struct Kernel: Hashable, Sendable {
   }
 
   public subscript(id: TileID) -> Tile { tiles[id.index] }
+
+  /// Appends a tile; its name is made unique among the kernel's tiles and vectors of indices.
+  public mutating func addTile(_ tile: Tile) -> TileID {
+    tiles.append(tile)
+    tiles[tiles.count - 1].name = uniqueName(tile.name, among: &localNames)
+    return TileID(index: tiles.count - 1)
+  }
+
+  /// Appends a vector of one index for each row of the block; its name is made unique as a tile's is.
+  public mutating func addIndexVector(_ name: String) -> IndexVectorID {
+    indexVectors.append(uniqueName(name, among: &localNames))
+    return IndexVectorID(index: indexVectors.count - 1)
+  }
+}
+
+/// The name, or where it is taken already the name with the first number after a dot that makes it new.
+private func uniqueName(_ name: String, among names: inout Set<String>) -> String {
+  var unique = name
+  var suffix = 1
+  while !names.insert(unique).inserted {
+    unique = "\(name).\(suffix)"
+    suffix += 1
+  }
+  return unique
 }
 
 /// What a kernel's blocks cover.

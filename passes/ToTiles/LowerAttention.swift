@@ -26,12 +26,12 @@ extension TileLowering {
     _ = try newMemory(for: operation.results[0])
     let out = try headWindow(operation.results[0], width: valueWidth, rows: .block)
     let queries = TileSlice(
-      addTile(
+      kernel.addTile(
         Tile(
           name: "queries", rows: .fixed(queryWidth), columns: block,
           home: .scratch(capacity: queryWidth, rowStride: block))), first: 0, count: block)
     let scores = TileSlice(
-      addTile(
+      kernel.addTile(
         Tile(
           name: "scores", rows: .keys, columns: block, home: .scratch(capacity: schedule.keys, rowStride: block))),
       first: 0, count: block)

@@ -134,14 +134,14 @@ extension TileLowering {
     case .linear(let linear): try lowerLinear(linear, operands, into: into)
     case .gather(let gather): try lowerGather(gather, operands, into: into)
     case .zeroRows(let zero):
-      let indices = addIndexVector("id")
+      let indices = kernel.addIndexVector("id")
       kernel.body.append(.indices(indices, .loaded(try buffer(of: operands[1]), entries: Int.max, fallback: nil)))
       try map(into, .unlessIndex(indices, is: zero.id, expression(operands[0])))
     case .lastRows:
       guard case .buffer(let from, let first, _) = try place(of: operands[0]) else {
         throw LoweringError(message: "last_rows reads %\(function[operands[0]].name), which does not lie in memory")
       }
-      let indices = addIndexVector("last")
+      let indices = kernel.addIndexVector("last")
       kernel.body.append(.indices(indices, .lastRow(offsets: try buffer(of: operands[1]))))
       kernel.body.append(.gather(into: into, from: from, first: first, indices: indices, keepMissing: false))
     case .attention, .nextRows, .positions, .restoreRows, .selectOffsets, .selectRows, .split:
@@ -209,7 +209,7 @@ extension TileLowering {
       try checkIDs(operands[1], entries: entries)
     case .fallback(let row): fallback = row
     }
-    let indices = addIndexVector("id")
+    let indices = kernel.addIndexVector("id")
     kernel.body.append(.indices(indices, .loaded(try buffer(of: operands[1]), entries: entries, fallback: fallback)))
     kernel.body.append(.gather(into: into, from: table, first: 0, indices: indices, keepMissing: false))
   }

@@ -33,7 +33,7 @@ extension TileLowering {
       _ = try newMemory(for: result)
       switch operation.payload {
       case .positions(let positions):
-        let indices = addIndexVector("position")
+        let indices = kernel.addIndexVector("position")
         kernel.body.append(.indices(indices, .expression(positions.expression)))
         kernel.body.append(.storeIndices(into: try buffer(of: result), indices))
       case .nextRows:
@@ -41,14 +41,14 @@ extension TileLowering {
           .nextIntegers(
             into: try buffer(of: result), from: try buffer(of: operands[0]), last: try buffer(of: operands[1])))
       case .selectRows(let select):
-        let indices = addIndexVector("kept")
+        let indices = kernel.addIndexVector("kept")
         kernel.body.append(
           .indices(
             indices,
             .beforeSelection(select.selection, offsets: try buffer(of: operands[1]), targets: targetsBuffer)))
         try gatherRows(of: operands[0], into: result, indices, keepMissing: false)
       case .restoreRows(let restore):
-        let indices = addIndexVector("inner")
+        let indices = kernel.addIndexVector("inner")
         kernel.body.append(.map(into: slice(of: try place(of: result)), .tile(slice(of: try place(of: operands[1])))))
         kernel.body.append(
           .indices(indices, .afterSelection(restore.selection, selected: try buffer(of: operands[3]))))
@@ -71,10 +71,5 @@ extension TileLowering {
       let into = slice(of: try place(of: result))
       kernel.body.append(.gather(into: into, from: from, first: first, indices: indices, keepMissing: keepMissing))
     }
-  }
-
-  mutating func addIndexVector(_ name: String) -> IndexVectorID {
-    kernel.indexVectors.append(name)
-    return IndexVectorID(index: kernel.indexVectors.count - 1)
   }
 }

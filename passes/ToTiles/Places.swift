@@ -130,18 +130,14 @@ extension TileLowering {
 
   mutating func end() { program.kernels.append(kernel) }
 
-  mutating func addTile(_ tile: Tile) -> TileID {
-    kernel.tiles.append(tile)
-    return TileID(index: kernel.tiles.count - 1)
-  }
-
   /// A tile in the worker's memory. Rows begin on cache lines, and powers of two are avoided so that rows do not fall
   /// into the same cache sets.
   mutating func scratch(_ name: String, rows: Tile.Rows, capacity: Int, columns: Int) -> TileSlice {
     var stride = (columns + 15) / 16 * 16
     if stride % 128 == 0 { stride += 16 }
     let home = Tile.Home.scratch(capacity: capacity, rowStride: columns == 1 ? 1 : stride)
-    return TileSlice(addTile(Tile(name: name, rows: rows, columns: columns, home: home)), first: 0, count: columns)
+    return TileSlice(
+      kernel.addTile(Tile(name: name, rows: rows, columns: columns, home: home)), first: 0, count: columns)
   }
 
   mutating func window(
@@ -151,7 +147,7 @@ extension TileLowering {
       name: program[buffer].name, rows: rows, columns: count,
       home: .window(buffer, column: first, columnsPerPart: columnsPerPart))
     if let known = windows[tile] { return TileSlice(known, first: 0, count: count) }
-    let id = addTile(tile)
+    let id = kernel.addTile(tile)
     windows[tile] = id
     return TileSlice(id, first: 0, count: count)
   }
