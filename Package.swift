@@ -47,7 +47,8 @@ let package = Package(
       ]),
     .target(name: "TestSupport", dependencies: ["TensorIR", "Interpreter"], path: "Tests/Support"),
     .testTarget(name: "TensorIRTests", dependencies: ["TensorIR", "TestSupport"], exclude: ["Fixtures"]),
-    .testTarget(name: "TileIRTests", dependencies: ["TileIR", "Interpreter", "TestSupport"]),
+    .testTarget(
+      name: "TileIRTests", dependencies: ["TileIR", "Interpreter", "Passes", "TestSupport"], exclude: ["Fixtures"]),
     .testTarget(name: "InterpreterTests", dependencies: ["Interpreter", "ModelFormat", "TestSupport"]),
     .testTarget(
       name: "PassesTests", dependencies: ["Passes", "Interpreter", "TestSupport"], exclude: ["Fixtures"]),

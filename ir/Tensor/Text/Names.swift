@@ -26,7 +26,7 @@ package enum TextName {
   }
 
   /// The shortest decimal that reads back as the same number; whole numbers without a fraction.
-  package static func number(_ value: Double) -> String {
+  package static func number<Number: BinaryFloatingPoint & LosslessStringConvertible>(_ value: Number) -> String {
     let text = value.description
     return text.hasSuffix(".0") ? String(text.dropLast(2)) : text
   }

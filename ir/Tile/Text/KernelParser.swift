@@ -1,0 +1,298 @@
+import TensorIR
+
+/// A kernel under construction, with the names that are declared so far.
+struct KernelScope {
+  var kernel: Kernel
+  var locations: ProgramLocations.Kernel
+  var tiles: [String: TileID] = [:]
+  var indexVectors: [String: IndexVectorID] = [:]
+}
+
+// The body of a kernel: its tiles and vectors of indices, then its statements.
+extension ProgramParser {
+  mutating func body(of scope: inout KernelScope) throws(TensorIRError) {
+    try expect("{")
+    while true {
+      let location = token.location
+      if try takeWord("tile") {
+        let name = try newLocalName(in: scope)
+        try expect(":")
+        scope.tiles[name] = scope.kernel.addTile(try tile(named: name))
+        scope.locations.tiles.append(location)
+      } else if try takeWord("indices") {
+        let name = try newLocalName(in: scope)
+        scope.indexVectors[name] = scope.kernel.addIndexVector(name)
+      } else {
+        break
+      }
+    }
+    scope.kernel.body = try statements(in: &scope, depth: 0)
+  }
+
+  private mutating func newLocalName(in scope: KernelScope) throws(TensorIRError) -> String {
+    guard case .value(let name) = token.kind else { throw unexpected("a new name, %name") }
+    if scope.tiles[name] != nil || scope.indexVectors[name] != nil {
+      throw TensorIRError("%\(TextName.quoted(name)) is declared twice", at: token.location)
+    }
+    try advance()
+    return name
+  }
+
+  private mutating func tile(named name: String) throws(TensorIRError) -> Tile {
+    let rows: Tile.Rows
+    if try takeWord("block") {
+      rows = .block
+    } else if try takeWord("keys") {
+      rows = .keys
+    } else {
+      guard case .number = token.kind else { throw unexpected("the tile's rows: block, keys or a number") }
+      rows = .fixed(try integer("the tile's rows"))
+    }
+    try expectWord("x")
+    let columns = try integer("the number of columns")
+    try expectWord("in")
+    return Tile(name: name, rows: rows, columns: columns, home: try tileHome())
+  }
+
+  private mutating func tileHome() throws(TensorIRError) -> Tile.Home {
+    if try takeWord("scratch") {
+      try expect("(")
+      let capacity = try integer("the rows that there is room for")
+      try expectWord("x")
+      let rowStride = try integer("the elements from row to row")
+      try expect(")")
+      return .scratch(capacity: capacity, rowStride: rowStride)
+    }
+    guard case .global = token.kind else { throw unexpected("scratch(rows x stride) or a buffer, @name") }
+    let buffer = try bufferName()
+    guard try takeWord("from") else { return .window(buffer, column: 0, columnsPerPart: 0) }
+    try expectWord("column")
+    let column = try integer("the first column")
+    guard try take("+") else { return .window(buffer, column: column, columnsPerPart: 0) }
+    try expectWord("part")
+    try expect("*")
+    return .window(buffer, column: column, columnsPerPart: try integer("the columns of a part"))
+  }
+
+  // MARK: - Names
+
+  /// `%name`, or `%name[first : end]`.
+  mutating func slice(in scope: KernelScope) throws(TensorIRError) -> TileSlice {
+    guard case .value(let name) = token.kind else { throw unexpected("a tile, %name") }
+    guard let id = scope.tiles[name] else {
+      throw TensorIRError("there is no tile %\(TextName.quoted(name)) in this kernel", at: token.location)
+    }
+    try advance()
+    guard token.kind == .symbol("[") else {
+      return TileSlice(id, first: 0, count: scope.kernel[id].columns)
+    }
+    let range = try range()
+    return TileSlice(id, first: range.first, count: range.count)
+  }
+
+  /// `[first : end]`.
+  private mutating func range() throws(TensorIRError) -> (first: Int, count: Int) {
+    let location = token.location
+    try expect("[")
+    let first = try integer("where the range begins")
+    try expect(":")
+    let end = try integer("where the range ends")
+    try expect("]")
+    let (count, overflow) = end.subtractingReportingOverflow(first)
+    if overflow { throw TensorIRError("the range [\(first) : \(end)] is too long", at: location) }
+    return (first, count)
+  }
+
+  mutating func indexVector(in scope: KernelScope) throws(TensorIRError) -> IndexVectorID {
+    guard case .value(let name) = token.kind else { throw unexpected("a vector of indices, %name") }
+    guard let id = scope.indexVectors[name] else {
+      throw TensorIRError("there are no indices %\(TextName.quoted(name)) in this kernel", at: token.location)
+    }
+    try advance()
+    return id
+  }
+
+  // MARK: - Statements
+
+  /// Statements up to and with the closing brace.
+  private mutating func statements(in scope: inout KernelScope, depth: Int) throws(TensorIRError) -> [Statement] {
+    var statements: [Statement] = []
+    while try !take("}") {
+      scope.locations.statements.append(token.location)
+      statements.append(try statement(in: &scope, depth: depth))
+    }
+    return statements
+  }
+
+  private mutating func statement(in scope: inout KernelScope, depth: Int) throws(TensorIRError) -> Statement {
+    switch token.kind {
+    case .word("clear"):
+      try advance()
+      return .clear(try slice(in: scope))
+    case .word("for"): return try forKeys(in: &scope, depth: depth)
+    case .global: return try bufferStatement(in: scope)
+    case .value(let name) where scope.indexVectors[name] != nil:
+      let vector = try indexVector(in: scope)
+      try expect("=")
+      return .indices(vector, try indexSource())
+    case .value: return try tileStatement(in: scope)
+    default: throw unexpected("a statement: %name = ..., @name = ..., clear, for keys, or \"}\"")
+    }
+  }
+
+  private mutating func forKeys(in scope: inout KernelScope, depth: Int) throws(TensorIRError) -> Statement {
+    let location = token.location
+    try advance()
+    try expectWord("keys")
+    try expectWord("of")
+    let mask = try mask()
+    try expect(",")
+    let step = try integer("the keys of a turn")
+    try expectWord("at")
+    try expectWord("a")
+    try expectWord("time")
+    try expect("{")
+    // The verifier takes no loops in loops; the bound keeps any text from exhausting the stack before.
+    if depth > 3 { throw TensorIRError("loops over keys are nested too deep", at: location) }
+    return .forKeys(mask, step: step, body: try statements(in: &scope, depth: depth + 1))
+  }
+
+  /// A statement that fills a buffer of integers.
+  private mutating func bufferStatement(in scope: KernelScope) throws(TensorIRError) -> Statement {
+    let into = try bufferName()
+    try expect("=")
+    if case .value = token.kind { return .storeIndices(into: into, try indexVector(in: scope)) }
+    if try takeWord("gather") {
+      try expect("(")
+      let from = try bufferName()
+      try expectLabel("rows")
+      let indices = try indexVector(in: scope)
+      try expect(")")
+      return .gatherIntegers(into: into, from: from, indices: indices)
+    }
+    guard try takeWord("next") else { throw unexpected("gather, next or a vector of indices, %name") }
+    try expect("(")
+    let from = try bufferName()
+    let last = try labeledBuffer("last")
+    try expect(")")
+    return .nextIntegers(into: into, from: from, last: last)
+  }
+
+  private mutating func indexSource() throws(TensorIRError) -> IndexSource {
+    if try takeWord("index") { return .expression(try indexExpression()) }
+    let source: IndexSource
+    if try takeWord("load") {
+      try expect("(")
+      let buffer = try bufferName()
+      var entries = Int.max
+      var fallback: Int?
+      while try take(",") {
+        if try takeWord("below") {
+          try expect("=")
+          entries = try integer("the number of entries")
+        } else {
+          guard try takeWord("otherwise") else { throw unexpected("\"below\" or \"otherwise\"") }
+          try expect("=")
+          fallback = try integer("the index that stands in")
+        }
+      }
+      source = .loaded(buffer, entries: entries, fallback: fallback)
+    } else if try takeWord("before_selection") {
+      try expect("(")
+      let selection = try selection()
+      source = .beforeSelection(selection, offsets: try labeledBuffer("offsets"), targets: try optionalTargets())
+    } else if try takeWord("after_selection") {
+      try expect("(")
+      let selection = try selection()
+      source = .afterSelection(selection, selected: try labeledBuffer("selected"))
+    } else if try takeWord("last_row") {
+      try expect("(")
+      source = .lastRow(offsets: try bufferName())
+    } else {
+      throw unexpected("load, index, before_selection, after_selection or last_row")
+    }
+    try expect(")")
+    return source
+  }
+
+  /// A statement that fills a tile.
+  private mutating func tileStatement(in scope: KernelScope) throws(TensorIRError) -> Statement {
+    let into = try slice(in: scope)
+    if try take("+") {
+      try expect("=")
+      guard token.kind == .word("contract") else { throw unexpected("\"contract\" after \"+=\"") }
+      return try contract(into: into, accumulate: true, in: scope)
+    }
+    try expect("=")
+    switch token.kind {
+    case .word("contract"): return try contract(into: into, accumulate: false, in: scope)
+    case .word("sum"):
+      try advance()
+      try expectWord("over")
+      let columns = try integer("the number of columns")
+      try expectWord("columns")
+      try expectWord("of")
+      return .reduce(into: into, sum: try expression(in: scope), columns: columns)
+    case .word("transpose"):
+      try advance()
+      try expect("(")
+      let from = try slice(in: scope)
+      try expectLabel("factor")
+      let factor = try number("the factor")
+      try expect(")")
+      return .transpose(into: into, from: from, factor: factor)
+    case .word("gather"):
+      try advance()
+      try expect("(")
+      let from = try bufferName()
+      try expectLabel("rows")
+      let indices = try indexVector(in: scope)
+      var first = 0
+      if token.kind == .symbol(",") {
+        try expectLabel("column")
+        first = try integer("the first column")
+      }
+      try expect(")")
+      let keepMissing = try takeWord("keep")
+      if keepMissing { try expectWord("missing") }
+      return .gather(into: into, from: from, first: first, indices: indices, keepMissing: keepMissing)
+    default:
+      let expression = try expression(in: scope)
+      let masked = try takeWord("where")
+      if masked { try expectWord("visible") }
+      return .map(into: into, expression, masked: masked)
+    }
+  }
+
+  private mutating func contract(
+    into: TileSlice, accumulate: Bool, in scope: KernelScope
+  ) throws(TensorIRError) -> Statement {
+    try advance()
+    try expect("(")
+    let transposed = try takeWord("transposed")
+    let left = try slice(in: scope)
+    try expect(",")
+    let right: Contraction.Right
+    if case .global = token.kind {
+      let buffer = try bufferName()
+      var (firstRow, rows) = (0, left.count)
+      let location = token.location
+      if token.kind == .symbol("[") {
+        let range = try range()
+        guard range.count == left.count else {
+          throw TensorIRError(
+            "takes \(range.count) rows, but the left side has \(left.count) columns", at: location)
+        }
+        firstRow = range.first
+        try expectWord("of")
+        rows = try integer("the rows in all")
+      }
+      right = .panels(buffer, firstRow: firstRow, rows: rows)
+    } else {
+      right = .tile(try slice(in: scope))
+    }
+    try expect(")")
+    return .contract(
+      Contraction(into: into, left: left, leftTransposed: transposed, right: right, accumulate: accumulate))
+  }
+}

@@ -1,0 +1,294 @@
+import TensorIR
+
+extension Program: CustomStringConvertible {
+  /// The program in its text form, which `TileIRParser` reads back to an equal program.
+  public var text: String { ProgramPrinter(program: self).text }
+
+  public var description: String { text }
+}
+
+/// Writes a program down. Takes unsound programs too, so that one can look at what the verifier refuses.
+struct ProgramPrinter {
+  let program: Program
+
+  var text: String {
+    var text =
+      "program \(TextName.quoted(program.name))(\(program.dimensions.map(TextName.quoted).joined(separator: ", ")))\n"
+    func section(_ lines: [String]) {
+      if !lines.isEmpty { text += "\n" + lines.map { $0 + "\n" }.joined() }
+    }
+    section(program.derivedDimensions.map { "dimension \(TextName.quoted($0.name)) at most \($0.atMost)" })
+    section(program.buffers.map(declaration))
+    section(program.scalars.map(declaration))
+    if !program.setup.isEmpty { section(["setup {"] + program.setup.map { "  " + self.text(of: $0) } + ["}"]) }
+    for kernel in program.kernels { section(KernelPrinter(printer: self, kernel: kernel).lines) }
+    return text
+  }
+
+  // MARK: - Names
+
+  func name(_ buffer: BufferID) -> String {
+    guard program.buffers.indices.contains(buffer.index) else { return "@\"buffer \(buffer.index)\"" }
+    return "@" + TextName.quoted(program.buffers[buffer.index].name)
+  }
+
+  func name(_ scalar: ScalarID) -> String {
+    guard program.scalars.indices.contains(scalar.index) else { return "@\"scalar \(scalar.index)\"" }
+    return "@" + TextName.quoted(program.scalars[scalar.index].name)
+  }
+
+  /// `word(first, label = second, ...)`, without what is nil.
+  static func call(_ word: String, _ arguments: [(label: String?, value: String?)]) -> String {
+    let written = arguments.compactMap { label, value in value.map { (label.map { "\($0) = " } ?? "") + $0 } }
+    return "\(word)(\(written.joined(separator: ", ")))"
+  }
+
+  // MARK: - Declarations
+
+  private func declaration(_ buffer: Buffer) -> String {
+    let rows = buffer.rows.plus == 0 ? "\(buffer.rows.dimension)" : "(\(buffer.rows.dimension) + \(buffer.rows.plus))"
+    let type = "\(rows) x \(buffer.columns) x \(buffer.element.rawValue)"
+    return "buffer @\(TextName.quoted(buffer.name)) : \(type) = \(text(of: buffer))"
+  }
+
+  private func text(of buffer: Buffer) -> String {
+    switch buffer.home {
+    case .input(let index): return "input \(index)"
+    case .output(let index): return "output \(index)"
+    case .weight(let name, let packing):
+      // A weight's first buffer has its name already.
+      let own = name == buffer.name ? "weight" : "weight \(TextName.literal(name))"
+      switch packing {
+      case .plain: return own
+      case .reversed: return own + " reversed"
+      case .panels(let width, let transposed): return own + (transposed ? " transposed" : "") + " panels(\(width))"
+      }
+    case .table(let numbers): return "table [\(wrapped(numbers))]"
+    case .workspace(let slot): return "workspace slot \(slot)"
+    }
+  }
+
+  /// Numbers with commas, on lines of their own where they are many.
+  private func wrapped(_ numbers: [Float]) -> String {
+    let columns = 10
+    let written = numbers.map(TextName.number)
+    if written.count <= columns { return written.joined(separator: ", ") }
+    return stride(from: 0, to: written.count, by: columns).map { first in
+      "\n  " + written[first..<min(first + columns, written.count)].joined(separator: ", ")
+    }.joined(separator: ",") + "\n"
+  }
+
+  private func declaration(_ scalar: Scalar) -> String {
+    "scalar @\(TextName.quoted(scalar.name)) = "
+      + {
+        switch scalar.formula {
+        case .reciprocalOfLongestSequence(let offsets):
+          Self.call("reciprocal_of_longest_sequence", [(nil, name(offsets))])
+        case .reciprocalOfLongestHistoryPlusTargets(let offsets, let targets):
+          Self.call(
+            "reciprocal_of_longest_history_plus_targets", [(nil, name(offsets)), ("targets", targets.map(name))])
+        }
+      }()
+  }
+
+  private func text(of step: SetupStep) -> String {
+    switch step {
+    case .checkOffsets(let offsets, let rows):
+      Self.call("check_offsets", [(nil, name(offsets)), ("rows", rows.description)])
+    case .checkTargets(let targets, let offsets):
+      Self.call("check_targets", [(nil, name(targets)), ("offsets", name(offsets))])
+    case .checkIDs(let ids, let entries):
+      Self.call("check_ids", [(nil, name(ids)), ("entries", "\(entries)")])
+    case .checkLengths(let offsets, let maximum):
+      Self.call("check_lengths", [(nil, name(offsets)), ("maximum", "\(maximum)")])
+    case .selectOffsets(let selection, let offsets, let targets, let into, let extent):
+      "\(name(into)) = "
+        + Self.call(
+          "select_offsets",
+          [
+            (nil, selection.text), ("offsets", name(offsets)), ("targets", targets.map(name)),
+            ("defines", TextName.quoted(extent)),
+          ])
+    case .blockTable(let offsets, let block, let into):
+      "\(name(into)) = " + Self.call("block_table", [(nil, name(offsets)), ("block", "\(block)")])
+    }
+  }
+}
+
+/// Writes a kernel down.
+private struct KernelPrinter {
+  let printer: ProgramPrinter
+  let kernel: Kernel
+
+  var lines: [String] {
+    var lines = ["kernel \(TextName.quoted(kernel.name)) over \(domain), \(kernel.domain.block) at a time {"]
+    lines += kernel.tiles.map { "  tile %\(TextName.quoted($0.name)) : " + text(of: $0) }
+    lines += kernel.indexVectors.map { "  indices %\(TextName.quoted($0))" }
+    if lines.count > 1, !kernel.body.isEmpty { lines.append("") }
+    for statement in kernel.body { lines += self.lines(statement).map { "  " + $0 } }
+    return lines + ["}"]
+  }
+
+  private var domain: String {
+    switch kernel.domain {
+    case .rows(let dimension, _): dimension.description
+    case .sequences(let offsets, let targets, let table, _, let parts):
+      ProgramPrinter.call(
+        "sequences",
+        [
+          (nil, printer.name(offsets)), ("targets", targets.map(printer.name)), ("table", printer.name(table)),
+          ("parts", "\(parts)"),
+        ])
+    }
+  }
+
+  private func text(of tile: Tile) -> String {
+    let rows =
+      switch tile.rows {
+      case .block: "block"
+      case .keys: "keys"
+      case .fixed(let count): "\(count)"
+      }
+    let home: String
+    switch tile.home {
+    case .scratch(let capacity, let rowStride): home = "scratch(\(capacity) x \(rowStride))"
+    case .window(let buffer, let column, let columnsPerPart):
+      let first = column == 0 && columnsPerPart == 0 ? "" : " from column \(column)"
+      home = printer.name(buffer) + first + (columnsPerPart == 0 ? "" : " + part * \(columnsPerPart)")
+    }
+    return "\(rows) x \(tile.columns) in \(home)"
+  }
+
+  // MARK: - Names
+
+  private func name(_ slice: TileSlice) -> String {
+    let columns = "[\(slice.first) : \(slice.first &+ slice.count)]"
+    guard kernel.tiles.indices.contains(slice.tile.index) else { return "%\"tile \(slice.tile.index)\"\(columns)" }
+    let tile = kernel[slice.tile]
+    return "%\(TextName.quoted(tile.name))" + (slice.first == 0 && slice.count == tile.columns ? "" : columns)
+  }
+
+  private func name(_ vector: IndexVectorID) -> String {
+    guard kernel.indexVectors.indices.contains(vector.index) else { return "%\"indices \(vector.index)\"" }
+    return "%\(TextName.quoted(kernel.indexVectors[vector.index]))"
+  }
+
+  // MARK: - Statements
+
+  private func lines(_ statement: Statement) -> [String] {
+    guard case .forKeys(let mask, let step, let body) = statement else { return [line(statement)] }
+    return ["for keys of \(mask.text), \(step) at a time {"] + body.flatMap(lines).map { "  " + $0 } + ["}"]
+  }
+
+  private func line(_ statement: Statement) -> String {
+    switch statement {
+    case .map(let into, let expression, let masked):
+      return "\(name(into)) = \(text(of: expression))" + (masked ? " where visible" : "")
+    case .reduce(let into, let sum, let columns):
+      return "\(name(into)) = sum over \(columns) columns of \(text(of: sum))"
+    case .contract(let contraction):
+      let left = (contraction.leftTransposed ? "transposed " : "") + name(contraction.left)
+      let sign = contraction.accumulate ? "+=" : "="
+      return "\(name(contraction.into)) \(sign) contract(\(left), \(text(of: contraction.right, contraction.left)))"
+    case .transpose(let into, let from, let factor):
+      return "\(name(into)) = "
+        + ProgramPrinter.call("transpose", [(nil, name(from)), ("factor", TextName.number(factor))])
+    case .indices(let vector, let source): return "\(name(vector)) = \(text(of: source))"
+    case .gather(let into, let from, let first, let indices, let keepMissing):
+      let call = ProgramPrinter.call(
+        "gather",
+        [(nil, printer.name(from)), ("rows", name(indices)), ("column", first == 0 ? nil : "\(first)")])
+      return "\(name(into)) = \(call)" + (keepMissing ? " keep missing" : "")
+    case .gatherIntegers(let into, let from, let indices):
+      return "\(printer.name(into)) = "
+        + ProgramPrinter.call("gather", [(nil, printer.name(from)), ("rows", name(indices))])
+    case .nextIntegers(let into, let from, let last):
+      return "\(printer.name(into)) = "
+        + ProgramPrinter.call("next", [(nil, printer.name(from)), ("last", printer.name(last))])
+    case .storeIndices(let into, let vector): return "\(printer.name(into)) = \(name(vector))"
+    case .clear(let slice): return "clear \(name(slice))"
+    case .forKeys: return ""
+    }
+  }
+
+  private func text(of right: Contraction.Right, _ left: TileSlice) -> String {
+    switch right {
+    case .tile(let slice): return name(slice)
+    case .panels(let buffer, let firstRow, let rows):
+      let all = firstRow == 0 && rows == left.count ? "" : "[\(firstRow) : \(firstRow &+ left.count)] of \(rows)"
+      return printer.name(buffer) + all
+    }
+  }
+
+  private func text(of source: IndexSource) -> String {
+    switch source {
+    case .loaded(let buffer, let entries, let fallback):
+      ProgramPrinter.call(
+        "load",
+        [
+          (nil, printer.name(buffer)), ("below", entries == .max ? nil : "\(entries)"),
+          ("otherwise", fallback.map { "\($0)" }),
+        ])
+    case .expression(let expression): "index \(expression)"
+    case .beforeSelection(let selection, let offsets, let targets):
+      ProgramPrinter.call(
+        "before_selection",
+        [(nil, selection.text), ("offsets", printer.name(offsets)), ("targets", targets.map(printer.name))])
+    case .afterSelection(let selection, let selected):
+      ProgramPrinter.call("after_selection", [(nil, selection.text), ("selected", printer.name(selected))])
+    case .lastRow(let offsets): ProgramPrinter.call("last_row", [(nil, printer.name(offsets))])
+    }
+  }
+
+  // MARK: - Expressions
+
+  /// How tightly an expression holds together: sums 1, products 2, everything else 3.
+  private func strength(_ expression: Expression) -> Int {
+    switch expression {
+    case .binary(.add, _, _), .binary(.subtract, _, _): 1
+    case .binary(.multiply, _, _), .binary(.divide, _, _): 2
+    default: 3
+    }
+  }
+
+  private func text(of expression: Expression, atLeast least: Int = 1) -> String {
+    let strength = strength(expression)
+    let text = bareText(of: expression, strength)
+    return strength < least ? "(\(text))" : text
+  }
+
+  private func bareText(of expression: Expression, _ strength: Int) -> String {
+    switch expression {
+    case .tile(let slice): return name(slice)
+    case .rowValue(let slice): return "row(\(name(slice)))"
+    case .columnValue(let buffer, let first):
+      return ProgramPrinter.call(
+        "column", [(nil, printer.name(buffer)), ("from", first == 0 ? nil : "\(first)")])
+    case .element(let buffer, let index): return "\(printer.name(buffer))[\(index)]"
+    case .constant(let number): return TextName.number(number)
+    case .scalar(let scalar): return printer.name(scalar)
+    case .unary(let function, let operand): return "\(function.rawValue)(\(text(of: operand)))"
+    case .binary(let function, let left, let right):
+      // Operators of equal strength group from the left.
+      let (first, second) = (text(of: left, atLeast: strength), text(of: right, atLeast: strength + 1))
+      switch function {
+      case .add: return "\(first) + \(second)"
+      case .subtract: return "\(first) - \(second)"
+      case .multiply: return "\(first) * \(second)"
+      case .divide: return "\(first) / \(second)"
+      case .maximum: return "maximum(\(text(of: left)), \(text(of: right)))"
+      }
+    case .unlessIndex(let vector, let id, let operand):
+      return "unless(\(name(vector)) = \(id), \(text(of: operand)))"
+    case .positionBias(let weights, let reference):
+      return ProgramPrinter.call("position_bias", [(nil, printer.name(weights)), ("reference", "\(reference)")])
+    case .timeBias(let bias):
+      return ProgramPrinter.call(
+        "time_bias",
+        [
+          (nil, printer.name(bias.weights)), ("thresholds", printer.name(bias.thresholds)),
+          ("queries", printer.name(bias.queryTimes)), ("keys", printer.name(bias.keyTimes)),
+        ])
+    }
+  }
+}
