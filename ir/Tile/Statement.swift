@@ -2,13 +2,14 @@ import TensorIR
 
 /// One operation on tiles.
 public indirect enum Statement: Hashable, Sendable {
-  /// Every element of `into` becomes the expression's value at its place. Under `masked`, rows are keys and columns the
+  /// Every element of `into` becomes the expression's value at its place; of a tile of keys in scratch, in its first
+  /// columns, as many as the block has rows, and the others are left undefined. Under `masked`, rows are keys and columns the
   /// block's rows, and an element whose key its row does not see becomes 0.
   case map(into: TileSlice, Expression, masked: Bool = false)
   /// `into` (one column) becomes the sum of the expression over `columns` columns of each row.
   case reduce(into: TileSlice, sum: Expression, columns: Int)
   case contract(Contraction)
-  /// `into[c, r]` = `factor * from[r, c]`; columns of `into` past the block's rows become 0.
+  /// `into[c, r]` = `factor * from[r, c]`; columns of `into` past the block's rows are left undefined.
   case transpose(into: TileSlice, from: TileSlice, factor: Double)
   /// A number for every row of the block.
   case indices(IndexVectorID, IndexSource)

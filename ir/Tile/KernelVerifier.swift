@@ -1,0 +1,385 @@
+import TensorIR
+
+/// Verifies one kernel of a program whose declarations and setup are sound.
+struct KernelVerifier {
+  let program: ProgramVerifier
+  let number: Int
+  let kernel: Kernel
+  private(set) var errors: [TileIRError] = []
+  /// Buffers that statements so far have written.
+  private(set) var written: Set<BufferID> = []
+  /// Every buffer that the kernel writes anywhere.
+  private let targets: Set<BufferID>
+  /// Tiles in scratch, and vectors of indices, that statements so far have filled.
+  private var filledTiles: Set<TileID> = []
+  private var indices: [IndexVectorID: IndexSource] = [:]
+  private var isInKeys = false
+  private var statement = 0
+  /// The most keys of a turn, 0 where there is no loop over keys.
+  private let keyStep: Int
+  /// Rows that the blocks are of; nil where the domain is not sound.
+  private(set) var rows: Dimension?
+
+  init(program: ProgramVerifier, number: Int) {
+    self.program = program
+    self.number = number
+    kernel = program.program.kernels[number]
+    let tiles = kernel.tiles
+    var targets: Set<BufferID> = []
+    for statement in kernel.body.flatMap(\.flattened) {
+      if let buffer = statement.writtenBuffer { targets.insert(buffer) }
+      if let into = statement.writtenSlice, tiles.indices.contains(into.tile.index),
+        case .window(let buffer, _, _) = tiles[into.tile.index].home
+      {
+        targets.insert(buffer)
+      }
+    }
+    self.targets = targets
+    keyStep =
+      kernel.body.flatMap(\.flattened).map { if case .forKeys(_, let step, _) = $0 { step } else { 0 } }.max() ?? 0
+  }
+
+  private var locations: ProgramLocations.Kernel? { program.locations?.kernels[number] }
+
+  mutating func verify() {
+    if let problem = problem(of: kernel.domain) {
+      errors.append(TileIRError(problem, at: locations?.location, kernel: kernel.name, subject: "kernel"))
+      return
+    }
+    rows = domainRows
+    var names: Set<String> = []
+    for name in kernel.tiles.map(\.name) + kernel.indexVectors where !names.insert(name).inserted {
+      fail("%\(TextName.quoted(name)) is declared twice", "kernel", locations?.location)
+    }
+    for (index, tile) in kernel.tiles.enumerated() {
+      if let problem = problem(of: tile) {
+        fail(problem, "tile %\(TextName.quoted(tile.name))", locations?.tiles[index])
+      }
+    }
+    guard errors.isEmpty else { return }
+    if kernel.body.flatMap(\.flattened).filter(\.isLoop).count > 1 {
+      fail("a kernel may have one loop over keys", "for keys", locations?.location)
+    }
+    verify(kernel.body)
+  }
+
+  private mutating func fail(_ message: String, _ subject: String, _ location: SourceLocation?) {
+    errors.append(TileIRError(message, at: location, kernel: kernel.name, subject: subject))
+  }
+
+  // MARK: - The domain
+
+  var block: Int { kernel.domain.block }
+  var parts: Int { if case .sequences(_, _, _, _, let parts) = kernel.domain { parts } else { 1 } }
+  var offsets: BufferID? { if case .sequences(let offsets, _, _, _, _) = kernel.domain { offsets } else { nil } }
+
+  private var domainRows: Dimension? {
+    switch kernel.domain {
+    case .rows(let dimension, _): dimension
+    case .sequences(let offsets, _, _, _, _): program.cutRows[offsets]
+    }
+  }
+
+  private func problem(of domain: Domain) -> String? {
+    if !(1...largestBlock).contains(domain.block) {
+      return "a block must have 1 to 2^20 rows, found \(domain.block)"
+    }
+    switch domain {
+    case .rows(let dimension, _): return program.problem(of: dimension)
+    case .sequences(let offsets, let targets, let table, let block, let parts):
+      if !(1...largestBlock).contains(parts) { return "parts must lie in 1...2^20, found \(parts)" }
+      if let problem = program.problem(ofTargets: targets, offsets: offsets) { return problem }
+      for buffer in [offsets] + (targets.map { [$0] } ?? []) {
+        if let problem = program.problem(ofReading: buffer) { return problem }
+      }
+      guard program.cutRows[offsets] != nil else {
+        return "no step of the setup says how many rows \(program.name(offsets)) cuts"
+      }
+      guard program.tables[table] == ProgramVerifier.Table(offsets: offsets, block: block) else {
+        return "\(program.name(table)) must be a block_table of \(program.name(offsets)) with block = \(block)"
+      }
+      return nil
+    }
+  }
+
+  // MARK: - Tiles
+
+  private func problem(of tile: Tile) -> String? {
+    if !(1...largestNumber).contains(tile.columns) { return "columns must lie in 1...2^40, found \(tile.columns)" }
+    if case .fixed(let count) = tile.rows, !(1...largestNumber).contains(count) {
+      return "rows must lie in 1...2^40, found \(count)"
+    }
+    if tile.rows == .keys, offsets == nil { return "a tile of keys needs a kernel over sequences" }
+    switch tile.home {
+    case .scratch(let capacity, let rowStride):
+      if rowStride < tile.columns { return "a row has \(tile.columns) columns, but room for \(rowStride)" }
+      if byteCount(capacity, rowStride, 4) == nil { return "\(capacity) x \(rowStride) must take at most 2^48 bytes" }
+      let needed =
+        switch tile.rows {
+        case .block: block
+        case .keys: keyStep
+        case .fixed(let count): count
+        }
+      if capacity < needed { return "has up to \(needed) rows, but room for \(capacity)" }
+      // Code for keys works on whole vectors of queries, and panels of them.
+      if tile.rows == .keys, tile.columns != block || block % 32 != 0 {
+        return "a tile of keys in scratch must have the block's rows as columns, a multiple of 32; "
+          + "found \(tile.columns) columns and blocks of \(block)"
+      }
+      return nil
+    case .window(let id, let column, let columnsPerPart):
+      guard program.exists(id) else { return "there is no buffer \(id.index)" }
+      return problem(ofWindow: tile, program.program[id], id, column, columnsPerPart)
+    }
+  }
+
+  private func problem(
+    ofWindow tile: Tile, _ buffer: Buffer, _ id: BufferID, _ column: Int, _ columnsPerPart: Int
+  ) -> String? {
+    let name = program.name(id)
+    if buffer.element != .f32 { return "\(name) must be f32, found \(buffer.element.rawValue)" }
+    if case .weight(_, let packing) = buffer.home, packing != .plain {
+      return "\(name) is packed; a window needs rows as they are"
+    }
+    guard (0...largestNumber).contains(column), (0...largestNumber).contains(columnsPerPart),
+      let last = byteCount(parts - 1, columnsPerPart), column + last + tile.columns <= buffer.columns
+    else { return "reaches past the \(buffer.columns) columns of \(name)" }
+    switch tile.rows {
+    case .block, .keys:
+      if let rows, buffer.rows != Extent(rows) {
+        return "the kernel's rows are \(rows), but \(name) has \(buffer.rows.dimension)"
+      }
+    case .fixed(let count):
+      guard let extent = buffer.rows.dimension.extent, count <= extent else {
+        return "has \(count) rows, which \(name) need not have"
+      }
+    }
+    // Parts run at once: what they write must lie apart.
+    if targets.contains(id), parts > 1, columnsPerPart < tile.columns {
+      return "the parts of a kernel write \(name), so columns must lie apart: at least \(tile.columns) a part, "
+        + "found \(columnsPerPart)"
+    }
+    return nil
+  }
+
+  // MARK: - Statements
+
+  private mutating func verify(_ body: [Statement]) {
+    for statement in body {
+      let location = locations.flatMap { self.statement < $0.statements.count ? $0.statements[self.statement] : nil }
+      self.statement += 1
+      if let problem = problem(of: statement) {
+        fail(problem, statement.mnemonic, location)
+        // What follows would only repeat it.
+        return
+      }
+      note(statement)
+      if case .forKeys(_, _, let inner) = statement {
+        isInKeys = true
+        verify(inner)
+        isInKeys = false
+      }
+    }
+  }
+
+  /// Remembers what a statement fills.
+  private mutating func note(_ statement: Statement) {
+    if let buffer = statement.writtenBuffer { written.insert(buffer) }
+    if let into = statement.writtenSlice {
+      filledTiles.insert(into.tile)
+      if case .window(let buffer, _, _) = kernel[into.tile].home { written.insert(buffer) }
+    }
+    if case .indices(let vector, let source) = statement { indices[vector] = source }
+  }
+
+  private func problem(of statement: Statement) -> String? {
+    switch statement {
+    case .map(let into, let expression, let masked):
+      if let problem = problem(ofWriting: into) { return problem }
+      if masked, !isInKeys || !isScratchOfKeys(into.tile) {
+        return "only a tile of keys in scratch can be masked"
+      }
+      return problem(of: expression, in: kernel[into.tile].rows, columns: into.count, into: into)
+    case .reduce(let into, let sum, let columns):
+      if let problem = problem(ofWriting: into) { return problem }
+      if into.count != 1 { return "fills one column, found \(into.count)" }
+      if kernel[into.tile].rows == .keys {
+        return "rows of keys cannot be summed over: their columns are not all in use"
+      }
+      if !(1...largestNumber).contains(columns) { return "the number of columns must be positive, found \(columns)" }
+      return problem(of: sum, in: kernel[into.tile].rows, columns: columns, into: into)
+    case .contract(let contraction): return problem(of: contraction)
+    case .transpose(let into, let from, let factor): return problem(ofTransposing: from, into: into, factor)
+    case .indices(let vector, let source):
+      guard kernel.indexVectors.indices.contains(vector.index) else { return "there are no indices \(vector.index)" }
+      return problem(of: source)
+    case .gather(let into, let from, let first, let vector, _):
+      return problem(ofGathering: into, from, first: first, vector)
+    case .gatherIntegers(let into, let from, let vector):
+      return problem(ofFilling: into) ?? program.problem(ofIntegers: from) ?? problem(ofReadingElsewhere: from)
+        ?? problem(ofIndices: vector, within: from, mayMiss: false)
+    case .nextIntegers(let into, let from, let last):
+      guard let offsets, let rows else { return "needs a kernel over sequences" }
+      return problem(ofFilling: into) ?? program.problem(ofIntegers: from, rows: Extent(rows))
+        ?? program.problem(ofIntegers: last, rows: Extent(program.program[offsets].rows.dimension))
+        ?? problem(ofReadingElsewhere: from) ?? problem(ofReadingElsewhere: last)
+    case .storeIndices(let into, let vector): return problem(ofFilling: into) ?? problem(ofReading: vector)
+    case .clear(let slice): return problem(ofWriting: slice)
+    case .forKeys(let mask, let step, _):
+      guard offsets != nil else { return "needs a kernel over sequences" }
+      if isInKeys { return "stands in a loop over keys already" }
+      if !(1...largestBlock).contains(step) { return "a turn must have 1 to 2^20 keys, found \(step)" }
+      do { try mask.verify() } catch { return error.message }
+      return nil
+    }
+  }
+
+  func isScratchOfKeys(_ id: TileID) -> Bool {
+    guard case .scratch = kernel[id].home else { return false }
+    return kernel[id].rows == .keys
+  }
+
+  // MARK: - Slices
+
+  /// Why a slice names no columns of a tile; nil where it does.
+  private func problem(of slice: TileSlice) -> String? {
+    guard kernel.tiles.indices.contains(slice.tile.index) else { return "there is no tile \(slice.tile.index)" }
+    let tile = kernel[slice.tile]
+    let name = "%\(TextName.quoted(tile.name))"
+    guard slice.first >= 0, slice.count >= 1, slice.first <= tile.columns, slice.count <= tile.columns - slice.first
+    else {
+      return "[\(slice.first) : \(slice.first &+ slice.count)] reaches past the \(tile.columns) columns of \(name)"
+    }
+    if tile.rows == .keys, !isInKeys { return "\(name) has rows in a loop over keys only" }
+    return nil
+  }
+
+  func problem(ofWriting slice: TileSlice) -> String? {
+    if let problem = problem(of: slice) { return problem }
+    if isScratchOfKeys(slice.tile), slice.count != block {
+      return "a tile of keys in scratch is filled whole, found \(slice.count) columns of \(block)"
+    }
+    guard case .window(let buffer, _, _) = kernel[slice.tile].home else { return nil }
+    if !program.isWritable(buffer) {
+      return "\(program.name(buffer)) cannot be written: it is neither workspace nor an output"
+    }
+    return kernel[slice.tile].rows == .block ? nil : "writes rows of \(program.name(buffer)) that are not the block's"
+  }
+
+  func problem(ofReading slice: TileSlice) -> String? {
+    if let problem = problem(of: slice) { return problem }
+    let tile = kernel[slice.tile]
+    switch tile.home {
+    case .scratch:
+      return filledTiles.contains(slice.tile)
+        ? nil : "reads %\(TextName.quoted(tile.name)), which nothing has written before"
+    case .window(let buffer, _, _):
+      return tile.rows == .block ? problem(ofReadingHere: buffer) : problem(ofReadingElsewhere: buffer)
+    }
+  }
+
+  /// Rows of the block may be what this kernel wrote.
+  func problem(ofReadingHere buffer: BufferID) -> String? {
+    written.contains(buffer) ? nil : program.problem(ofReading: buffer)
+  }
+
+  /// Other rows may be those of another block, which runs at any time: they must have been written by an earlier kernel.
+  func problem(ofReadingElsewhere buffer: BufferID) -> String? {
+    guard program.exists(buffer) else { return "there is no buffer \(buffer.index)" }
+    if targets.contains(buffer) {
+      return "reads rows of \(program.name(buffer)) that other blocks of this kernel write"
+    }
+    return program.problem(ofReading: buffer)
+  }
+
+  /// Why a buffer of integers cannot be filled for the block's rows; nil where it can.
+  private func problem(ofFilling into: BufferID) -> String? {
+    if let problem = program.problem(ofIntegers: into, rows: rows.map { Extent($0) }) { return problem }
+    if !program.isWritable(into) {
+      return "\(program.name(into)) cannot be written: it is neither workspace nor an output"
+    }
+    return parts == 1 ? nil : "\(program.name(into)) would be written by every part"
+  }
+
+  func problem(ofReading vector: IndexVectorID) -> String? {
+    guard kernel.indexVectors.indices.contains(vector.index) else { return "there are no indices \(vector.index)" }
+    let name = TextName.quoted(kernel.indexVectors[vector.index])
+    return indices[vector] == nil ? "reads %\(name), which nothing has written before" : nil
+  }
+
+  /// Why rows of a buffer cannot be read by these indices; nil where every index is one of its rows, or, under `mayMiss`,
+  /// negative.
+  func problem(ofIndices vector: IndexVectorID, within buffer: BufferID, mayMiss: Bool) -> String? {
+    if let problem = problem(ofReading: vector) { return problem }
+    guard program.exists(buffer), let source = indices[vector] else { return "there is no buffer \(buffer.index)" }
+    let extent = program.program[buffer].rows
+    let matches: Bool
+    switch source {
+    case .loaded(_, let entries, _): matches = extent.plus == 0 && entries <= extent.dimension.extent ?? -1
+    case .expression: matches = false
+    case .beforeSelection(_, let offsets, _): matches = program.cutRows[offsets].map { Extent($0) } == extent
+    case .afterSelection(_, let selected):
+      matches = mayMiss && program.cutRows[selected].map { Extent($0) } == extent
+    case .lastRow(let offsets): matches = mayMiss && program.cutRows[offsets].map { Extent($0) } == extent
+    }
+    let name = TextName.quoted(kernel.indexVectors[vector.index])
+    return matches ? nil : "the indices %\(name) need not be rows of \(program.name(buffer))"
+  }
+
+  /// Whether two slices may share an element without being the same.
+  func overlaps(_ first: TileSlice, _ second: TileSlice) -> Bool {
+    guard first != second else { return false }
+    if first.tile == second.tile {
+      return first.first < second.first + second.count && second.first < first.first + first.count
+    }
+    guard case .window(let one, let oneColumn, let onePart) = kernel[first.tile].home,
+      case .window(let other, let otherColumn, let otherPart) = kernel[second.tile].home, one == other
+    else { return false }
+    let (a, b) = (oneColumn + first.first, otherColumn + second.first)
+    return onePart != otherPart || (a < b + second.count && b < a + first.count)
+  }
+}
+
+extension Statement {
+  /// The statement, then those in its loop.
+  fileprivate var flattened: [Statement] {
+    if case .forKeys(_, _, let body) = self { [self] + body.flatMap(\.flattened) } else { [self] }
+  }
+
+  fileprivate var isLoop: Bool { if case .forKeys = self { true } else { false } }
+
+  /// The columns that this statement fills, where it fills a tile.
+  fileprivate var writtenSlice: TileSlice? {
+    switch self {
+    case .map(let into, _, _), .reduce(let into, _, _), .transpose(let into, _, _), .gather(let into, _, _, _, _),
+      .clear(let into):
+      into
+    case .contract(let contraction): contraction.into
+    case .indices, .gatherIntegers, .nextIntegers, .storeIndices, .forKeys: nil
+    }
+  }
+
+  /// The buffer of integers that this statement fills.
+  fileprivate var writtenBuffer: BufferID? {
+    switch self {
+    case .gatherIntegers(let into, _, _), .nextIntegers(let into, _, _), .storeIndices(let into, _): into
+    default: nil
+    }
+  }
+
+  /// What errors call the statement.
+  fileprivate var mnemonic: String {
+    switch self {
+    case .map: "map"
+    case .reduce: "sum"
+    case .contract: "contract"
+    case .transpose: "transpose"
+    case .indices: "indices"
+    case .gather, .gatherIntegers: "gather"
+    case .nextIntegers: "next"
+    case .storeIndices: "store"
+    case .clear: "clear"
+    case .forKeys: "for keys"
+    }
+  }
+}

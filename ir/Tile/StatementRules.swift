@@ -1,0 +1,234 @@
+import TensorIR
+
+// Rules of contractions, rows by index and expressions.
+extension KernelVerifier {
+  func problem(of contraction: Contraction) -> String? {
+    let (into, left) = (contraction.into, contraction.left)
+    if let problem = problem(ofWriting: into) ?? problem(ofReading: left) { return problem }
+    if contraction.accumulate, let problem = problem(ofReading: into) { return problem }
+    if into.tile == left.tile || overlaps(into, left) { return "the result may not be the left side" }
+    let (result, leftTile) = (kernel[into.tile], kernel[left.tile])
+    let contracted: Tile.Rows
+    if contraction.leftTransposed {
+      contracted = leftTile.rows
+      let needed = rowsAtMost(result)
+      if left.count < needed { return "the result has up to \(needed) rows, but the left side \(left.count) columns" }
+    } else {
+      contracted = .fixed(left.count)
+      if leftTile.rows != result.rows { return "the left side has other rows than the result" }
+    }
+    switch contraction.right {
+    case .panels(let buffer, let firstRow, let rows):
+      if contraction.leftTransposed { return "a packed weight takes a left side that is not transposed" }
+      if isScratchOfKeys(into.tile) { return "a packed weight gives columns that are not the block's rows" }
+      return problem(ofPanels: buffer, firstRow, rows, contraction)
+    case .tile(let slice):
+      if let problem = problem(ofReading: slice) { return problem }
+      if into.tile == slice.tile || overlaps(into, slice) { return "the result may not be the right side" }
+      if kernel[slice.tile].rows != contracted {
+        return "the right side must have as many rows as there are contracted: "
+          + "\(describe(contracted)), found \(describe(kernel[slice.tile].rows))"
+      }
+      return slice.count == into.count
+        ? nil : "the right side has \(slice.count) columns, but the result \(into.count)"
+    }
+  }
+
+  private func describe(_ rows: Tile.Rows) -> String {
+    switch rows {
+    case .block: "the block's"
+    case .keys: "the keys"
+    case .fixed(let count): "\(count)"
+    }
+  }
+
+  private func rowsAtMost(_ tile: Tile) -> Int {
+    switch (tile.rows, tile.home) {
+    case (.block, _): block
+    case (.fixed(let count), _), (.keys, .scratch(let count, _)): count
+    case (.keys, .window): largestBlock
+    }
+  }
+
+  private func problem(ofPanels id: BufferID, _ firstRow: Int, _ rows: Int, _ contraction: Contraction) -> String? {
+    guard program.exists(id) else { return "there is no buffer \(id.index)" }
+    let buffer = program.program[id]
+    guard case .weight(_, .panels(_, let transposed)) = buffer.home, let extent = buffer.rows.dimension.extent else {
+      return "\(program.name(id)) must be a weight in panels"
+    }
+    let (inner, outer) = transposed ? (buffer.columns, extent) : (extent, buffer.columns)
+    if rows != inner { return "\(program.name(id)) has \(inner) rows to contract, found \(rows)" }
+    if firstRow < 0 || firstRow > inner || contraction.left.count > inner - firstRow {
+      return
+        "[\(firstRow) : \(firstRow &+ contraction.left.count)] reaches past the \(inner) rows of \(program.name(id))"
+    }
+    return contraction.into.count == outer
+      ? nil : "\(program.name(id)) gives \(outer) columns, but the result has \(contraction.into.count)"
+  }
+
+  func problem(ofTransposing from: TileSlice, into: TileSlice, _ factor: Double) -> String? {
+    if let problem = problem(ofWriting: into) ?? problem(ofReading: from) { return problem }
+    guard case .scratch = kernel[into.tile].home, kernel[into.tile].rows == .fixed(from.count) else {
+      return "the result must be a tile in scratch with as many rows as \(from.count) columns are transposed"
+    }
+    if kernel[from.tile].rows != .block || into.count != block || into.tile == from.tile {
+      return "the block's rows become all \(block) columns of another tile, found \(into.count)"
+    }
+    if block % 16 != 0 { return "blocks must have a multiple of 16 rows, found \(block)" }
+    return factor.isFinite ? nil : "the factor must be finite, found \(factor)"
+  }
+
+  // MARK: - Indices
+
+  func problem(of source: IndexSource) -> String? {
+    switch source {
+    case .loaded(let buffer, let entries, let fallback):
+      if entries < 1 { return "the number of entries must be positive, found \(entries)" }
+      if let fallback, fallback < 0 || fallback >= entries {
+        return "what stands in must lie in 0..<\(entries), found \(fallback)"
+      }
+      return program.problem(ofIntegers: buffer, rows: rows.map { Extent($0) }) ?? problem(ofReadingHere: buffer)
+    case .expression(let expression):
+      if offsets == nil { return "positions need a kernel over sequences" }
+      return expression.hasLargeConstants ? "numbers must lie in -2^40...2^40" : nil
+    case .beforeSelection(let selection, let before, let targets):
+      guard let offsets else { return "needs a kernel over sequences" }
+      let made = ProgramVerifier.Selection(selection: selection, offsets: before, targets: targets)
+      return program.selections[offsets] == made
+        ? nil : "\(program.name(offsets)) must be the select_offsets of this selection"
+    case .afterSelection(let selection, let selected):
+      guard case .sequences(let offsets, let targets, _, _, _) = kernel.domain else {
+        return "needs a kernel over sequences"
+      }
+      let made = ProgramVerifier.Selection(selection: selection, offsets: offsets, targets: targets)
+      return program.selections[selected] == made
+        ? nil : "\(program.name(selected)) must be the select_offsets of this selection"
+    case .lastRow(let of):
+      if let problem = program.problem(ofOffsets: of) ?? problem(ofReadingElsewhere: of) { return problem }
+      let sequences = program.program[of].rows.dimension
+      guard case .rows(sequences, _) = kernel.domain else { return "needs a kernel over \(sequences)" }
+      return program.cutRows[of] == nil ? "no step of the setup says how many rows \(program.name(of)) cuts" : nil
+    }
+  }
+
+  func problem(ofGathering into: TileSlice, _ from: BufferID, first: Int, _ vector: IndexVectorID) -> String? {
+    if let problem = problem(ofWriting: into) { return problem }
+    if kernel[into.tile].rows != .block { return "fills rows of the block only" }
+    if let problem = problem(ofRows: from) { return problem }
+    if first < 0 || into.count > program.program[from].columns - first {
+      return "[\(first) : \(first &+ into.count)] reaches past the \(program.program[from].columns) columns of "
+        + program.name(from)
+    }
+    return problem(ofReadingElsewhere: from) ?? problem(ofIndices: vector, within: from, mayMiss: true)
+  }
+
+  /// Why a buffer is no plain matrix of fp32; nil where it is.
+  private func problem(ofRows id: BufferID) -> String? {
+    guard program.exists(id) else { return "there is no buffer \(id.index)" }
+    let buffer = program.program[id]
+    if case .weight(_, let packing) = buffer.home, packing != .plain { return "\(program.name(id)) must not be packed" }
+    return buffer.element == .f32 ? nil : "\(program.name(id)) must be f32, found \(buffer.element.rawValue)"
+  }
+
+  // MARK: - Expressions
+
+  /// Why an expression has no value in `columns` columns of such rows; nil where it has. `into` is what it fills.
+  func problem(of expression: Expression, in rows: Tile.Rows, columns: Int, into: TileSlice) -> String? {
+    switch expression {
+    case .tile(let slice):
+      if let problem = problem(ofReading: slice) { return problem }
+      if kernel[slice.tile].rows != rows { return "reads \(name(slice)), which has other rows" }
+      if slice.count != columns { return "reads \(slice.count) columns of \(name(slice)), expected \(columns)" }
+      return overlaps(into, slice) ? "reads columns of \(name(slice)) that it writes at another place" : nil
+    case .rowValue(let slice):
+      if let problem = problem(ofReading: slice) { return problem }
+      if kernel[slice.tile].rows != rows { return "reads \(name(slice)), which has other rows" }
+      if slice.count != 1 { return "row(\(name(slice))) needs one column, found \(slice.count)" }
+      return slice == into || !overlaps(into, slice) ? nil : "reads columns of \(name(slice)) that it writes"
+    case .columnValue(let buffer, let first):
+      if let problem = problem(ofVector: buffer) { return problem }
+      return first >= 0 && columns <= program.program[buffer].columns - first
+        ? nil : "column(\(program.name(buffer))) has no elements [\(first) : \(first &+ columns)]"
+    case .element(let buffer, let index):
+      if let problem = problem(ofVector: buffer) { return problem }
+      return (0..<program.program[buffer].columns).contains(index)
+        ? nil : "\(program.name(buffer)) has no element \(index)"
+    case .constant(let number): return number.isFinite ? nil : "a constant must be finite, found \(number)"
+    case .scalar(let scalar):
+      return program.program.scalars.indices.contains(scalar.index) ? nil : "there is no scalar \(scalar.index)"
+    case .unary(_, let operand): return problem(of: operand, in: rows, columns: columns, into: into)
+    case .binary(_, let left, let right):
+      return problem(of: left, in: rows, columns: columns, into: into)
+        ?? problem(of: right, in: rows, columns: columns, into: into)
+    case .unlessIndex(let vector, _, let operand):
+      if rows != .block { return "indices are those of the block's rows" }
+      return problem(ofReading: vector) ?? problem(of: operand, in: rows, columns: columns, into: into)
+    case .positionBias(let weights, let reference): return problem(ofPositions: weights, reference, into: into)
+    case .timeBias(let bias): return problem(of: bias, into: into)
+    }
+  }
+
+  private func name(_ slice: TileSlice) -> String { "%\(TextName.quoted(kernel[slice.tile].name))" }
+
+  /// Why a buffer is no vector of numbers that come with the artifact; nil where it is.
+  private func problem(ofVector id: BufferID) -> String? {
+    if let problem = problem(ofRows: id) { return problem }
+    switch program.program[id].home {
+    case .weight, .table:
+      return program.program[id].rows == Extent(.fixed(1)) ? nil : "\(program.name(id)) must have one row"
+    case .input, .output, .workspace: return "\(program.name(id)) must be a weight"
+    }
+  }
+
+  private func problem(ofBias into: TileSlice) -> String? {
+    isScratchOfKeys(into.tile) ? nil : "a bias has values for a tile of keys in scratch only"
+  }
+
+  private func problem(ofPositions weights: BufferID, _ reference: Int, into: TileSlice) -> String? {
+    if let problem = problem(ofBias: into) { return problem }
+    guard program.exists(weights), case .weight(_, .reversed) = program.program[weights].home else {
+      return "position_bias needs a reversed weight"
+    }
+    let last = program.program[weights].columns - 1
+    guard (0...last).contains(reference) else {
+      return "\(program.name(weights)) has no element \(reference) to be distance 0"
+    }
+    let reach = min(reference, last - reference) + 1
+    guard let offsets, let longest = program.longest[offsets], longest <= reach else {
+      return "position_bias reaches over \(reach) rows; the setup must check that no sequence is longer"
+    }
+    return nil
+  }
+
+  private func problem(of bias: TimeBias, into: TileSlice) -> String? {
+    if let problem = problem(ofBias: into) ?? problem(ofVector: bias.weights) ?? problem(ofVector: bias.thresholds) {
+      return problem
+    }
+    guard case .table(let thresholds) = program.program[bias.thresholds].home,
+      zip(thresholds, thresholds.dropFirst()).allSatisfy({ $0 < $1 })
+    else { return "thresholds must be a table of ascending numbers" }
+    if thresholds.count >= program.program[bias.weights].columns {
+      return "\(thresholds.count) thresholds need more weights than \(program.program[bias.weights].columns)"
+    }
+    for times in [bias.queryTimes, bias.keyTimes] {
+      let problem =
+        program.problem(ofIntegers: times, rows: rows.map { Extent($0) }) ?? problem(ofReadingElsewhere: times)
+      if let problem { return problem }
+    }
+    return nil
+  }
+}
+
+extension IndexExpression {
+  fileprivate var hasLargeConstants: Bool {
+    switch self {
+    case .constant(let value): value < -largestNumber || value > largestNumber
+    case .variable: false
+    case .add(let left, let right), .subtract(let left, let right), .minimum(let left, let right),
+      .maximum(let left, let right):
+      left.hasLargeConstants || right.hasLargeConstants
+    case .ifLess(let left, let right, let then, let otherwise):
+      [left, right, then, otherwise].contains { $0.hasLargeConstants }
+    }
+  }
+}
