@@ -11,6 +11,9 @@ protocol Arithmetic: BinaryFloatingPoint, BitwiseCopyable, Sendable {
   static func dot(_ x: UnsafePointer<Self>, _ y: UnsafePointer<Self>, stride: Int, count: Int) -> Self
   /// Adds `factor * x[i]` to `y[i]` for i in 0..<count.
   static func accumulate(_ factor: Self, _ x: UnsafePointer<Self>, into y: UnsafeMutablePointer<Self>, count: Int)
+  /// Adds `factor * x[i]` to `y[i]` for i in 0..<count, with one rounding each.
+  static func accumulateFused(
+    _ factor: Self, _ x: UnsafePointer<Self>, into y: UnsafeMutablePointer<Self>, count: Int)
 }
 
 extension Arithmetic {
@@ -40,6 +43,16 @@ extension Float: Arithmetic {
       index &+= 1
     }
   }
+
+  static func accumulateFused(
+    _ factor: Float, _ x: UnsafePointer<Float>, into y: UnsafeMutablePointer<Float>, count: Int
+  ) {
+    var index = 0
+    while index < count {
+      y[index] = y[index].addingProduct(factor, x[index])
+      index &+= 1
+    }
+  }
 }
 
 extension Double: Arithmetic {
@@ -61,6 +74,16 @@ extension Double: Arithmetic {
     var index = 0
     while index < count {
       y[index] += factor * x[index]
+      index &+= 1
+    }
+  }
+
+  static func accumulateFused(
+    _ factor: Double, _ x: UnsafePointer<Double>, into y: UnsafeMutablePointer<Double>, count: Int
+  ) {
+    var index = 0
+    while index < count {
+      y[index] = y[index].addingProduct(factor, x[index])
       index &+= 1
     }
   }

@@ -1,0 +1,176 @@
+import TensorIR
+import TileIR
+
+// Maps, reductions, contractions, and rows by index.
+extension TileMachine {
+  /// Lanes of a reduction: sum number i takes the columns i, i + 16, and so on; then halves are added to halves.
+  private static var lanes: Int { 16 }
+
+  mutating func map(_ into: TileSlice, _ expression: Expression, masked: Bool, _ block: TileBlock) {
+    let target = view(into, block)
+    for row in 0..<rows(of: block.kernel[into.tile], block) {
+      for column in 0..<columns(of: into, block) {
+        let key = block.keys.lowerBound + row
+        if masked, !block.visible[column].contains(where: { $0.contains(key) }) {
+          store(0, target, row, column)
+        } else {
+          store(value(expression, row, column, block), target, row, column)
+        }
+      }
+    }
+  }
+
+  mutating func reduce(_ into: TileSlice, _ sum: Expression, columns: Int, _ block: TileBlock) {
+    let target = view(into, block)
+    for row in 0..<rows(of: block.kernel[into.tile], block) {
+      var sums = [Number](repeating: 0, count: Self.lanes)
+      for column in 0..<columns { sums[column % Self.lanes] += value(sum, row, column, block) }
+      var count = Self.lanes / 2
+      while count > 0 {
+        for lane in 0..<count { sums[lane] += sums[lane + count] }
+        count /= 2
+      }
+      store(sums[0], target, row, 0)
+    }
+  }
+
+  mutating func contract(_ contraction: Contraction, _ block: TileBlock) {
+    let (left, target) = (view(contraction.left, block), view(contraction.into, block))
+    let columns = columns(of: contraction.into, block)
+    let (rowStride, stepStride) = contraction.leftTransposed ? (1, left.stride) : (left.stride, 1)
+    let lefts = memory[left.memory]
+    let rights: [Number]
+    let steps: Int
+    /// Columns that lie side by side, and where those of a step begin, by the first column.
+    let width: Int
+    let start: (_ step: Int, _ column: Int) -> Int
+    switch contraction.right {
+    case .tile(let slice):
+      let right = view(slice, block)
+      rights = memory[right.memory]
+      steps = rows(of: block.kernel[slice.tile], block)
+      width = max(columns, 1)
+      start = { step, _ in right.first + step * right.stride }
+    case .panels(let buffer, let firstRow, let rows):
+      rights = memory[places[buffer.index]]
+      steps = contraction.left.count
+      guard case .weight(_, .panels(let panel, _)) = program[buffer].home else { return }
+      width = panel
+      start = { step, column in (column / panel * rows + firstRow + step) * panel }
+    }
+    for row in 0..<rows(of: block.kernel[contraction.into.tile], block) {
+      for first in stride(from: 0, to: columns, by: width) {
+        let count = min(width, columns - first)
+        var sums = [Number](repeating: 0, count: count)
+        if contraction.accumulate { for lane in 0..<count { sums[lane] = load(target, row, first + lane) } }
+        for step in 0..<steps {
+          let factor = lefts[left.first + row * rowStride + step * stepStride]
+          // Bounds are checked here, once for all lanes.
+          let right = rights[start(step, first)..<start(step, first) + count]
+          sums.withUnsafeMutableBufferPointer { sums in
+            right.withUnsafeBufferPointer { right in
+              guard let sums = sums.baseAddress, let right = right.baseAddress else { return }
+              Number.accumulateFused(factor, right, into: sums, count: count)
+            }
+          }
+        }
+        for lane in 0..<count { store(sums[lane], target, row, first + lane) }
+      }
+    }
+  }
+
+  // MARK: - Rows by index
+
+  func index(_ source: IndexSource, row: Int, _ block: TileBlock) -> Int64 {
+    let position = block.firstPosition + row
+    switch source {
+    case .loaded(let buffer, let entries, let fallback):
+      let id = integer(buffer, block.firstRow + row)
+      guard let fallback, !(0..<Int64(entries)).contains(id) else { return id }
+      return Int64(fallback)
+    case .expression(let expression): return Int64(block.evaluate(expression, position: position))
+    case .beforeSelection(let selection, let offsets, let targets):
+      let start = integer(offsets, block.sequence)
+      let dropped = dropped(
+        selection, length: Int(integer(offsets, block.sequence + 1) - start),
+        targets: targets.map { Int(integer($0, block.sequence)) } ?? 0)
+      return start + Int64(position < dropped.lowerBound ? position : position + dropped.count)
+    case .afterSelection(let selection, let selected):
+      let dropped = dropped(selection, length: block.length, targets: block.targets)
+      if dropped.contains(position) { return -1 }
+      let kept = position < dropped.lowerBound ? position : position - dropped.count
+      return integer(selected, block.sequence) + Int64(kept)
+    case .lastRow(let offsets):
+      let sequence = block.firstRow + row
+      let (start, end) = (integer(offsets, sequence), integer(offsets, sequence + 1))
+      return start < end ? end - 1 : -1
+    }
+  }
+
+  /// The index as one of a buffer's rows. Throws where it is none: setup and verifier should have seen to it.
+  func checked(_ index: Int64, _ buffer: BufferID) throws(InterpreterError) -> Int {
+    guard (0..<Int64(rows(program[buffer].rows))).contains(index) else {
+      throw .invalidFunction(operation: "gather", reason: "\(program[buffer].name) has no row \(index)")
+    }
+    return Int(index)
+  }
+
+  mutating func gather(
+    _ into: TileSlice, _ from: BufferID, first: Int, _ indices: [Int64], keepMissing: Bool, _ block: TileBlock
+  ) throws(InterpreterError) {
+    let target = view(into, block)
+    for row in 0..<block.rowCount {
+      if indices[row] < 0 {
+        if !keepMissing { for column in 0..<into.count { store(0, target, row, column) } }
+        continue
+      }
+      let start = try checked(indices[row], from) * program[from].columns + first
+      for column in 0..<into.count { store(number(from, start + column), target, row, column) }
+    }
+  }
+
+  // MARK: - Expressions
+
+  private func value(_ expression: Expression, _ row: Int, _ column: Int, _ block: TileBlock) -> Number {
+    switch expression {
+    case .tile(let slice): return load(view(slice, block), row, column)
+    case .rowValue(let slice): return load(view(slice, block), row, 0)
+    case .columnValue(let buffer, let first): return number(buffer, first + column)
+    case .element(let buffer, let index): return number(buffer, index)
+    case .constant(let number): return Number(number)
+    case .scalar(let scalar): return scalars[scalar.index]
+    case .unary(let function, let operand):
+      let x = value(operand, row, column, block)
+      switch function {
+      case .silu: return Number.silu(x)
+      case .sigmoid: return Number.sigmoid(x)
+      case .squareRoot: return x.squareRoot()
+      }
+    case .binary(let function, let left, let right):
+      let (x, y) = (value(left, row, column, block), value(right, row, column, block))
+      switch function {
+      case .add: return x + y
+      case .subtract: return x - y
+      case .multiply: return x * y
+      case .divide: return x / y
+      case .maximum: return x < y ? y : x
+      }
+    case .unlessIndex(let vector, let id, let operand):
+      return block.indices[vector.index][row] == Int64(id) ? 0 : value(operand, row, column, block)
+    case .positionBias(let weights, let reference):
+      // The weights lie back to front.
+      let distance = (block.keys.lowerBound + row) - (block.firstPosition + column)
+      return number(weights, program[weights].columns - 1 - reference - distance)
+    case .timeBias(let bias):
+      let query = integer(bias.queryTimes, block.firstRow + column)
+      let key = integer(bias.keyTimes, block.sequenceStart + block.keys.lowerBound + row)
+      // Thresholds are fp32 in every precision: they decide integers.
+      let magnitude = Float(TimeBuckets.magnitude(query, key))
+      var bucket = 0
+      for index in 0..<program[bias.thresholds].columns where number(bias.thresholds, index) <= Number(magnitude) {
+        bucket += 1
+      }
+      return number(bias.weights, bucket)
+    }
+  }
+}

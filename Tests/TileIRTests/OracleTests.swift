@@ -1,0 +1,50 @@
+import Interpreter
+import Passes
+import TensorIR
+import TestSupport
+import TileIR
+import Testing
+
+/// What the lowering makes must mean what the function meant: both interpreters run the same programs.
+@Suite("Tile programs and the functions that they were lowered from")
+struct OracleTests {
+  static let seeds = 1...60 as ClosedRange<UInt64>
+
+  /// fp64 against fp64: what the tolerance of fp32 becomes with 29 bits more.
+  @Test("agree in fp64", arguments: RandomProgram.Kind.allCases)
+  func fp64(kind: RandomProgram.Kind) throws {
+    for seed in Self.seeds {
+      try check(RandomProgram(kind, seed: seed), schedule: .variant(Int(seed)), .f64, scale: 0x1p-29)
+    }
+  }
+
+  @Test("agree in fp32", arguments: RandomProgram.Kind.allCases)
+  func fp32(kind: RandomProgram.Kind) throws {
+    for seed in Self.seeds.prefix(20) {
+      try check(RandomProgram(kind, seed: seed), schedule: .variant(Int(seed)), .f32, scale: 1)
+    }
+  }
+
+  @Test("agree on sequences longer than a turn of keys", arguments: [RandomProgram.Kind.production, .research])
+  func longSequences(kind: RandomProgram.Kind) throws {
+    for seed in 1...8 as ClosedRange<UInt64> {
+      let program = try RandomProgram(kind, seed: seed, options: .init(longest: 300))
+      try check(program, schedule: .variant(Int(seed)), .f64, scale: 0x1p-29)
+    }
+  }
+
+  private func check(
+    _ random: RandomProgram, schedule: TileSchedule, _ precision: Interpreter.Precision, scale: Double
+  ) throws {
+    let program = try lowerToTiles(random.module, function: "forward", schedule: schedule)
+    let expected = try Interpreter(module: random.module, weights: random.weights)
+      .run("forward", inputs: random.inputs)
+    let got = try TileInterpreter(program: program, weights: random.weights, precision: precision).run(random.inputs)
+    try #require(got.map(\.name) == expected.map(\.name), "\(random)")
+    for (got, expected) in zip(got, expected) {
+      expectClose(
+        got.tensor, expected.tensor, atol: random.kind.tolerance(of: expected.tensor) * scale, rtol: 0,
+        "\(random), \(expected.name)")
+    }
+  }
+}
