@@ -14,10 +14,9 @@ extension TileLowering {
   mutating func placeResults() throws(LoweringError) {
     for (index, result) in function.results.enumerated() {
       let value = function[result.value]
-      guard case .result(let operation, _) = value.definition, places[result.value] == nil,
+      guard case .result(let operation, _) = value.definition, outputs[result.value] == nil,
         !isAlias(function[operation])
       else { continue }
-      places[result.value] = nil
       outputs[result.value] = try newBuffer(result.name, value.type, home: .output(index))
     }
   }
