@@ -42,7 +42,7 @@ let package = Package(
     .executableTarget(
       name: "golden-runner",
       dependencies: [
-        "TensorIR", "Interpreter", "ModelFormat", "GoldenCases", "Driver", "UltraRuntime",
+        "TensorIR", "Interpreter", "Passes", "ModelFormat", "GoldenCases", "Artifact", "Driver", "UltraRuntime",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ]),
     .target(name: "TestSupport", dependencies: ["TensorIR", "Interpreter"], path: "Tests/Support"),
