@@ -99,7 +99,7 @@ struct Unsupported: Error {
 }
 
 extension GoldenCase {
-  /// Every kind of case there is; those of `supportedKinds` can be run.
+  /// The kinds of case that can be run.
   public static let supportedKinds = [
     "attention", "attention_key_prefix", "stu_stack", "stu_l2", "stu_truncating", "research_hstu",
   ]
