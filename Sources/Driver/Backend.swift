@@ -103,7 +103,9 @@ public struct Backend: Sendable {
       Manifest.Dimension(name: dimension.name, atMost: program.givenBound(of: dimension.name))
     }
     let inputs = function.arguments.map { argument in
-      Manifest.Port(name: function[argument].name, type: portType(function[argument].type))
+      Manifest.Port(
+        name: function[argument].name, type: portType(function[argument].type),
+        role: function.role(ofArgument: argument))
     }
     let outputs = function.results.map { result in
       Manifest.Port(name: result.name, type: portType(function[result.value].type))

@@ -112,7 +112,7 @@ public struct Compiler {
   /// Notes the work that the program needs now, beside the step that was done last.
   private mutating func count(_ module: Module) {
     guard let function = module.function(named: Backend.entry) else { return }
-    let length = function.longestSequence(in: module) ?? CompileReport.defaultLength
+    let length = function.longestSequence ?? CompileReport.defaultLength
     report.length = length
     report.steps[report.steps.count - 1].flops = function.cost(on: BatchShape(lengths: [length])).flops
   }
@@ -160,19 +160,5 @@ public struct Compiler {
     report.steps.append(
       CompileReport.Step(name: name, summary: summary, seconds: (clock.now - began) / .seconds(1)))
     return result
-  }
-}
-
-extension Function {
-  /// The most rows a sequence may have, where a table of the program bounds it.
-  fileprivate func longestSequence(in module: Module) -> Int? {
-    var bound: Int?
-    for id in body {
-      guard case .attention(let attention) = self[id].payload, attention.bias != .none else { continue }
-      let operand = self[id].operands[attention.hasTargets ? 5 : 4]
-      guard let weights = self[operand].type.tensor?.shape.first?.extent else { continue }
-      bound = min(bound ?? .max, (weights + 1) / 2)
-    }
-    return bound
   }
 }

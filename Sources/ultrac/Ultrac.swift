@@ -22,7 +22,7 @@ struct Ultrac: ParsableCommand {
       64 the command line is wrong.
       """,
     version: compilerVersion,
-    subcommands: [CompileCommand.self, InspectCommand.self])
+    subcommands: [CompileCommand.self, InspectCommand.self, RunCommand.self, CheckCommand.self, BenchCommand.self])
 
   static func main() {
     do {

@@ -1,0 +1,35 @@
+import Artifact
+import TensorIR
+
+extension Function {
+  /// What the numbers of an integer argument mean, by what the program does with them; nil where nothing tells.
+  func role(ofArgument argument: ValueID) -> Manifest.Role? {
+    var role: Manifest.Role?
+    for id in body {
+      for (index, operand) in self[id].operands.enumerated() where operand == argument {
+        let found = self.role(ofOperand: index, of: self[id])
+        if case .ids(let known) = role, case .ids(let below) = found {
+          role = .ids(below: min(known, below))
+        } else {
+          role = role ?? found
+        }
+      }
+    }
+    return role
+  }
+
+  private func role(ofOperand index: Int, of operation: Operation) -> Manifest.Role? {
+    switch operation.payload {
+    case .gather:
+      guard index == 1, let rows = self[operation.operands[0]].type.tensor?.shape[0].extent else { return nil }
+      return .ids(below: rows)
+    case .attention(let attention):
+      if attention.hasTargets && index == 4 { return .targetCounts }
+      // Query and key times are the bias's last two operands.
+      return attention.bias == .positionAndTime && index >= operation.operands.count - 2 ? .timestamps : nil
+    case .positions, .selectOffsets: return index == 1 ? .targetCounts : nil
+    case .nextRows: return index < 2 ? .timestamps : nil
+    default: return nil
+    }
+  }
+}

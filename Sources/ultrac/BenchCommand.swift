@@ -1,0 +1,167 @@
+import ArgumentParser
+import Driver
+import FoundationEssentials
+import TensorIR
+import UltraRuntime
+
+struct BenchCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "bench",
+    abstract: "Measure how fast an artifact runs on this machine.",
+    discussion: """
+      Batches are made up: --batch sequences of one length, with ids that the model's tables have. GFLOP counts what \
+      the model needs, products and attention over the keys that its masks show, however it is done. The peak is \
+      measured beside it: multiply-adds that wait for nothing, on as many threads.
+
+        ultrac bench model.ultra
+        ultrac bench model.ultra --lengths 256,1024,4096 --threads 2
+      """)
+
+  @Argument(help: "The artifact.", completion: .file(extensions: ["ultra"]))
+  var artifact: String
+
+  @Option(
+    help: "Rows of each sequence, several with commas (default: 256, 1024 and 4096, or what the model allows).",
+    transform: Self.lengths)
+  var lengths: [Int]?
+
+  @Option(help: "Sequences of each batch.")
+  var batch = 1
+
+  @Option(help: "Rows at the end of each sequence that are targets, for models that have them.")
+  var targets = 1
+
+  @Option(help: "Threads to run on.")
+  var threads = 1
+
+  @Option(help: "Seconds to measure each length for.")
+  var seconds = 1.0
+
+  @Option(help: "Which of the artifact's entries to run.")
+  var entry = "forward"
+
+  @Flag(help: "Print the figures as JSON.")
+  var json = false
+
+  private static func lengths(_ text: String) throws -> [Int] {
+    try text.split(separator: ",", omittingEmptySubsequences: false).map { part in
+      guard let length = Int(part), (0...1 << 30).contains(length) else {
+        throw ValidationError("expected numbers of rows with commas between, found \"\(part)\"")
+      }
+      return length
+    }
+  }
+
+  func validate() throws {
+    guard (1...1 << 20).contains(batch) else { throw ValidationError("--batch must be from 1 to 1048576") }
+    guard targets >= 0 else { throw ValidationError("--targets must not be negative") }
+    guard (1...4096).contains(threads) else { throw ValidationError("--threads must be from 1 to 4096") }
+    guard seconds > 0 && seconds <= 3600 else { throw ValidationError("--seconds must be above 0, at most 3600") }
+  }
+
+  func run() throws {
+    defer { Terminal.endProgress() }
+    let model = try LoadedModel(path: artifact)
+    let session = try Session(model, entry: entry, pool: makePool(threads: threads))
+    let function = try function(of: model)
+    Terminal.showProgress("measuring the machine's peak")
+    var report = Report(
+      model: model.manifest.model.name, level: model.level, threads: threads, batch: batch,
+      peakFlopsPerSecond: try MachinePeak.measureFloat32(level: model.level, threads: threads), points: [])
+    for length in lengths ?? Self.defaultLengths(function?.longestSequence) {
+      Terminal.showProgress("\(length) rows")
+      report.points.append(try measure(session, function, length: length))
+    }
+    Terminal.endProgress()
+    if json {
+      let encoder = JSONEncoder()
+      encoder.outputFormatting = [.prettyPrinted, .sortedKeys]
+      print(String(decoding: try encoder.encode(report), as: UTF8.self))
+    } else {
+      for line in report.lines { print(line) }
+    }
+  }
+
+  private static func defaultLengths(_ bound: Int?) -> [Int] {
+    let lengths = [256, 1024, 4096]
+    guard let bound, bound < 4096 else { return lengths }
+    return lengths.filter { $0 < bound } + [bound]
+  }
+
+  /// The program that the artifact was compiled from; nil where it keeps none.
+  private func function(of model: LoadedModel) throws -> Function? {
+    try model.manifest.program.flatMap { try TensorIRParser.parse($0, file: artifact).function(named: entry) }
+  }
+
+  private func measure(_ session: Session, _ function: Function?, length: Int) throws -> Report.Point {
+    let lengths = [Int](repeating: length, count: batch)
+    let synthetic = SyntheticBatch(lengths: lengths, targets: min(targets, length))
+    try session.bind(synthetic.inputs(for: session.entry))
+    let plan = MeasurementPlan(seconds: seconds)
+    let measurement = try plan.measure { () throws(RuntimeError) in try session.call() }
+    let shape = BatchShape(lengths: lengths, targets: lengths.map { min(targets, $0) })
+    return Report.Point(
+      length: length, median: measurement.median, p99: measurement.p99, runs: measurement.runs,
+      flops: function?.cost(on: shape).flops, workspaceBytes: session.workspaceSize)
+  }
+}
+
+extension BenchCommand {
+  /// What was measured.
+  struct Report: Encodable {
+    struct Point: Encodable {
+      /// Rows of each sequence.
+      var length: Int
+      /// Seconds a batch: half of the runs took no longer, and 99 of 100.
+      var median: Double
+      var p99: Double
+      var runs: Int
+      /// What a batch needs; nil where the artifact does not tell.
+      var flops: Double?
+      var workspaceBytes: Int
+
+      var flopsPerSecond: Double? { flops.map { $0 / median } }
+    }
+
+    var model: String
+    var level: String
+    var threads: Int
+    var batch: Int
+    var peakFlopsPerSecond: Double
+    var points: [Point]
+
+    var lines: [String] {
+      var table = TextTable([
+        ("rows", .right), ("median", .right), ("p99", .right), ("runs", .right), ("GFLOP", .right),
+        ("GFLOP/s", .right), ("of peak", .right), ("workspace", .right),
+      ])
+      for point in points {
+        table.add([
+          "\(point.length * batch)", Quantity.seconds(point.median), Quantity.seconds(point.p99), "\(point.runs)",
+          point.flops.map { Quantity.digits($0 / 1e9) } ?? "-",
+          point.flopsPerSecond.map { Quantity.digits($0 / 1e9) } ?? "-", share(point) ?? "-",
+          Quantity.bytes(Double(point.workspaceBytes)),
+        ])
+      }
+      let sequences = batch == 1 ? "one sequence" : "\(batch) sequences"
+      let where_ = "\(level), \(threads) thread\(threads == 1 ? "" : "s")"
+      return [
+        "\(model), \(sequences) a batch, \(where_), fp32 peak \(Quantity.digits(peakFlopsPerSecond / 1e9)) GFLOP/s"
+      ] + table.lines + quotable
+    }
+
+    private func share(_ point: Point) -> String? {
+      point.flopsPerSecond.map { "\(Quantity.fixed($0 / peakFlopsPerSecond * 100, decimals: 0)) %" }
+    }
+
+    /// One line that says it all.
+    private var quotable: [String] {
+      guard let last = points.last, let share = share(last) else { return [] }
+      let speed = Quantity.digits((last.flopsPerSecond ?? 0) / 1e9)
+      return [
+        "\(model): \(last.length * batch) rows in \(Quantity.seconds(last.median)), \(speed) GFLOP/s, "
+          + "\(share) of this machine's fp32 peak on \(threads) thread\(threads == 1 ? "" : "s")"
+      ]
+    }
+  }
+}

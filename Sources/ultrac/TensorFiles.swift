@@ -1,0 +1,68 @@
+import Artifact
+import Driver
+import ModelFormat
+import TensorIR
+import UltraRuntime
+
+/// Where a case's tensors are in a file: inputs under their own name or with "input." before it, expected results with
+/// "expected.".
+struct CaseFile {
+  let file: SafetensorsFile
+
+  init(path: String) throws {
+    file = try SafetensorsFile(path: path)
+  }
+
+  /// The inputs of an entry that the file has, as the types that the entry takes. Other tensors are left alone.
+  func inputs(for entry: Manifest.Entry) throws -> [String: Tensor] {
+    var inputs: [String: Tensor] = [:]
+    for port in entry.inputs {
+      let names = [port.name, "input.\(port.name)"]
+      guard let name = names.first(where: { file.entry(named: $0) != nil }) else {
+        throw DriverError(
+          "\(file.path): no tensor \"\(port.name)\" or \"input.\(port.name)\", which \"\(entry.name)\" takes as \(port.type)",
+          hint: "the file has \(file.names.joined(separator: ", "))")
+      }
+      inputs[port.name] = try widened(file.tensor(named: name), to: port.type.element, name: name)
+    }
+    return inputs
+  }
+
+  /// Names of results that the file has expected values for.
+  var expectedNames: [String] {
+    file.names.filter { $0.hasPrefix("expected.") }.map { String($0.dropFirst("expected.".count)) }
+  }
+
+  func expected(_ name: String) throws -> HostTensor { try file.tensor(named: "expected.\(name)") }
+
+  /// The tensor with elements of the type wanted, where that loses nothing.
+  private func widened(_ tensor: HostTensor, to wanted: Manifest.Element, name: String) throws -> Tensor {
+    switch (tensor.element, wanted) {
+    case (.i32, .i64), (.u8, .i64): return try Tensor(tensor.integers, shape: tensor.shape)
+    case (.f16, .f32), (.bf16, .f32): return try Tensor(tensor.floats, shape: tensor.shape)
+    default:
+      // Both lists of element types name the same ones.
+      guard let element = Manifest.Element(rawValue: tensor.element.rawValue), element == wanted else {
+        throw DriverError(
+          "\(file.path): \"\(name)\" holds \(tensor.element.rawValue), expected \(wanted.rawValue)",
+          hint: "convert it; only conversions that lose nothing are made here")
+      }
+      return try Tensor(element: element, shape: tensor.shape, bytes: tensor.bytes)
+    }
+  }
+}
+
+extension HostTensor {
+  /// A result of a model, for files and comparisons.
+  init(_ tensor: Tensor) throws {
+    guard let element = ElementType(rawValue: tensor.element.rawValue) else {
+      throw DriverError("elements of type \(tensor.element.rawValue) are not known here")
+    }
+    try self.init(element: element, shape: tensor.shape, bytes: tensor.bytes)
+  }
+}
+
+/// The worker threads that --threads asks for; nil where the calling thread does all.
+func makePool(threads: Int) throws -> ThreadPool? {
+  threads == 1 ? nil : try ThreadPool(workers: threads)
+}
