@@ -144,9 +144,9 @@ extension BenchCommand {
         ])
       }
       let sequences = batch == 1 ? "one sequence" : "\(batch) sequences"
-      let where_ = "\(level), \(threads) thread\(threads == 1 ? "" : "s")"
+      let place = "\(level), \(threads) thread\(threads == 1 ? "" : "s")"
       return [
-        "\(model), \(sequences) a batch, \(where_), fp32 peak \(Quantity.digits(peakFlopsPerSecond / 1e9)) GFLOP/s"
+        "\(model), \(sequences) a batch, \(place), fp32 peak \(Quantity.digits(peakFlopsPerSecond / 1e9)) GFLOP/s"
       ] + table.lines + quotable
     }
 
