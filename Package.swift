@@ -36,7 +36,7 @@ let package = Package(
     .executableTarget(
       name: "ultrac",
       dependencies: [
-        "TensorIR", "ModelFormat", "Artifact", "Driver", "UltraRuntime",
+        "TensorIR", "Passes", "ModelFormat", "Artifact", "Driver", "UltraRuntime",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ]),
     .executableTarget(

@@ -1,4 +1,5 @@
 import Codegen
+import Passes
 
 /// What a compilation is asked for.
 public struct CompileOptions: Sendable {
@@ -26,12 +27,22 @@ public struct CompileOptions: Sendable {
   public var levels: [CPULevel] = [.avx2, .avx512]
   /// A pipeline in the notation of `ultrac opt`, instead of the one that `optimization` stands for.
   public var passes: String?
-  /// Passes after which the program is handed to `onPass`; "all" names every one.
+  /// Passes after which the program's text is handed to `onProgram`; "all" names every one.
   public var printAfter: [String] = []
   /// Whether the verifier runs after every pass, not only at the end.
   public var verifyEach = false
 
   public init(model: String) { self.model = model }
+
+  /// The passes to run, as they are to be run. Throws where a name or an option is unknown.
+  func passManager() throws(PassError) -> PassManager {
+    let pipeline =
+      if let passes { try PassPipeline(parsing: passes) } else { PassPipeline(level: optimization.rawValue) }
+    var manager = PassManager(pipeline)
+    manager.verifiesEach = manager.verifiesEach || verifyEach
+    manager.printsAfter = try PassSelection(printAfter)
+    return manager
+  }
 
   /// The options that decide the result, as on the command line, without paths: equal flags and sources give equal bytes.
   var flags: [String] {

@@ -12,8 +12,8 @@ public struct Compiler {
   public var options: CompileOptions
   /// Called before each step with a phrase that says what is being done.
   public var onStep: (String) -> Void = { _ in }
-  /// Called with the program after each pass that `options.printAfter` names.
-  public var onPass: (_ pass: String, Module) -> Void = { _, _ in }
+  /// Called with the program's text after each pass that `options.printAfter` names.
+  public var onProgram: (String) -> Void = { _ in }
   /// What has been done so far; complete when a call returns.
   public private(set) var report: CompileReport
   private let clock = ContinuousClock()
@@ -80,6 +80,8 @@ public struct Compiler {
   }
 
   private mutating func prepare() throws -> Front {
+    // Said before minutes may go by.
+    let manager = try options.passManager()
     let imported = try importModel()
     let checksum = try step("checksum", "reading the weights") { (Self.checksum(of: imported), "") }
     var backend = Backend(
@@ -87,7 +89,33 @@ public struct Compiler {
       compiler: Manifest.Compiler(name: "ultrac", version: compilerVersion, flags: options.flags),
       model: Manifest.Model(name: imported.name, sourceChecksum: checksum))
     backend.optimization = options.optimization
-    return Front(imported: imported, module: imported.module, backend: backend)
+    var front = Front(imported: imported, module: imported.module, backend: backend)
+    try run(manager, on: &front)
+    return front
+  }
+
+  private mutating func run(_ manager: PassManager, on front: inout Front) throws {
+    onStep("running passes")
+    var steps: [CompileReport.Step] = []
+    var modules: [Module] = []
+    let reports = try manager.run(on: &front.module, print: onProgram) { report, module in
+      let summary = report.notes.isEmpty ? "nothing to do" : report.notes.joined(separator: ", ")
+      steps.append(
+        CompileReport.Step(
+          name: report.step, summary: summary, exactness: report.exactness.rawValue, seconds: report.time / .seconds(1))
+      )
+      modules.append(module)
+    }
+    for (step, module) in zip(steps, modules) {
+      report.steps.append(step)
+      count(module)
+    }
+    front.backend.passes = zip(manager.pipeline.steps, reports).map { step, report in
+      Manifest.Pass(
+        name: report.pass, options: step.settings.map { "\($0.name)=\($0.value)" }.joined(separator: ","),
+        exactness: report.exactness == .exact ? .exact : .approximate,
+        note: report.notes.isEmpty ? nil : report.notes.joined(separator: ", "))
+    }
   }
 
   private mutating func importModel() throws -> ImportedModel {
@@ -109,12 +137,13 @@ public struct Compiler {
     return imported
   }
 
-  /// Notes the work that the program needs now, beside the step that was done last.
+  /// Notes the work that the program needs now, beside the step that was done last, where it changed.
   private mutating func count(_ module: Module) {
     guard let function = module.function(named: Backend.entry) else { return }
-    let length = function.longestSequence ?? CompileReport.defaultLength
-    report.length = length
-    report.steps[report.steps.count - 1].flops = function.cost(on: BatchShape(lengths: [length])).flops
+    let before = report.steps.last { $0.flops != nil }?.flops
+    if before == nil { report.length = function.longestSequence ?? CompileReport.defaultLength }
+    let flops = function.cost(on: BatchShape(lengths: [report.length])).flops
+    if flops != before { report.steps[report.steps.count - 1].flops = flops }
   }
 
   private static func checksum(of imported: ImportedModel) -> String {

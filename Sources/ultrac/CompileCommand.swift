@@ -40,15 +40,19 @@ struct CompileCommand: ParsableCommand {
   @Option(help: "What to write.")
   var emit: Emission = .artifact
 
-  @Flag(help: "Report the time of every step.")
-  var timePasses = false
+  @OptionGroup(title: "Passes")
+  var passes: PassArguments
 
   func run() throws {
     var options = CompileOptions(model: model)
     options.optimization = optimization.level
     options.levels = try .init(targetCPU: targetCPU)
+    options.passes = passes.passes
+    options.printAfter = passes.printIRAfter
+    options.verifyEach = passes.verifyEach
     var compiler = Compiler(options)
     compiler.onStep = Terminal.showProgress
+    compiler.onProgram = Terminal.printError
     defer { Terminal.endProgress() }
 
     let path = output ?? "\(stem).\(emit.fileEnding)"
@@ -60,10 +64,10 @@ struct CompileCommand: ParsableCommand {
     case .assembly: try write(compiler.text(.assembly), &compiler)
     }
     Terminal.endProgress()
-    let lines = compiler.report.lines(withTimes: timePasses).joined(separator: "\n")
+    let lines = compiler.report.lines(withTimes: passes.timePasses).joined(separator: "\n")
     if emit.isText && output == nil {
       // Standard output holds the program; a report is wanted there only where it was asked for, and then beside it.
-      if timePasses { Terminal.printError(lines) }
+      if passes.timePasses { Terminal.printError(lines) }
     } else {
       print(lines)
     }

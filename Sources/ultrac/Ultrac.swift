@@ -17,12 +17,15 @@ struct Ultrac: ParsableCommand {
         ultrac run model.ultra --inputs in.safetensors --outputs out.safetensors
         ultrac check model.ultra --inputs case.safetensors
         ultrac bench model.ultra          how fast it is on this machine
+        ultrac opt program.tir --passes cse,dce        rewrite a program
 
       Exit codes: 0 done; 1 it could not be done, or results are over tolerance; \
       64 the command line is wrong.
       """,
     version: compilerVersion,
-    subcommands: [CompileCommand.self, InspectCommand.self, RunCommand.self, CheckCommand.self, BenchCommand.self])
+    subcommands: [
+      CompileCommand.self, RunCommand.self, CheckCommand.self, BenchCommand.self, InspectCommand.self, OptCommand.self,
+    ])
 
   static func main() {
     do {
