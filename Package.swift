@@ -62,6 +62,10 @@ let package = Package(
       exclude: ["model.c", "pool_test.c"]),
     .testTarget(name: "ArtifactTests", dependencies: ["Artifact", "ArtifactFixture", "CUltra"]),
     .testTarget(name: "UltraRuntimeTests", dependencies: ["UltraRuntime", "ArtifactFixture"]),
-    .testTarget(name: "DriverTests", dependencies: ["Driver", "UltraRuntime", "TestSupport"]),
+    .testTarget(
+      name: "DriverTests",
+      dependencies: [
+        "Driver", "UltraRuntime", "Artifact", "Codegen", "Interpreter", "ModelFormat", "Passes", "TestSupport", "ultrac",
+      ]),
   ]
 )

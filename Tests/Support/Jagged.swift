@@ -39,3 +39,23 @@ extension HostTensor {
       bytes: rows.flatMap { bytes[$0 * size..<($0 + 1) * size] })
   }
 }
+
+extension RandomProgram {
+  /// The rows of a result that belong to each sequence, by the dimension that its type begins with; nil where `results`
+  /// lacks the offsets that tell.
+  public func rows(
+    ofResult name: String, in results: [(name: String, tensor: HostTensor)]
+  ) -> [Range<Int>]? {
+    guard let function = module.function(named: "forward"),
+      let result = function.results.first(where: { $0.name == name })
+    else { return nil }
+    let kept = results.first { $0.name == "kept_offsets" }?.tensor.integers.map(Int.init)
+    let offsets: [Int]? =
+      switch function[result.value].type.tensor?.shape.first {
+      case .symbol("rows"): self.offsets
+      case .symbol("sequences"): Array(0...sequenceCount)
+      default: kept
+      }
+    return offsets.map { zip($0, $0.dropFirst()).map { $0..<$1 } }
+  }
+}

@@ -1,0 +1,45 @@
+import Artifact
+import Codegen
+import Driver
+import Foundation
+import Passes
+import TensorIR
+import TestSupport
+import UltraRuntime
+
+/// A program compiled for one level of this machine, and loaded.
+struct CompiledProgram {
+  let model: LoadedModel
+
+  init(
+    _ module: Module, weights: any WeightProvider, level: CPULevel, schedule: TileSchedule = TileSchedule(),
+    optimization: CompileOptions.Optimization = .standard
+  ) throws {
+    var backend = Backend(
+      levels: [level], compiler: .init(name: "test", version: "0", flags: []),
+      model: .init(name: module.name, sourceChecksum: "0"))
+    backend.schedule = schedule
+    backend.optimization = optimization
+    model = try withTemporaryFolder { folder in
+      let path = folder.appendingPathComponent("\(module.name).ultra").path
+      try backend.compile(module, weights: weights, to: path)
+      return try LoadedModel(path: path)
+    }
+  }
+
+  /// The results of `forward`; `dimensions` gives extents that no input tells.
+  func run(_ inputs: [String: HostTensor], pool: ThreadPool? = nil) throws -> [(name: String, tensor: HostTensor)] {
+    let tensors = try inputs.mapValues { tensor in
+      guard let element = Manifest.Element(rawValue: tensor.element.rawValue) else {
+        throw DriverError("no element type \(tensor.element.rawValue)")
+      }
+      return try Tensor(element: element, shape: tensor.shape, bytes: tensor.bytes)
+    }
+    return try model.run(inputs: tensors, pool: pool).map { name, tensor in
+      guard let element = ElementType(rawValue: tensor.element.rawValue) else {
+        throw DriverError("no element type \(tensor.element.rawValue)")
+      }
+      return (name, try HostTensor(element: element, shape: tensor.shape, bytes: tensor.bytes))
+    }
+  }
+}

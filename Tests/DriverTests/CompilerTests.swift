@@ -1,0 +1,106 @@
+import Artifact
+import Codegen
+import Driver
+import Foundation
+import ModelFormat
+import TensorIR
+import TestSupport
+import Testing
+
+@Suite struct CompilerTests {
+  @Test func equalModelsGiveEqualBytesWhateverTheFolder() throws {
+    try withTemporaryFolder { folder in
+      let first = try ModelFolder(folder.appendingPathComponent("a")).compile()
+      let second = try ModelFolder(folder.appendingPathComponent("a longer name")).compile(to: "other.ultra")
+      #expect(first.bytes == second.bytes)
+    }
+  }
+
+  @Test func reportTellsTheStepsTheWorkAndTheResult() throws {
+    try withTemporaryFolder { folder in
+      let (bytes, report) = try ModelFolder(folder).compile()
+      #expect(report.model == "small")
+      let names = report.steps.map(\.name)
+      #expect(names == ["import", "checksum", "canonicalize", "cse", "dce", "to-tiles", "code", "object", "artifact"])
+      // 1024 rows: two layers of 8 x 32 and 24 x 8, and attention with 8 + 8 columns over half of all pairs.
+      let products = 2.0 * 1024 * (8 * 32 + 24 * 8)
+      let attention = 2.0 * 1024 * 1025 / 2 * 16
+      #expect(report.steps[0].flops == 2 * (products + attention))
+      #expect(report.steps[2...4].allSatisfy { $0.exactness == "exact" })
+      #expect(report.conclusion.contains("model.ultra"))
+      #expect(report.conclusion.contains(Quantity.bytes(Double(bytes.count))))
+    }
+  }
+
+  @Test func manifestTellsHowItWasMade() throws {
+    try withTemporaryFolder { folder in
+      _ = try ModelFolder(folder).compile()
+      let manifest = try ArtifactReader.open(folder.appendingPathComponent("model.ultra").path, verify: .full).manifest
+      #expect(manifest.compiler.flags == ["-O2", "--target-cpu", "x86-64-v3,x86-64-v4"])
+      #expect(manifest.levels.map(\.name) == ["x86-64-v4", "x86-64-v3"])
+      #expect(manifest.passes.map(\.name) == ["canonicalize", "cse", "dce"])
+      #expect(manifest.passes.allSatisfy { $0.exactness == .exact })
+      let ids = try #require(manifest.entries.first?.inputs.first { $0.name == "item_ids" })
+      #expect(ids.role == .ids(below: 20))
+      let program = try TensorIRParser.parse(try #require(manifest.program))
+      #expect(program.function(named: "forward") != nil)
+    }
+  }
+
+  @Test func failedCompilationLeavesWhatWasThere() throws {
+    try withTemporaryFolder { folder in
+      let model = try ModelFolder(folder, layers: 1)
+      let path = folder.appendingPathComponent("model.ultra").path
+      try "old".write(toFile: path, atomically: true, encoding: .utf8)
+      // The second layer's weights are missing.
+      #expect(throws: ModelError.self) { try model.compile() }
+      #expect(try String(contentsOfFile: path, encoding: .utf8) == "old")
+      let files = try FileManager.default.contentsOfDirectory(atPath: folder.path).sorted()
+      #expect(files == ["model.json", "model.ultra", "weights.safetensors"])
+    }
+  }
+
+  @Test func formsOfTheProgramAreReadable() throws {
+    try withTemporaryFolder { folder in
+      let model = try ModelFolder(folder).model
+      func text(_ form: CompileOptions.Text) throws -> String {
+        var compiler = Compiler(CompileOptions(model: model))
+        return try compiler.text(form)
+      }
+      #expect(try TensorIRParser.parse(text(.tensorIR)).name == "small")
+      #expect(try text(.llvmIR).contains("define"))
+      #expect(try text(.assembly).contains("vfmadd"))
+    }
+  }
+
+  @Test func passesAreChosenAndPrinted() throws {
+    try withTemporaryFolder { folder in
+      var options = CompileOptions(model: try ModelFolder(folder).model)
+      options.passes = "dce,cse"
+      options.printAfter = ["cse"]
+      var printed: [String] = []
+      var compiler = Compiler(options)
+      compiler.onProgram = { printed.append($0) }
+      _ = try compiler.text(.tensorIR)
+      #expect(compiler.report.steps.map(\.name) == ["import", "checksum", "dce", "cse"])
+      #expect(printed.count == 1 && printed[0].contains("After cse"))
+    }
+  }
+}
+
+@Suite struct TargetCPUTests {
+  @Test func namesOfLevels() throws {
+    #expect(try [CPULevel](targetCPU: "x86-64-v3") == [.avx2])
+    #expect(try [CPULevel](targetCPU: "znver4,x86-64-v3,znver4") == [.avx2, .avx512BF16])
+    #expect(try [CPULevel](targetCPU: "native") == [CPULevel.native])
+  }
+
+  @Test(arguments: ["", "x86-64-v2", "x86-64-v3,", "native,,", "X86-64-V3"])
+  func otherNamesAreRefusedWithTheKnownOnes(text: String) {
+    #expect {
+      try [CPULevel](targetCPU: text)
+    } throws: { error in
+      "\(error)".contains("expected x86-64-v3, x86-64-v4, znver4, native")
+    }
+  }
+}

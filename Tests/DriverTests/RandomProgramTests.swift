@@ -1,0 +1,64 @@
+import Codegen
+import Driver
+import Interpreter
+import Passes
+import TensorIR
+import TestSupport
+import Testing
+import UltraRuntime
+
+/// Compiled code against the interpreter, on random programs: widths, masks, lengths, batches.
+@Suite struct CompiledRandomProgramTests {
+  /// Seeds of programs of each kind; levels of this machine take turns.
+  static let seeds: ClosedRange<UInt64> = 1...50
+
+  @Test("compiled code gives what the interpreter gives", arguments: RandomProgram.Kind.allCases)
+  func agrees(kind: RandomProgram.Kind) throws {
+    let levels = CPULevel.supportedByHost
+    try #require(!levels.isEmpty)
+    for seed in Self.seeds {
+      let program = try RandomProgram(kind, seed: seed)
+      let level = levels[Int(seed) % levels.count]
+      let compiled = try CompiledProgram(program.module, weights: program.weights, level: level, optimization: .less)
+      let found = try compiled.run(program.inputs)
+      let expected = try Interpreter(module: program.module, weights: program.weights, precision: .f64)
+        .run("forward", inputs: program.inputs)
+      #expect(found.map(\.name) == expected.map(\.name))
+      for (found, expected) in zip(found, expected) {
+        expectClose(
+          found.tensor, expected.tensor, atol: kind.tolerance(of: expected.tensor), rtol: 0,
+          "\(program) for \(level): \(found.name)")
+      }
+    }
+  }
+
+  @Test(
+    "a sequence's result has the same bits alone, in any batch, on any number of threads",
+    arguments: RandomProgram.Kind.allCases)
+  func determinism(kind: RandomProgram.Kind) throws {
+    let level = try #require(CPULevel.native)
+    let pool = try ThreadPool(workers: 3)
+    for seed in UInt64(101)...110 {
+      let program = try RandomProgram(kind, seed: seed, options: .init(fixedDivisor: true))
+      // Small blocks, so that there are many for the threads.
+      var schedule = TileSchedule()
+      schedule.rows = 8
+      let compiled = try CompiledProgram(
+        program.module, weights: program.weights, level: level, schedule: schedule, optimization: .less)
+      let together = try compiled.run(program.inputs)
+      for _ in 0..<3 {
+        for (threaded, single) in zip(try compiled.run(program.inputs, pool: pool), together) {
+          #expect(threaded.tensor == single.tensor, "\(program): \(single.name) on threads")
+        }
+      }
+      guard program.inputs["offsets"] != nil else { continue }
+      for sequence in 0..<program.sequenceCount {
+        for (name, tensor) in try compiled.run(program.selecting([sequence]).inputs) where name != "kept_offsets" {
+          let rows = try #require(program.rows(ofResult: name, in: together))[sequence]
+          let expected = try #require(together.first { $0.name == name }).tensor.rows(Array(rows))
+          #expect(tensor == expected, "\(program): \(name) of sequence \(sequence)")
+        }
+      }
+    }
+  }
+}
