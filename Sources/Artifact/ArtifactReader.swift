@@ -6,7 +6,7 @@ public struct ArtifactReader: Sendable {
   public enum Verification: String, Sendable, CaseIterable {
     /// Sizes, headers, what the loader would do, and the manifest: a fraction of a millisecond, whatever the size.
     case structure
-    /// That, and the checksum of every byte: 0.3 s a gigabyte, and the whole file is read.
+    /// That, and the checksum of every byte: about half a second a gigabyte, and the whole file is read.
     case full
   }
 

@@ -25,7 +25,7 @@ public final class LoadedModel: Sendable {
 
   /// Checks the file, then loads it.
   ///
-  /// `.full` reads every byte to compare its checksum (0.3 s a gigabyte); `.structure` takes a fraction of a millisecond
+  /// `.full` reads every byte to compare its checksum (about half a second a gigabyte); `.structure` takes a fraction of a millisecond
   /// and trusts the storage with the values of weights and code.
   public init(path: String, verification: ArtifactReader.Verification = .full) throws(RuntimeError) {
     let reader: ArtifactReader
