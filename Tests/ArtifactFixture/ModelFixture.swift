@@ -51,7 +51,10 @@ public enum ModelFixture {
             .init(name: "timestamps", type: .tensor(element: .i64, shape: [rows]), role: .timestamps),
             .init(name: "query_timestamps", type: .tensor(element: .i64, shape: [sequences]), role: .timestamps),
           ],
-          outputs: [.init(name: "user_embeddings", type: .tensor(element: .f32, shape: [sequences, .fixed(width)]))]),
+          outputs: [
+            .init(name: "user_embeddings", type: .tensor(element: .f32, shape: [sequences, .fixed(width)])),
+            .init(name: "scores", type: .tensor(element: .f32, shape: [sequences, .fixed(Self.items - 1)])),
+          ]),
         .init(
           name: "even", dimensions: ["rows"], inputs: [items],
           outputs: [.init(name: "pairs", type: .tensor(element: .i64, shape: ["kept_rows", 2]))]),
@@ -75,7 +78,8 @@ public enum ModelFixture {
     return try withTemporaryFolder { scratch in
       try Data(try ArtifactNote.makeNote(manifest: encoded)).write(to: scratch.appending(path: "note.bin"))
       let flags = [
-        "-c", "-O2", "-fPIC", "-ffreestanding", "-fvisibility=hidden", "-fcf-protection=none", "-Wall", "-Wextra",
+        "-c", "-O2", "-fPIC", "-ffreestanding", "-fvisibility=hidden", "-fcf-protection=none", "-ffp-contract=off",
+        "-Wall", "-Wextra",
       ]
       let include = "-I" + root.appending(path: "include").path
       try run(

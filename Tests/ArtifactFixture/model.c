@@ -1,5 +1,6 @@
 /* What the compiler would emit for a toy model, written by hand: the tests of the artifact and of the runtime, and of
- * the examples, load it. `forward` gives each sequence the mean of its items' embeddings, `even` copies the rows of
+ * the examples, load it. `forward` gives each sequence the mean of its items' embeddings and that mean's products with all
+ * items but the first, `even` copies the rows of
  * even ids, so that its output is shorter than its input.
  *
  * Compiled with -DMANIFEST_SIZE=... beside note.bin, the bytes of ArtifactNote.makeNote.
@@ -53,12 +54,14 @@ static int32_t check_ids(const ultra_call *call, int64_t rows) {
 }
 
 /* What both entries ask of a call: counts, dimensions, inputs, workspace. */
-static int32_t check_call(const ultra_call *call, uint32_t dimensions, uint32_t inputs, size_t workspace) {
+static int32_t check_call(const ultra_call *call, uint32_t dimensions, uint32_t inputs, uint32_t outputs,
+                          size_t workspace) {
   if (call == NULL || call->struct_size < sizeof(ultra_call)) return ULTRA_BAD_CALL;
   if (call->dimension_count != dimensions || call->dimensions == NULL || call->inputs == NULL || call->outputs == NULL)
     return refuse(call, ULTRA_BAD_CALL, -1, 0, 0, 0);
   if (call->input_count != inputs) return refuse(call, ULTRA_BAD_ARGUMENT_COUNT, -1, 0, call->input_count, inputs);
-  if (call->output_count != 1) return refuse(call, ULTRA_BAD_ARGUMENT_COUNT, -1, 0, call->output_count, 1);
+  if (call->output_count != outputs)
+    return refuse(call, ULTRA_BAD_ARGUMENT_COUNT, -1, 0, call->output_count, outputs);
   for (uint32_t index = 0; index < dimensions; index++) {
     int64_t extent = call->dimensions[index];
     if (extent < 0 || extent > LARGEST_EXTENT) return refuse(call, ULTRA_BAD_DIMENSION, (int32_t)index, 0, extent, 0);
@@ -97,11 +100,17 @@ static void mean(void *context, int64_t sequence, uint32_t worker) {
   }
   for (int column = 0; column < WIDTH; column++)
     output[column] = end > begin ? (float)(sum[column] / (double)(end - begin)) : 0;
+  float *scores = (float *)call->outputs[1].data + sequence * (ITEMS - 1);
+  for (int item = 1; item < ITEMS; item++) {
+    double score = 0;
+    for (int column = 0; column < WIDTH; column++) score += (double)output[column] * (double)table()[item * WIDTH + column];
+    scores[item - 1] = (float)score;
+  }
 }
 
 static int32_t forward(const ultra_call *call) {
   uint32_t workers = call != NULL && call->parallel != NULL ? call->parallel->workers : 1;
-  int32_t status = check_call(call, 2, 4, workers * WIDTH * sizeof(double));
+  int32_t status = check_call(call, 2, 4, 2, workers * WIDTH * sizeof(double));
   if (status != ULTRA_OK) return status;
   int64_t rows = call->dimensions[0], sequences = call->dimensions[1];
   const int64_t expected[4] = {rows, sequences + 1, rows, sequences};
@@ -109,9 +118,12 @@ static int32_t forward(const ultra_call *call) {
     status = check_input(call, index, expected[index]);
     if (status != ULTRA_OK) return status;
   }
-  ultra_tensor *output = &call->outputs[0];
-  if (output->count < sequences * WIDTH || (sequences > 0 && output->data == NULL))
-    return refuse(call, ULTRA_BAD_OUTPUT, 0, 0, output->count, sequences * WIDTH);
+  const int64_t widths[2] = {WIDTH, ITEMS - 1};
+  for (int32_t index = 0; index < 2; index++) {
+    const ultra_tensor *output = &call->outputs[index];
+    if (output->count < sequences * widths[index] || (sequences > 0 && output->data == NULL))
+      return refuse(call, ULTRA_BAD_OUTPUT, index, 0, output->count, sequences * widths[index]);
+  }
   const int64_t *offsets = call->inputs[1].data;
   if (offsets[0] != 0) return refuse(call, ULTRA_BAD_OFFSETS, 1, 0, offsets[0], 0);
   for (int64_t index = 1; index <= sequences; index++) {
@@ -126,7 +138,7 @@ static int32_t forward(const ultra_call *call) {
   } else {
     for (int64_t sequence = 0; sequence < sequences; sequence++) mean((void *)call, sequence, 0);
   }
-  output->count = sequences * WIDTH;
+  for (int32_t index = 0; index < 2; index++) call->outputs[index].count = sequences * widths[index];
   return ULTRA_OK;
 }
 
@@ -136,7 +148,7 @@ static size_t even_workspace(const int64_t *dimensions, uint32_t workers) {
 }
 
 static int32_t even(const ultra_call *call) {
-  int32_t status = check_call(call, 1, 1, 0);
+  int32_t status = check_call(call, 1, 1, 1, 0);
   if (status != ULTRA_OK) return status;
   int64_t rows = call->dimensions[0];
   status = check_input(call, 0, rows);
@@ -158,7 +170,7 @@ static int32_t even(const ultra_call *call) {
 }
 
 static const ultra_entry entries[] = {
-    {"forward", 2, 4, 1, 0, forward_workspace, forward},
+    {"forward", 2, 4, 2, 0, forward_workspace, forward},
     {"even", 1, 1, 1, 0, even_workspace, even},
 };
 

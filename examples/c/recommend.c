@@ -1,4 +1,4 @@
-/* Loads a compiled model of film recommendations and calls it, on one thread and on several: all that a server in C does.
+/* Loads a compiled model that recommends films and calls it, on one thread and on several: all that a server in C does.
  *
  *     recommend model.ultra [inputs-folder] [workers]
  *
@@ -19,8 +19,10 @@
 #include "ultra_pool.h"
 
 /* The model's signature: `ultrac inspect model.ultra` prints it. */
-enum { INPUTS = 4, WIDTH = 64 };
+enum { INPUTS = 4, OUTPUTS = 2, WIDTH = 64, FILMS = 1682, RECOMMENDED = 10 };
 static const char *const input_names[INPUTS] = {"item_ids", "offsets", "timestamps", "query_timestamps"};
+/* Numbers a user: its embedding, and a score for each film; the first is that of film 1. */
+static const int64_t output_widths[OUTPUTS] = {WIDTH, FILMS};
 
 typedef struct batch {
   int64_t *values[INPUTS];
@@ -90,6 +92,24 @@ static batch make_batch(void) {
   return inputs;
 }
 
+/* Prints the films with the highest scores among those not seen. */
+static void print_best(const float *scores, const int64_t *seen, int64_t seen_count) {
+  unsigned char taken[FILMS] = {0};
+  for (int64_t index = 0; index < seen_count; index++) {
+    if (seen[index] >= 1 && seen[index] <= FILMS) taken[seen[index] - 1] = 1;
+  }
+  for (int rank = 0; rank < RECOMMENDED; rank++) {
+    int best = -1;
+    for (int film = 0; film < FILMS; film++) {
+      if (!taken[film] && (best < 0 || scores[film] > scores[best])) best = film;
+    }
+    if (best < 0) break;
+    taken[best] = 1;
+    printf(" %d", best + 1);
+  }
+  printf("\n");
+}
+
 int main(int argument_count, char **arguments) {
   if (argument_count < 2) fail("usage", "recommend model.ultra [inputs-folder|-] [workers]");
 
@@ -106,7 +126,8 @@ int main(int argument_count, char **arguments) {
   for (uint64_t index = 0; index < model->entry_count; index++) {
     if (strcmp(model->entries[index].name, "forward") == 0) forward = &model->entries[index];
   }
-  if (forward == NULL || forward->input_count != INPUTS || forward->dimension_count != 2 || forward->output_count != 1) {
+  if (forward == NULL || forward->input_count != INPUTS || forward->dimension_count != 2 ||
+      forward->output_count != OUTPUTS) {
     fail(path, "has another signature than this program was written for");
   }
   printf("loaded %s (%s) in %.3f ms\n", path, model->level, 1e3 * (seconds() - start));
@@ -129,19 +150,22 @@ int main(int argument_count, char **arguments) {
   size_t workspace_size = forward->workspace_size(dimensions, workers);
   if (workspace_size == SIZE_MAX) fail("batch", "is too large");
   void *workspace = allocate(ULTRA_WORKSPACE_ALIGNMENT, workspace_size);
-  const size_t output_size = (size_t)users * WIDTH * sizeof(float);
-  float *alone = allocate(64, output_size), *together = allocate(64, output_size);
+  float *alone[OUTPUTS], *together[OUTPUTS];
+  for (int index = 0; index < OUTPUTS; index++) {
+    alone[index] = allocate(64, (size_t)(users * output_widths[index]) * sizeof(float));
+    together[index] = allocate(64, (size_t)(users * output_widths[index]) * sizeof(float));
+  }
 
   ultra_error error = {.struct_size = sizeof error};
-  ultra_tensor output = {alone, users * WIDTH};
+  ultra_tensor outputs[OUTPUTS];
   ultra_call call = {
       .struct_size = sizeof call,
       .dimension_count = 2,
       .dimensions = dimensions,
       .inputs = tensors,
-      .outputs = &output,
+      .outputs = outputs,
       .input_count = INPUTS,
-      .output_count = 1,
+      .output_count = OUTPUTS,
       .workspace = workspace,
       .workspace_size = workspace_size,
       .parallel = NULL,
@@ -153,7 +177,9 @@ int main(int argument_count, char **arguments) {
     call.parallel = with_pool ? ultra_pool_parallel(pool) : NULL;
     double elapsed = 0;
     for (int run = 0; run < 2; run++) {
-      output = (ultra_tensor){with_pool ? together : alone, users * WIDTH};
+      for (int index = 0; index < OUTPUTS; index++) {
+        outputs[index] = (ultra_tensor){(with_pool ? together : alone)[index], users * output_widths[index]};
+      }
       start = seconds();
       int32_t status = ultra_pool_run(pool, forward, &call);
       elapsed = seconds() - start;
@@ -168,16 +194,22 @@ int main(int argument_count, char **arguments) {
            with_pool ? workers : 1);
   }
   /* Results do not depend on threads, bit for bit. */
-  if (memcmp(alone, together, output_size) != 0) fail("outputs", "differ between one thread and several");
-  for (int64_t user = 0; user < users && user < 4; user++) {
-    printf("user %" PRId64 ":", user);
-    for (int column = 0; column < 6; column++) printf(" % .4f", (double)alone[user * WIDTH + column]);
-    printf(" ...\n");
+  for (int index = 0; index < OUTPUTS; index++) {
+    if (memcmp(alone[index], together[index], (size_t)(users * output_widths[index]) * sizeof(float)) != 0) {
+      fail("outputs", "differ between one thread and several");
+    }
+  }
+  for (int64_t user = 0; user < users && user < 5; user++) {
+    const int64_t first = inputs.values[1][user], end = inputs.values[1][user + 1];
+    printf("user %" PRId64 ", %" PRId64 " films seen: recommended", user, end - first);
+    print_best(alone[1] + user * FILMS, inputs.values[0] + first, end - first);
   }
 
   for (int index = 0; index < INPUTS; index++) free(inputs.values[index]);
-  free(alone);
-  free(together);
+  for (int index = 0; index < OUTPUTS; index++) {
+    free(alone[index]);
+    free(together[index]);
+  }
   free(workspace);
   ultra_pool_destroy(pool);
   dlclose(file);

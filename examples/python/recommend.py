@@ -1,11 +1,10 @@
 #!/usr/bin/env python3
 """Recommends films with a compiled model: ctypes and numpy, nothing else.
 
-    recommend.py model.ultra histories.safetensors --weights weights.safetensors --expected expected.safetensors
+    recommend.py model.ultra histories.safetensors [--expected expected.safetensors]
 
-The histories hold the model's inputs. A user's recommendations are the ten films, not yet seen, whose normed
-embeddings lie closest to the user's; the films' embeddings come from the weights the model was trained with. With
---expected, the results are compared with the reference's, and a difference is an error.
+The histories hold the model's inputs. A user's recommendations are the ten films with the highest scores among those
+not yet seen. With --expected, the results are compared with those of the trained model; a difference is an error.
 """
 
 import argparse
@@ -17,24 +16,19 @@ import numpy
 
 from ultra import Model, read_safetensors
 
-TABLE = "_embedding_module._item_emb.weight"
 
-
-def recommend(embeddings, table, ids, offsets, count=10):
-    """For each user the ids of the best unseen films. Film 0 is padding."""
-    norms = numpy.maximum(numpy.linalg.norm(table, axis=1, keepdims=True), 1e-6)
-    scores = embeddings @ (table / norms).T
-    scores[:, 0] = -numpy.inf
+def recommend(scores, ids, offsets, count=10):
+    """For each user the best unseen films, best first. The first score is that of film 1."""
+    scores = scores.copy()
     for user in range(len(scores)):
-        scores[user, ids[offsets[user] : offsets[user + 1]]] = -numpy.inf
-    return numpy.argsort(-scores, axis=1, kind="stable")[:, :count], scores
+        scores[user, ids[offsets[user] : offsets[user + 1]] - 1] = -numpy.inf
+    return numpy.argsort(-scores, axis=1, kind="stable")[:, :count] + 1
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model")
     parser.add_argument("histories")
-    parser.add_argument("--weights", help="safetensors file with the films' embeddings")
     parser.add_argument("--expected", help="safetensors file with user_embeddings and top10_ids")
     parser.add_argument("--users", type=int, default=5, help="how many users to print (default: 5)")
     parser.add_argument("--write-raw", metavar="FOLDER", help="write the inputs as the model takes them, for the C example")
@@ -53,29 +47,25 @@ def main():
 
     model.run(inputs)
     start = time.perf_counter()
-    embeddings = model.run(inputs)["user_embeddings"]
+    outputs = model.run(inputs)
     elapsed = time.perf_counter() - start
     users, films = len(inputs["offsets"]) - 1, len(inputs["item_ids"])
     print(f"{users} users, {films} films seen: {1e3 * elapsed:.3f} ms on 1 thread")
 
     expected = read_safetensors(options.expected) if options.expected else {}
     if "user_embeddings" in expected:
-        worst = float(numpy.abs(embeddings - expected["user_embeddings"]).max())
+        worst = float(numpy.abs(outputs["user_embeddings"] - expected["user_embeddings"]).max())
         print(f"user embeddings differ from the reference by {worst:.2e} at most")
         if not worst <= 1e-5:
             sys.exit("more than 1e-5")
-    if not options.weights:
-        return
-
-    table = read_safetensors(options.weights)[TABLE]
-    best, scores = recommend(embeddings, table, inputs["item_ids"], inputs["offsets"])
+    best = recommend(outputs["scores"], inputs["item_ids"], inputs["offsets"])
     for user in range(min(options.users, users)):
         seen = inputs["item_ids"][inputs["offsets"][user] : inputs["offsets"][user + 1]]
         print(f"user {user}: last seen {seen[-5:].tolist()}, recommended {best[user].tolist()}")
     if "top10_ids" in expected:
         # Films whose scores differ by less than rounding may swap.
-        ours = numpy.take_along_axis(scores, best, 1)
-        theirs = numpy.take_along_axis(scores, expected["top10_ids"].astype(numpy.int64), 1)
+        ours = numpy.take_along_axis(outputs["scores"], best - 1, 1)
+        theirs = numpy.take_along_axis(outputs["scores"], expected["top10_ids"].astype(numpy.int64) - 1, 1)
         same = int((numpy.abs(ours - theirs).max(axis=1) <= 1e-6).sum())
         print(f"the same ten films as the reference for {same} of {users} users")
         if same != users:
