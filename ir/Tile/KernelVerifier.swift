@@ -248,7 +248,7 @@ struct KernelVerifier {
     let name = "%\(TextName.quoted(tile.name))"
     guard slice.first >= 0, slice.count >= 1, slice.first <= tile.columns, slice.count <= tile.columns - slice.first
     else {
-      return "[\(slice.first) : \(slice.first &+ slice.count)] reaches past the \(tile.columns) columns of \(name)"
+      return "[\(slice.first) : \(slice.first &+ slice.count)] is no range of the \(tile.columns) columns of \(name)"
     }
     if tile.rows == .keys, !isInKeys { return "\(name) has rows in a loop over keys only" }
     return nil

@@ -36,6 +36,7 @@ struct ProgramLocations {
     var statements: [SourceLocation] = []
   }
 
+  var program: SourceLocation
   var dimensions: [SourceLocation] = []
   var buffers: [SourceLocation] = []
   var scalars: [SourceLocation] = []

@@ -79,8 +79,9 @@ struct ProgramVerifier {
     verifyPositions("input", program.inputs.map { program[$0].home })
     verifyPositions("output", program.outputs.map { program[$0].home })
     for index in program.setup.indices { verifySetup(index) }
-    for derived in program.derivedDimensions where !isDefined(derived.name) {
-      fail("no select_offsets defines it", "dimension \(TextName.quoted(derived.name))")
+    for (index, derived) in program.derivedDimensions.enumerated() where !isDefined(derived.name) {
+      fail(
+        "no select_offsets defines it", "dimension \(TextName.quoted(derived.name))", locations?.dimensions[index])
     }
     for index in program.scalars.indices { verifyScalar(index) }
     // Kernels rely on what was verified so far.
@@ -99,7 +100,7 @@ struct ProgramVerifier {
   }
 
   mutating func fail(_ message: String, _ subject: String? = nil, _ location: SourceLocation? = nil) {
-    errors.append(TileIRError(message, at: location, subject: subject))
+    errors.append(TileIRError(message, at: location ?? locations?.program, subject: subject))
   }
 
   func name(_ id: BufferID) -> String { ProgramPrinter(program: program).name(id) }

@@ -24,13 +24,14 @@ struct ProgramParser: TokenParser {
   var lexer: Lexer
   var token: Token
   private(set) var program = Program(name: "", dimensions: [])
-  var locations = ProgramLocations()
+  var locations: ProgramLocations
   private var buffers: [String: BufferID] = [:]
   private var scalars: [String: ScalarID] = [:]
 
   init(_ source: String, file: String) throws(TensorIRError) {
     lexer = Lexer(source, file: file, operators: "+-*/?")
     token = try lexer.next()
+    locations = ProgramLocations(program: token.location)
   }
 
   mutating func parse() throws(TensorIRError) {
