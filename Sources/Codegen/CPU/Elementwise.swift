@@ -187,7 +187,7 @@ extension KernelEmitter {
       return b.select(keep, emit(&b, operand, columns, rowValues), type.null())
     case .positionBias(let weights, let reference): return positionBias(b, weights, reference, columns)
     case .timeBias(let bias):
-      return timeBias(&b, bias, columns, keyTime: rowValues[expression] ?? context.i64.constant(0))
+      return timeBias(b, bias, columns, keyTime: rowValues[expression] ?? context.i64.constant(0))
     }
   }
 
@@ -225,8 +225,8 @@ extension KernelEmitter {
     return b.maskedLoad(type, pointer, mask: queryMask(b, columns), alignment: 4)
   }
 
-  /// The bucket is first estimated by a logarithm, then set right by comparing with the thresholds around it.
-  private func timeBias(_ b: inout IRBuilder, _ bias: TimeBias, _ columns: Columns, keyTime: IRValue) -> IRValue {
+  /// The bucket is first estimated from below, then set right by comparing with the next threshold.
+  private func timeBias(_ b: IRBuilder, _ bias: TimeBias, _ columns: Columns, keyTime: IRValue) -> IRValue {
     let lanes = columns.lanes
     let (f32, i32, i64) = (
       context.vector(context.f32, lanes), context.vector(context.i32, lanes), context.vector(context.i64, lanes)
@@ -244,17 +244,17 @@ extension KernelEmitter {
 
     let thresholds = address(b, bias.thresholds)
     let count = emitter.program[bias.thresholds].columns
-    func threshold(_ b: IRBuilder, _ index: IRValue, _ valid: IRValue) -> IRValue {
-      b.gather(f32, b.element(thresholds, context.f32, b.sext(index, to: i64)), mask: valid, alignment: 4)
-    }
-    let estimate = b.fptosi(b.fmul(VectorMath.log(b, x), f32.constant(1 / 0.301)), to: i32)
+    // A number's bits, read as an integer, are its base-2 logarithm in fixed point but for at most 0.0861: too little, so
+    // the bucket that they give is the true one or the one before.
+    let bits = b.sitofp(b.sub(b.bitcast(x, to: i32), Int(Float(1).bitPattern)), to: f32)
+    let naturalLogarithmOf2 = 0.6931471805599453
+    let bucketsPerUnit = naturalLogarithmOf2 / 0.301 / Double(1 << 23)
+    let estimate = b.fptosi(b.fma(bits, f32.constant(bucketsPerUnit), f32.constant(-0.001)), to: i32)
     var bucket = b.smin(b.smax(estimate, 0), count)
     let hasNext = b.icmp(.slt, bucket, count)
-    let isHigher = b.and(hasNext, b.fcmp(.ole, threshold(b, bucket, hasNext), x))
+    let next = b.gather(f32, b.element(thresholds, context.f32, b.sext(bucket, to: i64)), mask: hasNext, alignment: 4)
+    let isHigher = b.and(hasNext, b.fcmp(.ole, next, x))
     bucket = b.add(bucket, b.zext(isHigher, to: i32))
-    let hasPrevious = b.icmp(.sgt, bucket, 0)
-    let isLower = b.and(hasPrevious, b.fcmp(.ogt, threshold(b, b.sub(bucket, 1), hasPrevious), x))
-    bucket = b.sub(bucket, b.zext(isLower, to: i32))
     let weights = address(b, bias.weights)
     return b.gather(f32, b.element(weights, context.f32, b.sext(bucket, to: i64)), mask: mask, alignment: 4)
   }

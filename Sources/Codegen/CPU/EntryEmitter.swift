@@ -144,6 +144,7 @@ final class EntryEmitter {
   private func emitCallChecks(_ b: inout IRBuilder) -> IRValue {
     let (i64, i32, p) = (context.i64, context.i32, context.pointer)
     func field(_ b: IRBuilder, _ type: IRType, _ offset: Int) -> IRValue { b.load(type, b.offset(call, bytes: offset)) }
+    leave(&b, unless: b.icmp(.ne, call, p.null())) { $0.ret(i32.constant(CallABI.Status.badCall.rawValue)) }
     let hasSize = b.icmp(.uge, field(b, i32, CallABI.Call.structSize), CallABI.Call.byteCount)
     // Nothing behind the size may be read where the struct is too small, not even to report it.
     leave(&b, unless: hasSize) { $0.ret(i32.constant(CallABI.Status.badCall.rawValue)) }
