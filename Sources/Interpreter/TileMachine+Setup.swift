@@ -16,15 +16,16 @@ extension TileMachine {
       let argument = program[offsets].name
       let first = integer(offsets, 0)
       if first != 0 { throw .badOffsets(argument: argument, position: 0, found: first, expected: 0) }
-      let count = sequences(offsets)
-      for position in 0..<count where integer(offsets, position + 1) < integer(offsets, position) {
-        throw .badOffsets(
-          argument: argument, position: position + 1, found: integer(offsets, position + 1),
-          expected: integer(offsets, position))
-      }
-      let total = Int64(rows(Extent(dimension)))
-      if integer(offsets, count) != total {
-        throw .badOffsets(argument: argument, position: count, found: integer(offsets, count), expected: total)
+      let (count, total) = (sequences(offsets), Int64(rows(Extent(dimension))))
+      for position in 0...count {
+        let found = integer(offsets, position)
+        if position == count, found != total {
+          throw .badOffsets(argument: argument, position: position, found: found, expected: total)
+        }
+        if position > 0, found < integer(offsets, position - 1) {
+          throw .badOffsets(
+            argument: argument, position: position, found: found, expected: integer(offsets, position - 1))
+        }
       }
     case .checkTargets(let targets, let offsets):
       for sequence in 0..<sequences(offsets) {

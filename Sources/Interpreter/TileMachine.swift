@@ -113,8 +113,9 @@ struct TileMachine<Number: Arithmetic> {
       guard input.element == buffer.element else {
         throw .wrongElementType(argument: buffer.name, found: input.element, expected: buffer.element)
       }
+      // A matrix of one column may be a vector.
       let isVector = buffer.columns == 1 && input.shape.count == 1
-      guard isVector || input.shape.count == 2 else {
+      guard isVector || (input.shape.count == 2 && buffer.element != .i64) else {
         throw .wrongRank(argument: buffer.name, found: input.shape, expected: buffer.element == .i64 ? 1 : 2)
       }
       try check(buffer, rows: input.shape[0])
