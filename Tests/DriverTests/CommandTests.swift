@@ -111,6 +111,8 @@ import Testing
       #expect(try refusal([3, 20], [0, 2]) == "error: item_ids[1]: 20 is outside 0..<20\n")
       #expect(try refusal([3, 4], [0, 2, 1, 2]).hasPrefix("error: offsets[2]: "))
       #expect(try refusal([3, 4], [0, 3]).hasPrefix("error: offsets"))
+      // The last entry is held against the number of rows, even where it is below the entry before it.
+      #expect(try refusal([3, 4], [0, 5, 1]) == refusal([3, 4], [0, 0, 1]))
       try write([("ids", HostTensor([3] as [Int64]))], "in.safetensors", in: folder)
       let outcome = try ultrac(
         "run", "model.ultra", "--inputs", "in.safetensors", "--outputs", "out.safetensors", in: folder)

@@ -28,17 +28,21 @@ extension EntryEmitter {
       check(
         &b, b.icmp(.eq, first, 0), .badOffsets, argument: argument(offsets), position: zero, found: first,
         expected: zero)
-      b.loop(from: zero, to: count, name: "offset", hint: .asWritten) { b, sequence in
-        let position = b.add(sequence, 1)
-        let (before, own) = (number(b, offsets, sequence), number(b, offsets, position))
+      func checkOrder(_ b: inout IRBuilder, at position: IRValue) {
+        let (before, own) = (number(b, offsets, b.sub(position, 1)), number(b, offsets, position))
         check(
           &b, b.icmp(.sge, own, before), .badOffsets, argument: argument(offsets), position: position, found: own,
           expected: before)
       }
+      b.loop(from: i64.constant(1), to: count, name: "offset", hint: .asWritten) { b, position in
+        checkOrder(&b, at: position)
+      }
+      // What is expected of the last entry is the number of rows, even where it is below the entry before it, too.
       let (last, total) = (number(b, offsets, count), emitter.rows(b, Extent(rows), frame: frame))
       check(
         &b, b.icmp(.eq, last, total), .badOffsets, argument: argument(offsets), position: count, found: last,
         expected: total)
+      b.ifThen(b.icmp(.sgt, count, 0)) { b in checkOrder(&b, at: count) }
     case .checkTargets(let targets, let offsets):
       b.loop(from: zero, to: sequences(b, offsets), name: "target", hint: .asWritten) { b, sequence in
         let (count, most) = (number(b, targets, sequence), length(b, offsets, sequence))
