@@ -1,3 +1,4 @@
+import Foundation
 import Passes
 import TensorIR
 import TestSupport
@@ -21,6 +22,24 @@ struct TextTests {
       #expect(read.setup == program.setup, "\(random)")
       #expect(read.derivedDimensions == program.derivedDimensions, "\(random)")
     }
+  }
+
+  @Test("the document shows a layer as it is printed")
+  func document() throws {
+    let file = URL(filePath: #filePath).appending(path: "../../../docs/tile-ir.md").standardized
+    let document = try String(contentsOf: file, encoding: .utf8)
+    let start = try #require(document.firstRange(of: "```tile\n")).upperBound
+    let end = try #require(document[start...].firstRange(of: "```")).lowerBound
+    var build = FunctionBuilder(module: Module(name: "layer"), name: "forward")
+    let x = build.argument("x", .tensor([.symbol("rows"), .fixed(512)], .f32))
+    let offsets = build.argument("offsets", .offsets(sequences: .symbol("sequences"), rows: .symbol("rows")))
+    let targets = build.argument("targets", .tensor([.symbol("sequences")], .i64))
+    let layer = ProductionLayer(
+      width: 512, heads: 4, queryWidth: 128, valueWidth: 128, alpha: 1 / 128, divisor: .fixed(16384),
+      mask: Mask(.windowed(window: 256, fullTail: 256)))
+    let y = try build.productionLayer(layer, prefix: "", x: x, offsets: offsets, targets: targets)
+    build.result("y", y)
+    #expect(try lowerToTiles(build.finish(), function: "forward").text == document[start..<end])
   }
 }
 
