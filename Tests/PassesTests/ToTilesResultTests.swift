@@ -14,6 +14,7 @@ import TileIR
     builder.result("second", y)
     let module = builder.finish()
     let program = try lowerToTiles(module, function: "forward")
+    try program.verify()
     let outputs = program.buffers.compactMap { buffer in
       if case .output(let index) = buffer.home { (index, buffer.name) } else { nil }
     }

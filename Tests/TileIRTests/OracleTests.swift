@@ -33,6 +33,28 @@ struct OracleTests {
     }
   }
 
+  @Test(
+    "a program that computes something else is noticed",
+    arguments: [
+      (" where visible", ""), (" += contract(transposed", " = contract(transposed"), ("parts = 2", "parts = 1"),
+      ("1 / square_root", "2 / square_root"),
+    ])
+  func notices(text: String, other: String) throws {
+    var noticed = 0
+    for seed in Self.seeds {
+      let random = try RandomProgram(.production, seed: seed)
+      let program = try lowerToTiles(random.module, function: "forward", schedule: .variant(1))
+      guard program.text.contains(text), random.offsets.last != 0 else { continue }
+      let changed = try TileIRParser.parse(program.text.replacing(text, with: other))
+      let results = try [program, changed].map {
+        try TileInterpreter(program: $0, weights: random.weights).run(random.inputs)
+      }
+      let y = results.map { $0[0].tensor }
+      if !compare(y[1], y[0], atol: random.kind.tolerance(of: y[0]), rtol: 0).isClose { noticed += 1 }
+    }
+    #expect(noticed >= 5)
+  }
+
   private func check(
     _ random: RandomProgram, schedule: TileSchedule, _ precision: Interpreter.Precision, scale: Double
   ) throws {
