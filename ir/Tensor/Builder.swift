@@ -1,13 +1,17 @@
 /// Writes a function one operation after the other, inferring result types: `build.linear(x, w)` reads like the text form.
 public struct FunctionBuilder: Sendable {
+  /// What `finish` gives back: the weights declared so far, and the functions that were there before.
   public var module: Module
+  /// The function so far; it joins the module at `finish`.
   public var function: Function
 
+  /// Begins a function called `name` that joins `module` when it is finished.
   public init(module: Module, name: String) {
     self.module = module
     self.function = Function(name: name)
   }
 
+  /// Appends an argument; its name is made unique within the function.
   public mutating func argument(_ name: String, _ type: ValueType) -> ValueID {
     function.addArgument(name: name, type: type)
   }
@@ -41,6 +45,7 @@ public struct FunctionBuilder: Sendable {
     try append(payload, operands, names: name.map { [$0] } ?? [])[0]
   }
 
+  /// Makes `value` the next result, under a name of its own.
   public mutating func result(_ name: String, _ value: ValueID) {
     function.results.append(Function.Result(name: name, value: value))
   }

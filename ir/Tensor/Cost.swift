@@ -1,5 +1,6 @@
 /// The lengths of a batch's sequences, and how many rows at the end of each are targets.
 public struct BatchShape: Hashable, Sendable {
+  /// Rows of each sequence: contextual rows, history and targets together.
   public var lengths: [Int]
   /// As many as lengths, each at most its length.
   public var targets: [Int]
@@ -19,8 +20,10 @@ public struct Cost: Hashable, Sendable {
   /// Bytes of operands and results, each once; of a table only the rows looked up.
   public var bytes: Double
 
+  /// No work and no bytes.
   public static let zero = Cost(flops: 0, bytes: 0)
 
+  /// Operations and bytes of both, each added up.
   public static func + (left: Cost, right: Cost) -> Cost {
     Cost(flops: left.flops + right.flops, bytes: left.bytes + right.bytes)
   }

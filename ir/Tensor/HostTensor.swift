@@ -1,6 +1,8 @@
 /// A tensor with its bytes, in row-major order and little-endian: inputs, outputs, and weights in memory.
 public struct HostTensor: Hashable, Sendable {
+  /// The type that the bytes are read as.
   public var element: ElementType
+  /// Extents, outermost first; none for a single number.
   public var shape: [Int]
   /// Exactly `count * element.byteCount` bytes.
   public var bytes: [UInt8]
@@ -20,6 +22,7 @@ public struct HostTensor: Hashable, Sendable {
     self.bytes = bytes
   }
 
+  /// Number of elements: the product of the extents.
   public var count: Int { bytes.count / element.byteCount }
 
   private init(_ element: ElementType, _ shape: [Int], raw: UnsafeRawBufferPointer) {
@@ -28,14 +31,17 @@ public struct HostTensor: Hashable, Sendable {
     self.bytes = [UInt8](raw)
   }
 
+  /// fp32 numbers in row-major order; without `shape` a vector. The extents must multiply to their number, unchecked.
   public init(_ values: [Float], shape: [Int]? = nil) {
     self = values.withUnsafeBytes { HostTensor(.f32, shape ?? [values.count], raw: $0) }
   }
 
+  /// fp64 numbers in row-major order; without `shape` a vector. The extents must multiply to their number, unchecked.
   public init(_ values: [Double], shape: [Int]? = nil) {
     self = values.withUnsafeBytes { HostTensor(.f64, shape ?? [values.count], raw: $0) }
   }
 
+  /// int64 numbers in row-major order; without `shape` a vector. The extents must multiply to their number, unchecked.
   public init(_ values: [Int64], shape: [Int]? = nil) {
     self = values.withUnsafeBytes { HostTensor(.i64, shape ?? [values.count], raw: $0) }
   }
@@ -99,9 +105,13 @@ public protocol WeightProvider: Sendable {
 
 /// Weights held in memory.
 public struct WeightTable: WeightProvider {
+  /// By the weight's name in the module.
   public var tensors: [String: HostTensor]
+
+  /// A table of these tensors; more may be added.
   public init(_ tensors: [String: HostTensor] = [:]) { self.tensors = tensors }
 
+  /// The bytes of the tensor of this name, valid during `body` only. Throws `OperationError` where there is none.
   public func withWeight<R>(
     _ name: String, _ body: (ElementType, [Int], UnsafeRawBufferPointer) throws -> R
   ) throws -> R {

@@ -38,12 +38,17 @@ public enum IndexVariable: String, Hashable, Sendable, CaseIterable {
 }
 
 extension IndexExpression: ExpressibleByIntegerLiteral {
+  /// A constant, so that formulas read `next + 1`.
   public init(integerLiteral value: Int) { self = .constant(value) }
 
+  /// The variable `position`: a row's place in its sequence, from 0.
   public static var position: Self { .variable(.position) }
+  /// The variable `length`: rows of the sequence.
   public static var length: Self { .variable(.length) }
+  /// The variable `targets`: target rows at the end of the sequence.
   public static var targets: Self { .variable(.targets) }
 
+  /// The sum, folded where both sides are constants or one of them is 0.
   public static func + (left: Self, right: Self) -> Self {
     switch (left, right) {
     case (.constant(let a), .constant(let b)): .constant(a + b)
@@ -53,6 +58,7 @@ extension IndexExpression: ExpressibleByIntegerLiteral {
     }
   }
 
+  /// The difference, folded where both sides are constants or the right one is 0.
   public static func - (left: Self, right: Self) -> Self {
     switch (left, right) {
     case (.constant(let a), .constant(let b)): .constant(a - b)
@@ -61,11 +67,13 @@ extension IndexExpression: ExpressibleByIntegerLiteral {
     }
   }
 
+  /// The smaller of both, folded where both are constants.
   public static func min(_ left: Self, _ right: Self) -> Self {
     if case (.constant(let a), .constant(let b)) = (left, right) { return .constant(Swift.min(a, b)) }
     return .minimum(left, right)
   }
 
+  /// The larger of both, folded where both are constants.
   public static func max(_ left: Self, _ right: Self) -> Self {
     if case (.constant(let a), .constant(let b)) = (left, right) { return .constant(Swift.max(a, b)) }
     return .maximum(left, right)
@@ -73,6 +81,7 @@ extension IndexExpression: ExpressibleByIntegerLiteral {
 }
 
 extension IndexExpression: CustomStringConvertible {
+  /// As a formula with parentheses, `min((position + 1), length)`.
   public var description: String {
     switch self {
     case .constant(let value): "\(value)"

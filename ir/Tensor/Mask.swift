@@ -3,6 +3,7 @@
 /// A sequence of `n` rows is contextual rows, history, then targets; `h = n - targets`. Sources: SEMANTICS section 3;
 /// GR ops/pytorch/pt_hstu_attention.py (`causal`, `windowed`), TER tzrec/ops/hstu_attention_utils.py (`keyPrefix`).
 public struct Mask: Hashable, Sendable {
+  /// The families of masks in use, with their widths in rows.
   public enum Form: Hashable, Sendable {
     /// Every earlier row, and itself; target rows see history and themselves, never each other.
     case causal
@@ -22,22 +23,28 @@ public struct Mask: Hashable, Sendable {
     case windowed
   }
 
+  /// The family and its widths.
   public var form: Form
   /// Rows at the start of every sequence that see the whole history and that all others see: GR's rule for `causal`
   /// and `windowed`. Under `keyPrefix` they only lengthen the prefix (TER).
   public var contextual: Int
 
+  /// Causal and without contextual rows unless told otherwise. The numbers are checked where an operation uses the
+  /// mask.
   public init(_ form: Form = .causal, contextual: Int = 0) {
     self.form = form
     self.contextual = contextual
   }
 
+  /// Every earlier row and the row itself, without contextual rows.
   public static let causal = Mask()
 }
 
 /// The half-open range of key positions `[start, end)`; empty where `end <= start`.
 public struct KeyInterval: Hashable, Sendable {
+  /// The first position, counted from the sequence's first row.
   public var start: IndexExpression
+  /// One more than the last position.
   public var end: IndexExpression
 }
 
@@ -198,6 +205,7 @@ extension Mask {
     /// Whether there may be targets.
     public var hasTargets: Bool
 
+    /// Sequences with at most `history` rows before their targets.
     public init(history: Int, hasTargets: Bool) {
       self.history = history
       self.hasTargets = hasTargets

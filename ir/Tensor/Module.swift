@@ -1,31 +1,54 @@
 /// A weight: a tensor whose values are fixed when the model is compiled. The module knows its name and type; its
 /// bytes stay with a `WeightProvider`.
 public struct Weight: Hashable, Sendable {
+  /// Its name, unique in the module, as a rule the checkpoint's; the text form writes it after `@`.
   public var name: String
+  /// Its shape, all extents fixed, and the type of its elements.
   public var type: TensorType
 
+  /// A weight to declare; the verifier checks that the extents are fixed and positive.
   public init(name: String, type: TensorType) {
     self.name = name
     self.type = type
   }
 }
 
-public struct WeightID: Hashable, Sendable { public let index: UInt32 }
-public struct ValueID: Hashable, Sendable { public let index: UInt32 }
-public struct OperationID: Hashable, Sendable { public let index: UInt32 }
+/// Names a weight of a module.
+public struct WeightID: Hashable, Sendable {
+  /// Counted from 0 in `Module.weights`.
+  public let index: UInt32
+}
+
+/// Names a value of a function.
+public struct ValueID: Hashable, Sendable {
+  /// Counted from 0 in `Function.values`.
+  public let index: UInt32
+}
+
+/// Names an operation of a function.
+public struct OperationID: Hashable, Sendable {
+  /// Counted from 0 in `Function.operations`.
+  public let index: UInt32
+}
 
 /// A compilation unit: weights and functions. The function that a compiled artifact runs is called `forward`.
 public struct Module: Sendable {
+  /// What stands after `module` in the text form.
   public var name: String
+  /// In the order of their declarations; a `WeightID` counts them.
   public private(set) var weights: [Weight] = []
+  /// In the order of the text; their names must differ.
   public var functions: [Function] = []
   private var weightByName: [String: WeightID] = [:]
   private var weightLocations: [WeightID: SourceLocation] = [:]
 
+  /// A module without weights and functions.
   public init(name: String) { self.name = name }
 
+  /// The weight of an identifier that this module gave out.
   public subscript(id: WeightID) -> Weight { weights[Int(id.index)] }
 
+  /// The identifier of the weight of this name; nil where none is declared.
   public func weight(named name: String) -> WeightID? { weightByName[name] }
 
   /// Declares a weight. A name that is declared already gives its first declaration back; the caller compares types.
@@ -68,6 +91,7 @@ public struct Module: Sendable {
     return before.count - weights.count
   }
 
+  /// The function of this name, without `@`; nil where there is none.
   public func function(named name: String) -> Function? { functions.first { $0.name == name } }
 }
 
@@ -78,38 +102,53 @@ public enum Definition: Hashable, Sendable {
   case result(OperationID, Int)
 }
 
+/// A value of a function: an argument, a weight or the result of an operation, defined once.
 public struct Value: Hashable, Sendable {
   /// Its name in the text form, without the `%`; unique within the function. Weights are printed by their own name.
   public var name: String
+  /// A tensor's shape and elements, or that these are offsets.
   public var type: ValueType
+  /// What gives it: an argument, a weight or an operation.
   public var definition: Definition
 }
 
 /// One operation: what it does (`payload`, with its attributes), what it reads, what it defines.
 public struct Operation: Hashable, Sendable {
+  /// What it does, with its attributes.
   public var payload: Payload
+  /// What it reads, in the order that the payload's documentation gives.
   public var operands: [ValueID]
+  /// What it defines; as many as the payload infers types.
   public var results: [ValueID]
 }
 
 /// A straight line of operations over an arena of values, in an order where definitions come before uses.
 public struct Function: Sendable {
+  /// A value that the function returns.
   public struct Result: Hashable, Sendable {
+    /// The caller's name for it, which may differ from the value's own.
     public var name: String
+    /// The value returned; one value may be returned under several names.
     public var value: ValueID
 
+    /// Returns `value` under the name `name`.
     public init(name: String, value: ValueID) {
       self.name = name
       self.value = value
     }
   }
 
+  /// Its name, without the `@` of the text form.
   public var name: String
+  /// The arena that a `ValueID` counts: arguments, weights and results in the order in which they were made.
   public private(set) var values: [Value] = []
+  /// The arena that an `OperationID` counts, with operations that an edit removed.
   public private(set) var operations: [Operation] = []
   /// The order in which operations run. Operations that an edit removed stay in the arena but not here.
   public var body: [OperationID] = []
+  /// What the caller gives, in order.
   public private(set) var arguments: [ValueID] = []
+  /// What the caller gets, in order.
   public var results: [Result] = []
   private var usedNames: Set<String> = []
   private var weightValues: [WeightID: ValueID] = [:]
@@ -119,15 +158,19 @@ public struct Function: Sendable {
   var argumentLocations: [SourceLocation] = []
   var returnLocation: SourceLocation?
 
+  /// A function without arguments, operations and results.
   public init(name: String) { self.name = name }
 
+  /// The value of an identifier that this function gave out.
   public subscript(id: ValueID) -> Value { values[Int(id.index)] }
 
+  /// The operation of an identifier that this function gave out.
   public subscript(id: OperationID) -> Operation {
     get { operations[Int(id.index)] }
     set { operations[Int(id.index)] = newValue }
   }
 
+  /// Appends an argument; its name is made unique within the function.
   @discardableResult
   public mutating func addArgument(name: String, type: ValueType) -> ValueID {
     let id = addValue(name: name, type: type, definition: .argument(arguments.count))
@@ -191,6 +234,7 @@ public struct Function: Sendable {
   /// Where the operation stands, in a function read from text.
   public func location(of id: OperationID) -> SourceLocation? { operationLocations[id] }
 
+  /// Notes where the operation stands in a text; nil forgets it.
   public mutating func setLocation(_ location: SourceLocation?, of id: OperationID) {
     operationLocations[id] = location
   }

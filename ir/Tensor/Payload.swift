@@ -47,6 +47,7 @@ public enum Payload: Hashable, Sendable {
     }
   }
 
+  /// The operation's name in the text form.
   public var mnemonic: String { type(of: definition).mnemonic }
 
   /// Every operation's name in the text form, sorted.
@@ -113,8 +114,13 @@ public protocol OperationPayload: Hashable, Sendable {
 
 /// An operation whose operands or attributes do not fit. The verifier adds the operation and its place.
 public struct OperationError: Error, Hashable, Sendable, CustomStringConvertible {
+  /// What was found and what was expected, without a place.
   public var message: String
+
+  /// An error with this message.
   public init(_ message: String) { self.message = message }
+
+  /// The message alone.
   public var description: String { message }
 }
 

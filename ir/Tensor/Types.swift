@@ -12,6 +12,7 @@ public enum ElementType: String, Hashable, Sendable, CaseIterable {
     }
   }
 
+  /// Whether elements are floating-point numbers.
   public var isFloatingPoint: Bool {
     switch self {
     case .f64, .f32, .f16, .bf16: true
@@ -19,6 +20,7 @@ public enum ElementType: String, Hashable, Sendable, CaseIterable {
     }
   }
 
+  /// Whether elements are whole numbers; truth values are not.
   public var isInteger: Bool { self == .i64 || self == .i32 || self == .u8 }
 }
 
@@ -30,6 +32,7 @@ public enum Dimension: Hashable, Sendable, CustomStringConvertible {
   case fixed(Int)
   case symbol(String)
 
+  /// As in the text form: the number, or the name.
   public var description: String {
     switch self {
     case .fixed(let extent): "\(extent)"
@@ -37,6 +40,7 @@ public enum Dimension: Hashable, Sendable, CustomStringConvertible {
     }
   }
 
+  /// The extent where it is fixed; nil where only the batch tells.
   public var extent: Int? {
     if case .fixed(let extent) = self { extent } else { nil }
   }
@@ -45,14 +49,18 @@ public enum Dimension: Hashable, Sendable, CustomStringConvertible {
 /// A dense tensor in row-major order. Jagged batches are tensors whose first dimension is a symbol such as `rows`:
 /// the rows of all sequences, one sequence after the other, without padding.
 public struct TensorType: Hashable, Sendable {
+  /// Extents, outermost first; none for a single number.
   public var shape: [Dimension]
+  /// The type of each stored number.
   public var element: ElementType
 
+  /// A type of these extents and elements; the verifier checks that fixed extents are positive.
   public init(_ shape: [Dimension], _ element: ElementType) {
     self.shape = shape
     self.element = element
   }
 
+  /// Number of dimensions.
   public var rank: Int { shape.count }
 
   /// Number of elements where every extent is fixed; nil where one is symbolic or the product overflows.
@@ -74,16 +82,19 @@ public enum ValueType: Hashable, Sendable {
   /// `sequences + 1` non-decreasing int64 numbers that cut `rows` rows into sequences: the first is 0, the last is `rows`.
   case offsets(sequences: Dimension, rows: Dimension)
 
+  /// A dense tensor of these extents and elements.
   public static func tensor(_ shape: [Dimension], _ element: ElementType) -> ValueType {
     .tensor(TensorType(shape, element))
   }
 
+  /// The type of a tensor; nil of offsets.
   public var tensor: TensorType? {
     if case .tensor(let type) = self { type } else { nil }
   }
 }
 
 extension ValueType: CustomStringConvertible {
+  /// As in the text form: `tensor<rows x 64 x f32>` or `offsets<sequences x rows>`.
   public var description: String {
     switch self {
     case .tensor(let type): type.description
@@ -93,6 +104,7 @@ extension ValueType: CustomStringConvertible {
 }
 
 extension TensorType: CustomStringConvertible {
+  /// As in the text form: `tensor<rows x 64 x f32>`.
   public var description: String {
     "tensor<" + shape.map { "\($0) x " }.joined() + element.rawValue + ">"
   }

@@ -4,8 +4,10 @@
 /// Operands: q [rows, heads * dqk], k [rows, heads * dqk], v [rows, heads * dv], offsets; then targets [sequences] of
 /// int64 where `hasTargets`; then the bias's operands (see `Bias`). A row that sees no key gives zeros.
 public struct Attention: OperationPayload {
+  /// Its name in the text form.
   public static let mnemonic = "attention"
 
+  /// What a score passes through before it is divided: SiLU, or nothing.
   public enum Activation: String, Hashable, Sendable, CaseIterable {
     case silu
     case identity = "none"
@@ -29,6 +31,7 @@ public struct Attention: OperationPayload {
     /// in fp32. Operands: position weights [2n - 1], time weights [buckets], query times [rows], key times [rows].
     case positionAndTime
 
+    /// How many operands the bias adds.
     public var operandCount: Int {
       switch self {
       case .none: 0
@@ -38,15 +41,22 @@ public struct Attention: OperationPayload {
     }
   }
 
+  /// How many heads share the columns of q, k and v, in equal parts; positive.
   public var heads: Int
   /// Scale of a score before bias and activation.
   public var alpha: Double
+  /// What activated scores are divided by, so that sums over long sequences stay small.
   public var divisor: Divisor
+  /// What a score passes through after its bias.
   public var activation: Activation
+  /// What is added to a score.
   public var bias: Bias
+  /// Which keys a row sees.
   public var mask: Mask
+  /// Whether an operand counts the target rows of each sequence; without it no row is a target.
   public var hasTargets: Bool
 
+  /// Attributes as given; `resultTypes` checks them.
   public init(
     heads: Int, alpha: Double, divisor: Divisor, activation: Activation = .silu, bias: Bias = .none,
     mask: Mask = .causal, hasTargets: Bool = false
@@ -60,6 +70,8 @@ public struct Attention: OperationPayload {
     self.hasTargets = hasTargets
   }
 
+  /// One tensor [rows, heads * dv] of q's element type. Throws where a number makes no sense, heads do not divide the
+  /// widths, or operands differ in rows, widths or sequences.
   public func resultTypes(for operands: [ValueType]) throws(OperationError) -> [ValueType] {
     try requireOperandCount(operands, 4 + (hasTargets ? 1 : 0) + bias.operandCount)
     try verifyAttributes()
@@ -108,6 +120,7 @@ public struct Attention: OperationPayload {
     else { throw OperationError("position weights must be a vector of odd length 2n - 1, found \(operand)") }
   }
 
+  /// Reads `heads`, `alpha`, `divisor`, `activation`, `bias` (none where it is missing), `mask` and the flag `targets`.
   public init(from reader: inout AttributeReader) {
     self.init(
       heads: reader.integer("heads"), alpha: reader.number("alpha"), divisor: Divisor(from: &reader),
@@ -115,6 +128,7 @@ public struct Attention: OperationPayload {
       hasTargets: reader.flag("targets"))
   }
 
+  /// Writes all attributes, `bias` and `targets` only where there are any.
   public func writeAttributes(to writer: inout AttributeWriter) {
     writer.integer("heads", heads)
     writer.number("alpha", alpha)

@@ -1,5 +1,6 @@
 /// `x W + bias`, accumulated in fp32 or wider: operands x [rows, in], W, and optionally bias [out].
 public struct Linear: OperationPayload {
+  /// Its name in the text form.
   public static let mnemonic = "linear"
 
   /// How W is stored.
@@ -10,9 +11,14 @@ public struct Linear: OperationPayload {
     case outIn = "out_in"
   }
 
+  /// Which axis of W is contracted with the columns of x.
   public var orientation: Orientation
+
+  /// A product with W stored as `orientation` says.
   public init(_ orientation: Orientation = .inOut) { self.orientation = orientation }
 
+  /// One tensor [rows, out] of x's element type. Throws where W is no matrix of fixed shape, or W or the bias does not
+  /// fit.
   public func resultTypes(for operands: [ValueType]) throws(OperationError) -> [ValueType] {
     try requireOperandCount(operands, 2, 3)
     let x = try requireMatrix(operands[0], "x")
@@ -25,10 +31,12 @@ public struct Linear: OperationPayload {
     return [.tensor([x.rows, .fixed(output)], x.element)]
   }
 
+  /// Reads `orientation`, `in_out` where it is missing.
   public init(from reader: inout AttributeReader) {
     self.init(reader.word("orientation", defaultValue: .inOut))
   }
 
+  /// Writes `orientation` unless it is `in_out`.
   public func writeAttributes(to writer: inout AttributeWriter) {
     if orientation != .inOut { writer.word("orientation", orientation) }
   }

@@ -1,10 +1,16 @@
 /// Layer norm over the columns of each row, statistics in the accumulation precision: operands x, and optionally
 /// weight and bias of x's width.
 public struct LayerNorm: OperationPayload {
+  /// Its name in the text form.
   public static let mnemonic = "layer_norm"
+  /// What is added to the variance; positive.
   public var epsilon: Double
+
+  /// A norm with this epsilon, which `resultTypes` checks.
   public init(epsilon: Double) { self.epsilon = epsilon }
 
+  /// x's type. Throws where epsilon is not positive, or weight and bias are not both vectors of x's width or both
+  /// absent.
   public func resultTypes(for operands: [ValueType]) throws(OperationError) -> [ValueType] {
     try requireOperandCount(operands, 1, 3)
     try requirePositive(epsilon)
@@ -16,21 +22,30 @@ public struct LayerNorm: OperationPayload {
     return [operands[0]]
   }
 
+  /// Reads `epsilon`.
   public init(from reader: inout AttributeReader) { self.init(epsilon: reader.number("epsilon")) }
+  /// Writes `epsilon`.
   public func writeAttributes(to writer: inout AttributeWriter) { writer.number("epsilon", epsilon) }
 }
 
 /// Layer norm over each of `groups` equal slices of a row apart: operands x, weight and bias with one number a group
 /// (GR's GroupNorm over attention heads).
 public struct GroupNorm: OperationPayload {
+  /// Its name in the text form.
   public static let mnemonic = "group_norm"
+  /// How many slices a row has; it divides x's width.
   public var groups: Int
+  /// What is added to each slice's variance; positive.
   public var epsilon: Double
+
+  /// Attributes as given; `resultTypes` checks them.
   public init(groups: Int, epsilon: Double) {
     self.groups = groups
     self.epsilon = epsilon
   }
 
+  /// x's type. Throws where epsilon is not positive, groups do not divide x's width, or weight or bias has not one
+  /// number a group.
   public func resultTypes(for operands: [ValueType]) throws(OperationError) -> [ValueType] {
     try requireOperandCount(operands, 3)
     try requirePositive(epsilon)
@@ -41,10 +56,12 @@ public struct GroupNorm: OperationPayload {
     return [operands[0]]
   }
 
+  /// Reads `groups` and `epsilon`.
   public init(from reader: inout AttributeReader) {
     self.init(groups: reader.integer("groups"), epsilon: reader.number("epsilon"))
   }
 
+  /// Writes `groups` and `epsilon`.
   public func writeAttributes(to writer: inout AttributeWriter) {
     writer.integer("groups", groups)
     writer.number("epsilon", epsilon)
@@ -53,10 +70,15 @@ public struct GroupNorm: OperationPayload {
 
 /// `x / max(|x|, epsilon)` with the Euclidean norm of each row.
 public struct L2Norm: OperationPayload {
+  /// Its name in the text form.
   public static let mnemonic = "l2_norm"
+  /// The least number that a row is divided by; positive.
   public var epsilon: Double
+
+  /// A norm with this epsilon, which `resultTypes` checks.
   public init(epsilon: Double) { self.epsilon = epsilon }
 
+  /// x's type. Throws where epsilon is not positive or x is no floating-point matrix.
   public func resultTypes(for operands: [ValueType]) throws(OperationError) -> [ValueType] {
     try requireOperandCount(operands, 1)
     try requirePositive(epsilon)
@@ -64,7 +86,9 @@ public struct L2Norm: OperationPayload {
     return [operands[0]]
   }
 
+  /// Reads `epsilon`.
   public init(from reader: inout AttributeReader) { self.init(epsilon: reader.number("epsilon")) }
+  /// Writes `epsilon`.
   public func writeAttributes(to writer: inout AttributeWriter) { writer.number("epsilon", epsilon) }
 }
 

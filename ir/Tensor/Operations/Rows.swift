@@ -56,14 +56,21 @@ public enum RowSelection: Hashable, Sendable {
 /// The offsets of a batch after a selection: operands offsets and optionally targets [sequences]. The result cuts
 /// rows of the new dimension `into`.
 public struct SelectOffsets: OperationPayload {
+  /// Its name in the text form.
   public static let mnemonic = "select_offsets"
+  /// Which rows are kept.
   public var selection: RowSelection
+  /// The symbol for the number of rows kept, new in the function.
   public var into: String
+
+  /// A selection that defines the dimension `into`.
   public init(_ selection: RowSelection, into: String) {
     self.selection = selection
     self.into = into
   }
 
+  /// Offsets [sequences + 1] that cut `into` rows. Throws where a number of rows makes no sense, operands do not fit
+  /// each other, or `into` is one of the operand's own dimensions.
   public func resultTypes(for operands: [ValueType]) throws(OperationError) -> [ValueType] {
     try requireOperandCount(operands, 1, 2)
     try selection.verify()
@@ -74,10 +81,12 @@ public struct SelectOffsets: OperationPayload {
     return [.offsets(sequences: offsets.sequences, rows: .symbol(into))]
   }
 
+  /// Reads `keep` and `into`.
   public init(from reader: inout AttributeReader) {
     self.init(RowSelection(from: &reader), into: reader.name("into"))
   }
 
+  /// Writes `keep` and `into`.
   public func writeAttributes(to writer: inout AttributeWriter) {
     selection.write(to: &writer)
     writer.name("into", into)
@@ -87,10 +96,16 @@ public struct SelectOffsets: OperationPayload {
 /// The rows of x that a selection keeps: operands x [rows, width] (or one integer a row), offsets, the selected
 /// offsets (a `select_offsets` of the same selection), and optionally targets.
 public struct SelectRows: OperationPayload {
+  /// Its name in the text form.
   public static let mnemonic = "select_rows"
+  /// Which rows are kept: the selection that made the selected offsets.
   public var selection: RowSelection
+
+  /// Keeps the rows of a selection.
   public init(_ selection: RowSelection) { self.selection = selection }
 
+  /// x's type with as many rows as the selected offsets cut. Throws where offsets, selected offsets or targets do not
+  /// fit x or each other.
   public func resultTypes(for operands: [ValueType]) throws(OperationError) -> [ValueType] {
     try requireOperandCount(operands, 3, 4)
     try selection.verify()
@@ -104,17 +119,25 @@ public struct SelectRows: OperationPayload {
     return [.tensor(type)]
   }
 
+  /// Reads `keep`.
   public init(from reader: inout AttributeReader) { self.init(RowSelection(from: &reader)) }
+  /// Writes `keep`.
   public func writeAttributes(to writer: inout AttributeWriter) { selection.write(to: &writer) }
 }
 
 /// `outer` with the rows that a selection kept replaced by those of `inner`, in their old places: operands inner,
 /// outer, offsets, selected offsets, and optionally targets (GR modules/dynamic_stu.py, L2STU).
 public struct RestoreRows: OperationPayload {
+  /// Its name in the text form.
   public static let mnemonic = "restore_rows"
+  /// Which rows of `outer` are replaced: the selection that made the selected offsets.
   public var selection: RowSelection
+
+  /// Puts the rows of a selection back.
   public init(_ selection: RowSelection) { self.selection = selection }
 
+  /// The type of `outer`. Throws where `inner` differs in width or element type, or offsets, selected offsets or
+  /// targets do not fit.
   public func resultTypes(for operands: [ValueType]) throws(OperationError) -> [ValueType] {
     try requireOperandCount(operands, 4, 5)
     try selection.verify()
@@ -129,15 +152,21 @@ public struct RestoreRows: OperationPayload {
     return [operands[1]]
   }
 
+  /// Reads `keep`.
   public init(from reader: inout AttributeReader) { self.init(RowSelection(from: &reader)) }
+  /// Writes `keep`.
   public func writeAttributes(to writer: inout AttributeWriter) { selection.write(to: &writer) }
 }
 
 /// The last row of every sequence, zeros for an empty one: operands x [rows, width] and offsets.
 public struct LastRows: OperationPayload {
+  /// Its name in the text form.
   public static let mnemonic = "last_rows"
+
+  /// It has no attributes.
   public init() {}
 
+  /// One tensor [sequences, width] of x's element type. Throws where offsets do not cut x's rows.
   public func resultTypes(for operands: [ValueType]) throws(OperationError) -> [ValueType] {
     try requireOperandCount(operands, 2)
     let x = try requireMatrix(operands[0], "x")
@@ -145,16 +174,22 @@ public struct LastRows: OperationPayload {
     return [.tensor([offsets.sequences, .fixed(x.width)], x.element)]
   }
 
+  /// Reads nothing: it has no attributes.
   public init(from reader: inout AttributeReader) { self.init() }
+  /// Writes nothing: it has no attributes.
   public func writeAttributes(to writer: inout AttributeWriter) {}
 }
 
 /// For every row the number of the row after it; for a sequence's last row the sequence's own number: operands x
 /// [rows], last [sequences], offsets. Of timestamps: when the next thing happened.
 public struct NextRows: OperationPayload {
+  /// Its name in the text form.
   public static let mnemonic = "next_rows"
+
+  /// It has no attributes.
   public init() {}
 
+  /// x's type, [rows] of int64. Throws where offsets do not cut x's rows, or `last` has not one int64 a sequence.
   public func resultTypes(for operands: [ValueType]) throws(OperationError) -> [ValueType] {
     try requireOperandCount(operands, 3)
     let rows = try requireIntegers(operands[0], "x", rows: nil)
@@ -163,6 +198,8 @@ public struct NextRows: OperationPayload {
     return [operands[0]]
   }
 
+  /// Reads nothing: it has no attributes.
   public init(from reader: inout AttributeReader) { self.init() }
+  /// Writes nothing: it has no attributes.
   public func writeAttributes(to writer: inout AttributeWriter) {}
 }

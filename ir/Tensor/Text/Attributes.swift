@@ -183,18 +183,22 @@ public struct AttributeReader {
     return placeholder
   }
 
+  /// An integer of 64 bits; `defaultValue` where the attribute is missing.
   public mutating func integer(_ name: String, defaultValue: Int? = nil) -> Int {
     phrase(name, expected: "an integer of 64 bits", placeholder: 0, defaultValue: defaultValue) { $0.takeInteger() }
   }
 
+  /// A number that is finite in fp64.
   public mutating func number(_ name: String) -> Double {
     phrase(name, expected: "a finite number", placeholder: 0) { $0.takeNumber() }
   }
 
+  /// A list of integers, `[1, 2]`.
   public mutating func integers(_ name: String) -> [Int] {
     phrase(name, expected: "a list of integers, [1, 2]", placeholder: []) { $0.takeIntegers() }
   }
 
+  /// A word, or any text in quotes.
   public mutating func name(_ name: String) -> String {
     phrase(name, expected: "a name", placeholder: "") { $0.takeName() }
   }
@@ -241,11 +245,18 @@ public struct AttributeWriter {
 
   init() {}
 
+  /// Adds `name = text`, with `text` as it is.
   public mutating func phrase(_ name: String, _ text: String) { entries.append("\(name) = \(text)") }
+  /// Adds `name = value`.
   public mutating func integer(_ name: String, _ value: Int) { phrase(name, "\(value)") }
+  /// Adds `name = value`, in the fewest digits that read back as the same fp64 number.
   public mutating func number(_ name: String, _ value: Double) { phrase(name, TextName.number(value)) }
+  /// Adds `name = [value, ...]`.
   public mutating func integers(_ name: String, _ values: [Int]) { phrase(name, "\(values)") }
+  /// Adds `name = value`, in quotes where the value is no word.
   public mutating func name(_ name: String, _ value: String) { phrase(name, TextName.quoted(value)) }
+
+  /// Adds `name = word`, the raw value of an enumeration.
   public mutating func word<T: RawRepresentable>(_ name: String, _ value: T) where T.RawValue == String {
     phrase(name, value.rawValue)
   }

@@ -8,6 +8,7 @@ extension Module: CustomStringConvertible {
     return text
   }
 
+  /// The text form.
   public var description: String { text }
 }
 
