@@ -1,22 +1,38 @@
 import TensorIR
 
+/// Names a buffer of a program.
 public struct BufferID: Hashable, Sendable {
+  /// Counted from 0 in `Program.buffers`.
   public let index: Int
+
+  /// The buffer at this place; whether there is one is for the verifier to check.
   public init(index: Int) { self.index = index }
 }
 
+/// Names a tile of a kernel.
 public struct TileID: Hashable, Sendable {
+  /// Counted from 0 in `Kernel.tiles`.
   public let index: Int
+
+  /// The tile at this place; whether there is one is for the verifier to check.
   public init(index: Int) { self.index = index }
 }
 
+/// Names a vector of a kernel that holds one index for each row of the block.
 public struct IndexVectorID: Hashable, Sendable {
+  /// Counted from 0 in `Kernel.indexVectors`.
   public let index: Int
+
+  /// The vector at this place; whether there is one is for the verifier to check.
   public init(index: Int) { self.index = index }
 }
 
+/// Names a scalar of a program.
 public struct ScalarID: Hashable, Sendable {
+  /// Counted from 0 in `Program.scalars`.
   public let index: Int
+
+  /// The scalar at this place; whether there is one is for the verifier to check.
   public init(index: Int) { self.index = index }
 }
 
@@ -25,22 +41,29 @@ public struct ScalarID: Hashable, Sendable {
 /// Everything static is a plain number (widths, tile heights, strides); only extents of the batch are symbols. A
 /// program knows loops and tiles, nothing of the model it came from.
 public struct Program: Sendable {
+  /// Its name in the text form: that of the function it was lowered from.
   public var name: String
   /// Extents that the caller gives, in the order of the ABI.
   public var dimensions: [String]
   /// Extents that setup steps define, each at most another one: enough to size memory before they are known.
   public var derivedDimensions: [DerivedDimension] = []
+  /// A `BufferID` counts them.
   public var buffers: [Buffer] = []
+  /// A `ScalarID` counts them; computed after setup, before the kernels.
   public var scalars: [Scalar] = []
+  /// In the order in which the steps run.
   public var setup: [SetupStep] = []
+  /// In the order in which they run, each done before the next begins.
   public var kernels: [Kernel] = []
   private var globalNames: Set<String> = []
 
+  /// A program without buffers and kernels; `dimensions` are the extents that the caller gives.
   public init(name: String, dimensions: [String]) {
     self.name = name
     self.dimensions = dimensions
   }
 
+  /// The buffer of an identifier that this program gave out.
   public subscript(id: BufferID) -> Buffer {
     get { buffers[id.index] }
     set { buffers[id.index] = newValue }
@@ -71,10 +94,14 @@ public struct Program: Sendable {
   }
 }
 
+/// An extent that a setup step defines.
 public struct DerivedDimension: Hashable, Sendable {
+  /// Its name, different from that of every other dimension.
   public var name: String
+  /// The extent that it never exceeds.
   public var atMost: Dimension
 
+  /// An extent called `name`, at most that of `atMost`.
   public init(name: String, atMost: Dimension) {
     self.name = name
     self.atMost = atMost
@@ -83,9 +110,12 @@ public struct DerivedDimension: Hashable, Sendable {
 
 /// A number of rows: an extent, plus one for offsets.
 public struct Extent: Hashable, Sendable {
+  /// The extent, fixed or of the batch.
   public var dimension: Dimension
+  /// What is added to it: 1 for offsets, else 0.
   public var plus: Int
 
+  /// The extent of `dimension` and `plus` more.
   public init(_ dimension: Dimension, plus: Int = 0) {
     self.dimension = dimension
     self.plus = plus
@@ -94,6 +124,7 @@ public struct Extent: Hashable, Sendable {
 
 /// A matrix in memory, rows of `columns` elements without gaps.
 public struct Buffer: Hashable, Sendable {
+  /// Where a buffer's numbers are and who gives them; inputs and outputs are numbered from 0 in the order of the ABI.
   public enum Home: Hashable, Sendable {
     case input(Int)
     case output(Int)
@@ -105,12 +136,18 @@ public struct Buffer: Hashable, Sendable {
     case workspace(slot: Int)
   }
 
+  /// Unique among buffers and scalars.
   public var name: String
+  /// f32 or i64.
   public var element: ElementType
+  /// How many rows it has.
   public var rows: Extent
+  /// Elements of a row; 1 for integers.
   public var columns: Int
+  /// Where its numbers are.
   public var home: Home
 
+  /// A buffer as given; `Program.addBuffer` makes its name unique.
   public init(name: String, element: ElementType, rows: Extent, columns: Int, home: Home) {
     self.name = name
     self.element = element
@@ -142,6 +179,7 @@ public enum Packing: Hashable, Sendable {
 
 /// A number computed once a call from the batch's shape, in fp32.
 public struct Scalar: Hashable, Sendable {
+  /// How a scalar follows from offsets and target counts.
   public enum Formula: Hashable, Sendable {
     /// 1 / the longest sequence (1 where the batch has no rows).
     case reciprocalOfLongestSequence(offsets: BufferID)
@@ -149,9 +187,12 @@ public struct Scalar: Hashable, Sendable {
     case reciprocalOfLongestHistoryPlusTargets(offsets: BufferID, targets: BufferID?)
   }
 
+  /// Unique among buffers and scalars.
   public var name: String
+  /// What it is computed from.
   public var formula: Formula
 
+  /// A scalar as given; `Program.addScalar` makes its name unique.
   public init(name: String, formula: Formula) {
     self.name = name
     self.formula = formula
@@ -176,18 +217,25 @@ public enum SetupStep: Hashable, Sendable {
 
 /// Code over blocks of rows; blocks run in any order, in parallel.
 public struct Kernel: Hashable, Sendable {
+  /// Its name in the text form and, after its number, in compiled code.
   public var name: String
+  /// What its blocks cover.
   public var domain: Domain
+  /// A `TileID` counts them.
   public var tiles: [Tile] = []
+  /// Names of the vectors of indices; an `IndexVectorID` counts them.
   public var indexVectors: [String] = []
+  /// What each block does, in order.
   public var body: [Statement] = []
   private var localNames: Set<String> = []
 
+  /// A kernel without tiles and statements.
   public init(name: String, domain: Domain) {
     self.name = name
     self.domain = domain
   }
 
+  /// The tile of an identifier that this kernel gave out.
   public subscript(id: TileID) -> Tile { tiles[id.index] }
 
   /// Appends a tile; its name is made unique among the kernel's tiles and vectors of indices.
@@ -223,6 +271,7 @@ public enum Domain: Hashable, Sendable {
   /// same offsets and block.
   case sequences(offsets: BufferID, targets: BufferID?, table: BufferID, block: Int, parts: Int)
 
+  /// Rows of a block, at most.
   public var block: Int {
     switch self {
     case .rows(_, let block), .sequences(_, _, _, let block, _): block
@@ -232,6 +281,7 @@ public enum Domain: Hashable, Sendable {
 
 /// A matrix of fp32 that a block works on.
 public struct Tile: Hashable, Sendable {
+  /// How many rows a tile has.
   public enum Rows: Hashable, Sendable {
     /// The rows of the block.
     case block
@@ -240,6 +290,7 @@ public struct Tile: Hashable, Sendable {
     case fixed(Int)
   }
 
+  /// Where a tile's numbers are.
   public enum Home: Hashable, Sendable {
     /// Memory of the worker, `rowStride` elements a row; its capacity in rows is given.
     case scratch(capacity: Int, rowStride: Int)
@@ -247,11 +298,16 @@ public struct Tile: Hashable, Sendable {
     case window(BufferID, column: Int, columnsPerPart: Int)
   }
 
+  /// Unique among the kernel's tiles and vectors of indices.
   public var name: String
+  /// How many rows it has.
   public var rows: Rows
+  /// Elements of a row.
   public var columns: Int
+  /// Where its numbers are.
   public var home: Home
 
+  /// A tile as given; `Kernel.addTile` makes its name unique.
   public init(name: String, rows: Rows, columns: Int, home: Home) {
     self.name = name
     self.rows = rows
@@ -262,10 +318,14 @@ public struct Tile: Hashable, Sendable {
 
 /// Columns `first ..< first + count` of a tile.
 public struct TileSlice: Hashable, Sendable {
+  /// The tile that it is cut from.
   public var tile: TileID
+  /// The first column, counted from 0.
   public var first: Int
+  /// How many columns.
   public var count: Int
 
+  /// Columns `first ..< first + count` of `tile`.
   public init(_ tile: TileID, first: Int, count: Int) {
     self.tile = tile
     self.first = first

@@ -30,6 +30,7 @@ public indirect enum Statement: Hashable, Sendable {
 
 /// `into (+)= left * right`, accumulated in order of the contracted index, in fp32 with fused multiply-add.
 public struct Contraction: Hashable, Sendable {
+  /// What stands on the right of a product.
   public enum Right: Hashable, Sendable {
     /// A packed weight, from contracted row `firstRow` of `rows` in all on.
     case panels(BufferID, firstRow: Int, rows: Int)
@@ -37,14 +38,18 @@ public struct Contraction: Hashable, Sendable {
     case tile(TileSlice)
   }
 
+  /// The result [rows, columns], a tile that neither side reads.
   public var into: TileSlice
+  /// The left side: [rows, contracted], or [contracted, rows] under `leftTransposed`.
   public var left: TileSlice
   /// Whether `left` is stored [contracted, rows].
   public var leftTransposed: Bool
+  /// The right side [contracted, columns].
   public var right: Right
   /// Whether the old value of `into` is added to.
   public var accumulate: Bool
 
+  /// The product of `left` and `right` in `into`, added to what is there under `accumulate`.
   public init(into: TileSlice, left: TileSlice, leftTransposed: Bool = false, right: Right, accumulate: Bool) {
     self.into = into
     self.left = left
@@ -91,13 +96,18 @@ public indirect enum Expression: Hashable, Sendable {
   case timeBias(TimeBias)
 }
 
+/// A weight for each pair of a query and a key, by how far their times are apart.
 public struct TimeBias: Hashable, Sendable {
+  /// One weight a bucket, fp32; at least one more than there are thresholds.
   public var weights: BufferID
   /// For each bucket from 1 the smallest fp32 magnitude in it.
   public var thresholds: BufferID
+  /// int64 [rows]: the time of each row as a query.
   public var queryTimes: BufferID
+  /// int64 [rows]: the time of each row as a key.
   public var keyTimes: BufferID
 
+  /// The bias as given; its buffers are for the verifier to check.
   public init(weights: BufferID, thresholds: BufferID, queryTimes: BufferID, keyTimes: BufferID) {
     self.weights = weights
     self.thresholds = thresholds
@@ -106,11 +116,13 @@ public struct TimeBias: Hashable, Sendable {
   }
 }
 
+/// A function of one number.
 public enum UnaryFunction: String, Hashable, Sendable, CaseIterable {
   case silu, sigmoid
   case squareRoot = "square_root"
 }
 
+/// A function of two numbers.
 public enum BinaryFunction: String, Hashable, Sendable, CaseIterable {
   case add, subtract, multiply, divide, maximum
 }

@@ -8,8 +8,10 @@ public struct TileIRError: Error, Hashable, Sendable, CustomStringConvertible {
   public var kernel: String?
   /// What in the program or the kernel the error is about: a buffer, a tile, a statement by its kind.
   public var subject: String?
+  /// What was found and what was expected.
   public var message: String
 
+  /// An error at a place, or within a kernel or about a subject, as far as these are known.
   public init(_ message: String, at location: SourceLocation? = nil, kernel: String? = nil, subject: String? = nil) {
     self.message = message
     self.location = location
@@ -20,6 +22,7 @@ public struct TileIRError: Error, Hashable, Sendable, CustomStringConvertible {
   /// The message with what it is about, without its place.
   public var summary: String { subject.map { "\($0): \(message)" } ?? message }
 
+  /// `file:line:column: in kernel name: subject: message`, with what is known of it.
   public var description: String {
     var text = location.map { "\($0): " } ?? ""
     if let kernel { text += "in kernel \(TextName.quoted(kernel)): " }

@@ -4,6 +4,7 @@ extension Program: CustomStringConvertible {
   /// The program in its text form, which `TileIRParser` reads back to an equal program.
   public var text: String { ProgramPrinter(program: self).text }
 
+  /// The text form.
   public var description: String { text }
 }
 
