@@ -27,13 +27,17 @@ public struct ModulePass: Sendable {
   public let name: String
   /// What it does, in one line.
   public let summary: String
+  /// Whether results stay what they were, bit for bit.
   public let exactness: Exactness
+  /// The options it takes, in the order in which help lists them.
   public let options: [PassOptionDescription]
 
   typealias Body = @Sendable (inout Module, inout PassContext) throws(PassError) -> Void
   /// Reads the options and gives what runs with them.
   let prepare: @Sendable ([PassSetting]) throws(PassError) -> Body
 
+  /// A pass that does what `run` does, with the options that were written, each default where it was not. `run` throws
+  /// where the pass cannot do its work; the manager adds the pass's name.
   public init<Options: PassOptions>(
     name: String, summary: String, options: Options.Type, exactness: Exactness,
     run: @escaping @Sendable (inout Module, Options, inout PassContext) throws(PassError) -> Void

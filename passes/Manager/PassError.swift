@@ -2,12 +2,15 @@
 public struct PassError: Error, Hashable, Sendable, CustomStringConvertible {
   /// The pass that it is about; nil where the pipeline's text is at fault.
   public var pass: String?
+  /// What was found and what was expected.
   public var message: String
 
+  /// An error of the pass `pass`, or of the pipeline's text.
   public init(_ message: String, pass: String? = nil) {
     self.message = message
     self.pass = pass
   }
 
+  /// The message, after the pass's name where there is one.
   public var description: String { pass.map { "\($0): \(message)" } ?? message }
 }

@@ -6,11 +6,13 @@ public struct PassReport: Sendable {
   public var step: String
   /// The pass's name.
   public var pass: String
+  /// Whether the pass keeps results bit for bit.
   public var exactness: Exactness
   /// What the pass says that it did.
   public var notes: [String]
   /// Operations of all functions before and after.
   public var operationsBefore: Int
+  /// Operations of all functions after the pass.
   public var operationsAfter: Int
   /// Of the pass itself, without verification.
   public var time: Duration
@@ -20,6 +22,7 @@ public struct PassReport: Sendable {
 public struct PassSelection: Hashable, Sendable {
   private var names: Set<String>
 
+  /// No pass.
   public static let none = PassSelection()
   private init() { names = [] }
 
@@ -29,11 +32,13 @@ public struct PassSelection: Hashable, Sendable {
     self.names = Set(names)
   }
 
+  /// Whether the pass of this name is among them.
   public func contains(_ pass: String) -> Bool { names.contains("all") || names.contains(pass) }
 }
 
 /// Runs a pipeline on a module and says what each pass did.
 public struct PassManager: Sendable {
+  /// The passes to run, in order.
   public var pipeline: PassPipeline
   /// Whether the module is verified after every pass, not only before the first and after the last.
   public var verifiesEach: Bool

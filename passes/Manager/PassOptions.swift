@@ -8,7 +8,10 @@ public protocol PassOptions: Sendable {
 
 /// For passes that have none.
 public struct NoOptions: PassOptions {
+  /// The only value.
   public init() {}
+
+  /// No option.
   public static var list: [PassOption<NoOptions>] { [] }
 }
 
@@ -16,6 +19,7 @@ public struct NoOptions: PassOptions {
 public struct PassOption<Options>: Sendable {
   /// As written before the `=`.
   public let name: String
+  /// What it is for, in one line.
   public let summary: String
   /// What a value may be, in words: "a whole number from 1".
   public let expected: String
@@ -72,8 +76,11 @@ public struct PassOption<Options>: Sendable {
 
 /// An option as help shows it.
 public struct PassOptionDescription: Hashable, Sendable {
+  /// As written before the `=`.
   public let name: String
+  /// What it is for, in one line.
   public let summary: String
+  /// What a value may be, in words.
   public let expected: String
 }
 
@@ -104,9 +111,12 @@ extension PassOptions {
 
 /// `key=value`, as written.
 public struct PassSetting: Hashable, Sendable {
+  /// What stands before the `=`.
   public var name: String
+  /// What stands after the `=`, not yet read.
   public var value: String
 
+  /// `name=value`.
   public init(name: String, value: String) {
     self.name = name
     self.value = value

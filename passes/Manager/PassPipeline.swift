@@ -2,7 +2,9 @@
 public struct PassPipeline: Sendable, CustomStringConvertible {
   /// One pass with the options as written.
   public struct Step: Sendable, CustomStringConvertible {
+    /// What runs.
     public let pass: ModulePass
+    /// The options that were written; those that were not have their defaults.
     public let settings: [PassSetting]
     let body: ModulePass.Body
 
@@ -27,8 +29,10 @@ public struct PassPipeline: Sendable, CustomStringConvertible {
     }
   }
 
+  /// In the order in which they run; a pass may be there more than once.
   public var steps: [Step]
 
+  /// These steps; none leave a module as it is.
   public init(_ steps: [Step] = []) { self.steps = steps }
 
   /// The passes with the defaults of their options.
@@ -41,6 +45,7 @@ public struct PassPipeline: Sendable, CustomStringConvertible {
     steps = try reader.steps()
   }
 
+  /// As on the command line.
   public var description: String { steps.map(\.description).joined(separator: ",") }
 }
 

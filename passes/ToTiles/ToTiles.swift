@@ -14,12 +14,15 @@ public struct TileSchedule: Hashable, Sendable {
   /// Bytes that the tiles of a block may take.
   public var scratchBytes = 512 << 10
 
+  /// The defaults given above.
   public init() {}
 }
 
 /// Why a function cannot be lowered.
 public struct LoweringError: Error, Hashable, Sendable, CustomStringConvertible {
+  /// What was found, and the operation or value that it is about.
   public var message: String
+  /// The message after `to-tiles: `.
   public var description: String { "to-tiles: \(message)" }
 }
 
