@@ -25,15 +25,18 @@ public struct ArtifactError: Error, Hashable, Sendable, CustomStringConvertible 
 
   /// The file that this is about, as the caller named it; empty where there is none yet.
   public var path: String
+  /// The kind of trouble.
   public var kind: Kind
   /// One sentence without the path.
   public var message: String
 
+  /// An error of a file; `path` is empty where the writer has none yet and adds it.
   public init(path: String, kind: Kind, message: String) {
     self.path = path
     self.kind = kind
     self.message = message
   }
 
+  /// `path: message`, or the message alone where there is no path.
   public var description: String { path.isEmpty ? message : "\(path): \(message)" }
 }

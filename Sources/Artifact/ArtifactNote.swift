@@ -27,6 +27,7 @@ public enum ArtifactNote {
   /// Another alignment than the note's, so that linkers keep two program headers.
   public static let weightsAlignment = 8
 
+  /// The version that is written, and the only one that is read.
   public static let formatVersion: UInt32 = 1
   static let magic = [UInt8]("ULTRAMDL".utf8)
   static let name: [UInt8] = [UInt8]("ULTRA".utf8) + [0]

@@ -12,7 +12,9 @@ public struct ArtifactReader: Sendable {
 
   /// The path it was opened by.
   public let path: String
+  /// The architecture that the code is for.
   public let machine: Machine
+  /// What the file says about itself, checked.
   public let manifest: Manifest
   /// The manifest as it stands in the file: JSON, UTF-8.
   public let manifestBytes: [UInt8]
@@ -20,6 +22,7 @@ public struct ArtifactReader: Sendable {
   public let fileSize: Int
   /// Where the weights segment begins in the file, and its bytes.
   public let weightsOffset: Int
+  /// Bytes of the weights segment, padding between weights included; 0 where there are none.
   public let weightsSize: Int
   /// CRC-64/XZ of the file with its checksum field zero, as recorded; compared with the bytes by `.full`.
   public let checksum: UInt64

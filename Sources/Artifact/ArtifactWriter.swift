@@ -2,11 +2,14 @@ import CUltra
 
 /// A weight to be written: its bytes are asked for once, in order, when their turn comes.
 public struct WeightSource {
+  /// As the manifest lists it.
   public var name: String
   /// Bytes that `write` will give.
   public var byteCount: Int
+  /// Gives the bytes to the sink: exactly `byteCount`, in pieces of any size. What it throws ends the writing.
   public var write: (inout WeightSink) throws -> Void
 
+  /// A weight whose bytes `write` produces when their turn comes.
   public init(name: String, byteCount: Int, write: @escaping (inout WeightSink) throws -> Void) {
     self.name = name
     self.byteCount = byteCount
@@ -60,12 +63,14 @@ public struct ArtifactWriter: Sendable {
   /// Nil: searched on the PATH for the object's architecture.
   public var linker: Linker?
 
+  /// A writer that links with `linker`, or with one that it finds.
   public init(linker: Linker? = nil) { self.linker = linker }
 
   /// What was written.
   public struct Summary: Hashable, Sendable {
     /// Bytes of the file, and of the weights segment in it.
     public var fileSize: Int
+    /// Bytes of the weights segment; 0 where there are no weights.
     public var weightsSize: Int
     /// CRC-64/XZ of the file with its checksum field zero.
     public var checksum: UInt64

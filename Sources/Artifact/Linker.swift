@@ -5,6 +5,7 @@ public struct Linker: Hashable, Sendable {
   /// An absolute path, or a path from the working folder.
   public var path: String
 
+  /// The linker at this path; that it is there shows when it runs.
   public init(path: String) { self.path = path }
 
   /// Names tried for an architecture, best first: a linker that is made for it, then those that know several.

@@ -6,8 +6,11 @@ public struct Manifest: Codable, Hashable, Sendable {
   /// Version of this description; a reader refuses others.
   public static let currentVersion = 1
 
+  /// The version that this description was written in.
   public var version = Manifest.currentVersion
+  /// What wrote the file.
   public var compiler: Compiler
+  /// What was compiled.
   public var model: Model
   /// Every symbol that a shape may name, callers' extents first.
   public var dimensions: [Dimension]
@@ -24,6 +27,7 @@ public struct Manifest: Codable, Hashable, Sendable {
   /// The program as it was compiled, in the compiler's text form: what tools read to count its work.
   public var program: String?
 
+  /// A manifest without passes, levels, weights and kernels.
   public init(compiler: Compiler, model: Model, dimensions: [Dimension], entries: [Entry]) {
     self.compiler = compiler
     self.model = model
@@ -33,11 +37,14 @@ public struct Manifest: Codable, Hashable, Sendable {
 
   /// The compiler that wrote the file.
   public struct Compiler: Codable, Hashable, Sendable {
+    /// The command's name.
     public var name: String
+    /// Its version, as the command prints it.
     public var version: String
     /// The options that decided the result, without paths: two compiles that differ only in folders write equal bytes.
     public var flags: [String]
 
+    /// A compiler of this name, version and options.
     public init(name: String, version: String, flags: [String]) {
       self.name = name
       self.version = version
@@ -47,10 +54,12 @@ public struct Manifest: Codable, Hashable, Sendable {
 
   /// The model that was compiled.
   public struct Model: Codable, Hashable, Sendable {
+    /// The name in the model's description.
     public var name: String
     /// A checksum of the model description and of its checkpoints, in the compiler's own notation.
     public var sourceChecksum: String
 
+    /// A model of this name; the checksum is text in the compiler's own notation.
     public init(name: String, sourceChecksum: String) {
       self.name = name
       self.sourceChecksum = sourceChecksum
@@ -59,11 +68,13 @@ public struct Manifest: Codable, Hashable, Sendable {
 
   /// A named extent of a batch.
   public struct Dimension: Codable, Hashable, Sendable {
+    /// The name that shapes use.
     public var name: String
     /// Null where the caller gives the extent. Otherwise the model computes it, and it is never larger than the
     /// extent of this dimension: `kept_rows` is at most `rows`.
     public var atMost: String?
 
+    /// A dimension that the caller gives, or one that is never larger than the dimension `atMost`.
     public init(name: String, atMost: String? = nil) {
       self.name = name
       self.atMost = atMost
@@ -72,15 +83,20 @@ public struct Manifest: Codable, Hashable, Sendable {
 
   /// A function of the model.
   public struct Entry: Codable, Hashable, Sendable {
+    /// The name to call it by: `forward`.
     public var name: String
     /// The dimensions whose extents a call gives, in the order of `ultra_call.dimensions`.
     public var dimensions: [String]
+    /// In the order of `ultra_call.inputs`.
     public var inputs: [Port]
+    /// In the order of `ultra_call.outputs`.
     public var outputs: [Port]
     /// The most rows that a sequence may have; null where there is no limit.
     public var maximumSequenceLength: Int?
+    /// What it does, for people.
     public var description: String?
 
+    /// The signature of a function.
     public init(
       name: String, dimensions: [String], inputs: [Port], outputs: [Port], maximumSequenceLength: Int? = nil,
       description: String? = nil
@@ -96,12 +112,16 @@ public struct Manifest: Codable, Hashable, Sendable {
 
   /// An input or an output.
   public struct Port: Hashable, Sendable {
+    /// The name of the argument or the result.
     public var name: String
+    /// Element type and shape, or that these are offsets.
     public var type: PortType
     /// What the numbers of an integer input mean, where the model depends on it.
     public var role: Role?
+    /// What it is, for people.
     public var description: String?
 
+    /// An input or output of this name and type.
     public init(name: String, type: PortType, role: Role? = nil, description: String? = nil) {
       self.name = name
       self.type = type
@@ -160,13 +180,16 @@ public struct Manifest: Codable, Hashable, Sendable {
 
   /// A pass that ran.
   public struct Pass: Codable, Hashable, Sendable {
+    /// As on the command line: `dce`.
     public var name: String
     /// As on the command line, without braces: `local=256,global=256`.
     public var options: String
+    /// Whether it kept what the model computes.
     public var exactness: Exactness
     /// What it did, or its measured error.
     public var note: String?
 
+    /// A pass that ran with these options.
     public init(name: String, options: String = "", exactness: Exactness, note: String? = nil) {
       self.name = name
       self.options = options
@@ -190,6 +213,7 @@ public struct Manifest: Codable, Hashable, Sendable {
     /// What a machine needs for it, to complete "needs ...": "AVX2, FMA and F16C".
     public var needs: String
 
+    /// A level and what it needs.
     public init(name: String, needs: String) {
       self.name = name
       self.needs = needs
@@ -198,6 +222,7 @@ public struct Manifest: Codable, Hashable, Sendable {
 
   /// A tensor of the weights segment.
   public struct Weight: Codable, Hashable, Sendable {
+    /// The tensor's name in the program; the packing follows in parentheses where it is not row-major.
     public var name: String
     /// The element type of the model's tensor, before packing.
     public var element: Element
@@ -210,6 +235,7 @@ public struct Manifest: Codable, Hashable, Sendable {
     /// How it is laid out there: `plain` (row-major), or the name of a kernel's own layout.
     public var packing: String
 
+    /// A tensor at `offset`, taking `bytes` there.
     public init(name: String, element: Element, shape: [Int], offset: Int, bytes: Int, packing: String = "plain") {
       self.name = name
       self.element = element
@@ -222,6 +248,7 @@ public struct Manifest: Codable, Hashable, Sendable {
 
   /// What one piece of compiled code computes a call.
   public struct Kernel: Codable, Hashable, Sendable {
+    /// The kernel's name, for reports.
     public var name: String
     /// The entry that runs it.
     public var entry: String
@@ -232,6 +259,7 @@ public struct Manifest: Codable, Hashable, Sendable {
     /// Bytes that cross memory; the sum of the terms.
     public var bytes: [CostTerm]
 
+    /// A kernel's work as sums of terms.
     public init(name: String, entry: String, arithmetic: String, flops: [CostTerm], bytes: [CostTerm]) {
       self.name = name
       self.entry = entry
@@ -244,9 +272,12 @@ public struct Manifest: Codable, Hashable, Sendable {
   /// `coefficient` times the product of the named quantities, which are dimensions of the batch, or counts of it that
   /// whoever reports computes: `visible_pairs`, the (row, key) pairs that a mask lets through in all sequences.
   public struct CostTerm: Codable, Hashable, Sendable {
+    /// Operations or bytes for each unit of the product.
     public var coefficient: Double
+    /// Names of the quantities that are multiplied; none for work that every call does.
     public var quantities: [String]
 
+    /// `coefficient` times the product of `quantities`.
     public init(coefficient: Double, quantities: [String]) {
       self.coefficient = coefficient
       self.quantities = quantities
@@ -255,9 +286,12 @@ public struct Manifest: Codable, Hashable, Sendable {
 }
 
 extension Manifest.Extent: ExpressibleByIntegerLiteral, ExpressibleByStringLiteral, CustomStringConvertible {
+  /// A fixed extent.
   public init(integerLiteral value: Int) { self = .fixed(value) }
+  /// The dimension of this name.
   public init(stringLiteral value: String) { self = .symbol(value) }
 
+  /// The number, or the dimension's name.
   public var description: String {
     switch self {
     case .fixed(let extent): "\(extent)"
@@ -267,6 +301,7 @@ extension Manifest.Extent: ExpressibleByIntegerLiteral, ExpressibleByStringLiter
 }
 
 extension Manifest.PortType: CustomStringConvertible {
+  /// For people: `rows x 64 x f32`, or `offsets of sequences in rows`.
   public var description: String {
     switch self {
     case .tensor(let element, let shape): (shape.map(\.description) + [element.rawValue]).joined(separator: " x ")

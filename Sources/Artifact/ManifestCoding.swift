@@ -1,6 +1,7 @@
 import FoundationEssentials
 
 extension Manifest.Extent: Codable {
+  /// From a whole number or a dimension's name. Throws `DecodingError` for anything else.
   public init(from decoder: any Decoder) throws {
     let container = try decoder.singleValueContainer()
     if let extent = try? container.decode(Int.self) {
@@ -13,6 +14,7 @@ extension Manifest.Extent: Codable {
     }
   }
 
+  /// As a whole number or a dimension's name.
   public func encode(to encoder: any Encoder) throws {
     var container = encoder.singleValueContainer()
     switch self {
@@ -32,6 +34,9 @@ extension Manifest.Port: Codable {
     case targetCounts = "target-counts"
   }
 
+  /// From an object of `name`, `kind`, `element` and what the kind has: `shape`, or `sequences` and `rows`; optionally
+  /// `role` (with `below` for ids) and `description`. Throws `DecodingError` where a key is missing or its value is of
+  /// another kind.
   public init(from decoder: any Decoder) throws {
     let container = try decoder.container(keyedBy: Key.self)
     name = try container.decode(String.self, forKey: .name)
@@ -59,6 +64,7 @@ extension Manifest.Port: Codable {
     }
   }
 
+  /// As an object that `init(from:)` reads back to an equal port.
   public func encode(to encoder: any Encoder) throws {
     var container = encoder.container(keyedBy: Key.self)
     try container.encode(name, forKey: .name)
