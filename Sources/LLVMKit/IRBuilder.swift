@@ -253,7 +253,10 @@ public enum FloatPredicate: Sendable {
 
 /// Liberties that one floating-point instruction may be given.
 public struct FastMath: OptionSet, Sendable {
+  /// LLVM's own bits for these liberties.
   public let rawValue: UInt32
+
+  /// The liberties of these bits.
   public init(rawValue: UInt32) { self.rawValue = rawValue }
 
   /// Terms may be added in another order.

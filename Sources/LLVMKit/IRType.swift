@@ -101,5 +101,6 @@ public struct IRType: Hashable {
 }
 
 extension IRType: CustomStringConvertible {
+  /// As in LLVM's text form: `<8 x float>`.
   public var description: String { takeMessage(LLVMPrintTypeToString(raw)) }
 }

@@ -26,6 +26,7 @@ public struct IRValue: Hashable {
 }
 
 extension IRValue: CustomStringConvertible {
+  /// As in LLVM's text form, an instruction with its operands.
   public var description: String { takeMessage(LLVMPrintValueToString(raw)) }
 }
 

@@ -15,6 +15,7 @@ public struct LLVMError: Error, Hashable, CustomStringConvertible {
     self.message = String(text)
   }
 
+  /// `LLVM, stage: message`.
   public var description: String { "LLVM, \(stage): \(message)" }
 }
 

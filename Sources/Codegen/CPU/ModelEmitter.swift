@@ -6,13 +6,19 @@ public struct ModelCode {
   /// Bytes that the artifact's format puts before the code: a note with the manifest, and a placeholder whose program
   /// header becomes that of the weights.
   public struct Notes: Sendable {
+    /// The note with the manifest in it; what is known only after linking (the distance, the sizes of file and weights,
+    /// the checksum) is zero.
     public var note: [UInt8]
     /// Of the 8-byte distance, within the note, from itself to the weights.
     public var weightsDistanceOffset: Int
+    /// Of the manifest's first byte, within the note.
     public var manifestOffset: Int
+    /// Bytes of the manifest.
     public var manifestByteCount: Int
+    /// Bytes of the placeholder for the weights.
     public var weightsNote: [UInt8]
 
+    /// Notes made by the artifact's format; offsets and counts are in bytes.
     public init(
       note: [UInt8], weightsDistanceOffset: Int, manifestOffset: Int, manifestByteCount: Int, weightsNote: [UInt8]
     ) {
@@ -24,10 +30,14 @@ public struct ModelCode {
     }
   }
 
+  /// What is computed; it must be verified.
   public var program: Program
+  /// The levels to emit code for, ascending, at least one.
   public var levels: [CPULevel]
+  /// What the format puts before the code.
   public var notes: Notes
 
+  /// Code for these levels, put in ascending order.
   public init(program: Program, levels: [CPULevel], notes: Notes) {
     self.program = program
     self.levels = levels.sorted()
