@@ -9,13 +9,18 @@ import TileIR
 public struct Backend: Sendable {
   /// Levels of code that go into the artifact, at least one.
   public var levels: [CPULevel]
+  /// Sizes of blocks.
   public var schedule = TileSchedule()
+  /// How much work LLVM puts into speed.
   public var optimization = CompileOptions.Optimization.standard
   /// What the manifest says of the compilation: compiler, model and passes; the rest is filled in.
   public var compiler: Manifest.Compiler
+  /// What the manifest says of the model: its name and the checksum of its sources.
   public var model: Manifest.Model
+  /// What the manifest says of the passes that ran, in order.
   public var passes: [Manifest.Pass] = []
 
+  /// A back half for these levels, put in ascending order.
   public init(levels: [CPULevel], compiler: Manifest.Compiler, model: Manifest.Model) {
     self.levels = levels.sorted()
     self.compiler = compiler
@@ -25,6 +30,7 @@ public struct Backend: Sendable {
   /// The entry that every artifact has.
   public static let entry = "forward"
 
+  /// The tile program of the module's `forward`. Throws where there is none, or where an operation cannot be lowered.
   public func lower(_ module: Module) throws -> Program {
     try lowerToTiles(module, function: Self.entry, schedule: schedule)
   }

@@ -22,6 +22,7 @@ public struct CompileOptions: Sendable {
 
   /// The path of model.json.
   public var model: String
+  /// How much work goes into speed; 2, `standard`, unless told otherwise.
   public var optimization = Optimization.standard
   /// Levels of code in the result; the machine that loads it takes the highest that it can run.
   public var levels: [CPULevel] = [.avx2, .avx512]
@@ -32,6 +33,7 @@ public struct CompileOptions: Sendable {
   /// Whether the verifier runs after every pass, not only at the end.
   public var verifyEach = false
 
+  /// The defaults, for the model.json at this path.
   public init(model: String) { self.model = model }
 
   /// The passes to run, as they are to be run. Throws where a name or an option is unknown.

@@ -2,6 +2,7 @@
 public struct CompileReport: Sendable {
   /// One step of the compilation: the import, a pass, a lowering.
   public struct Step: Sendable {
+    /// "import", a pass with its options, "to-tiles" and the like.
     public var name: String
     /// What it found or did, in a few words.
     public var summary: String
@@ -10,6 +11,7 @@ public struct CompileReport: Sendable {
     /// FLOP that the program needs after this step, for one sequence of `CompileReport.length` rows; nil where the step
     /// left it alone.
     public var flops: Double?
+    /// Seconds that the step took by the clock on the wall.
     public var seconds: Double
   }
 
@@ -20,6 +22,7 @@ public struct CompileReport: Sendable {
   public var model: String
   /// Rows of the one sequence that `Step.flops` is counted for.
   public var length = CompileReport.defaultLength
+  /// In the order in which they were done.
   public var steps: [Step] = []
   /// What the user should know: tensors of the checkpoint that nothing uses, settings without effect.
   public var notes: [String] = []

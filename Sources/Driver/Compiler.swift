@@ -9,6 +9,7 @@ import TileIR
 
 /// The compiler: a model's description and weights in, an artifact out, or the program in one of its other forms.
 public struct Compiler {
+  /// What is asked for.
   public var options: CompileOptions
   /// Called before each step with a phrase that says what is being done.
   public var onStep: (String) -> Void = { _ in }
@@ -19,6 +20,7 @@ public struct Compiler {
   private let clock = ContinuousClock()
   private let start: ContinuousClock.Instant
 
+  /// A compiler with these options; its clock starts now.
   public init(_ options: CompileOptions) {
     self.options = options
     report = CompileReport(model: options.model)

@@ -5,10 +5,12 @@ public struct DriverError: Error, Hashable, Sendable, CustomStringConvertible {
   /// What the user can do, as a sentence; nil where the message says it.
   public var hint: String?
 
+  /// An error with a message, and what to do about it where that is known.
   public init(_ message: String, hint: String? = nil) {
     self.message = message
     self.hint = hint
   }
 
+  /// The message, and on a line of its own the hint.
   public var description: String { hint.map { "\(message)\nhint: \($0)" } ?? message }
 }

@@ -12,8 +12,10 @@ public struct TensorComparison: Hashable, Sendable {
   public var failures: Int
   /// The first element over tolerance, counted from 0 in row-major order.
   public var firstFailure: Int?
+  /// Elements compared.
   public var count: Int
 
+  /// Whether every element is within tolerance.
   public var passed: Bool { failures == 0 }
 
   /// Compares element by element: `|found - expected| <= absolute + relative * |expected|` is within tolerance.

@@ -1,5 +1,6 @@
 /// A table in plain text whose columns line up, for reports on a terminal.
 public struct TextTable: Sendable {
+  /// On which side a column's cells line up.
   public enum Alignment: Sendable {
     case left
     /// For numbers.
