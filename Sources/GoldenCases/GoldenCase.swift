@@ -14,13 +14,19 @@ public struct GoldenCase: Sendable {
 
   /// A result passes where `|got - expected| <= absolute + relative * |expected|` for every element.
   public struct Tolerance: Hashable, Sendable {
+    /// The difference allowed whatever is expected; at least 0.
     public var absolute: Double
+    /// The difference allowed for each unit of the expected magnitude; at least 0.
     public var relative: Double
   }
 
+  /// The name of its files without their extensions.
   public let name: String
+  /// What was run: one of `supportedKinds`, or a kind that cannot be run here.
   public let kind: String
+  /// The settings that the reference ran with, as the file has them.
   public let attributes: JSONReader
+  /// What is compared; none where the kind cannot be run.
   public let outputs: [Output]
   /// The names of the weights, in the order of the layers.
   public let weightNames: [String]
@@ -86,7 +92,9 @@ public struct GoldenProgram: Sendable {
     case topScores
   }
 
+  /// One function, `forward`, that computes the case.
   public var module: Module
+  /// The bytes of the module's weights.
   public var weights: any WeightProvider
   /// The arguments of `forward`, by name.
   public var inputs: [String: HostTensor]

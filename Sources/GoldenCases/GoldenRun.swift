@@ -3,12 +3,14 @@ import TensorIR
 
 /// What came of one case.
 public struct GoldenReport: Sendable {
+  /// Whether the case passed, and why not.
   public enum Status: Hashable, Sendable, CustomStringConvertible {
     case passed
     case failed(String)
     /// The case cannot be expressed or run, and why.
     case unsupported(String)
 
+    /// `pass`, or `fail` or `unsupported` with the reason.
     public var description: String {
       switch self {
       case .passed: "pass"
@@ -18,12 +20,16 @@ public struct GoldenReport: Sendable {
     }
   }
 
+  /// The kind of case.
   public var kind: String
+  /// The case's name.
   public var name: String
+  /// What came of it.
   public var status: Status
   /// The largest difference of any element of any output that was compared; nil where none was.
   public var maxError: Double?
 
+  /// A report on the case `name`; `maxError` is a difference of elements, in their own unit.
   public init(kind: String, name: String, status: Status, maxError: Double? = nil) {
     self.kind = kind
     self.name = name

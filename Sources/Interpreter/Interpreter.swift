@@ -9,12 +9,17 @@ import TensorIR
 /// Inputs are checked as a compiled model checks them (include/ultra.h): nothing is read before offsets, targets, ids
 /// and extents are known to fit. Keys that a mask hides are not read at all.
 public struct Interpreter: Sendable {
+  /// The arithmetic of a run: every number in fp32, or every number in fp64.
   public enum Precision: Sendable { case f32, f64 }
 
+  /// The module whose functions can be run.
   public let module: Module
+  /// The bytes of its weights.
   public let weights: any WeightProvider
+  /// The arithmetic of every run.
   public let precision: Precision
 
+  /// An interpreter of a module; what is not valid in it shows when a function runs.
   public init(module: Module, weights: any WeightProvider, precision: Precision = .f64) {
     self.module = module
     self.weights = weights

@@ -24,6 +24,7 @@ public enum InterpreterError: Error, Hashable, Sendable {
 }
 
 extension InterpreterError: CustomStringConvertible {
+  /// One sentence that names the input, weight or operation, and says what was found and what was expected.
   public var description: String {
     switch self {
     case .unknownFunction(let name, let known):

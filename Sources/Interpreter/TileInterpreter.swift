@@ -8,10 +8,14 @@ import TileIR
 /// (SiLU, sigmoid) are the platform's own. In `f64` all numbers are fp64. Memory that lasts for a call is NaN before it,
 /// and so are the tiles of a block, so what is read before it is written shows in the result.
 public struct TileInterpreter: Sendable {
+  /// The program that is run.
   public let program: Program
+  /// The bytes of its weights, not yet packed.
   public let weights: any WeightProvider
+  /// The arithmetic of every run.
   public let precision: Interpreter.Precision
 
+  /// An interpreter of a program, which is verified when it runs.
   public init(program: Program, weights: any WeightProvider, precision: Interpreter.Precision = .f64) {
     self.program = program
     self.weights = weights
