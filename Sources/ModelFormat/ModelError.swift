@@ -3,6 +3,7 @@
 /// Its description reads `file:line: place: message; hint`, for example
 /// `model.json:41: layers[3].mask.window: expected a positive integer, found "256"`.
 public struct ModelError: Error, Hashable, Sendable, CustomStringConvertible {
+  /// What a caller may want to tell apart.
   public enum Kind: String, Hashable, Sendable, CaseIterable {
     /// A file cannot be opened, read or written.
     case inaccessible
@@ -20,6 +21,7 @@ public struct ModelError: Error, Hashable, Sendable, CustomStringConvertible {
     case unexpectedTensor
   }
 
+  /// The kind of fault.
   public var kind: Kind
   /// The file as the caller named it.
   public var file: String
@@ -27,10 +29,12 @@ public struct ModelError: Error, Hashable, Sendable, CustomStringConvertible {
   public var line: Int?
   /// The key path in JSON, or the tensor; empty for the file as a whole.
   public var place: String
+  /// What was found and what was expected.
   public var message: String
   /// The way out, where one is known.
   public var hint: String?
 
+  /// A fault at a place in a file.
   public init(
     _ kind: Kind, file: String, line: Int? = nil, place: String = "", _ message: String, hint: String? = nil
   ) {
@@ -42,6 +46,7 @@ public struct ModelError: Error, Hashable, Sendable, CustomStringConvertible {
     self.hint = hint
   }
 
+  /// `file:line: place: message; hint`, with what is known of it.
   public var description: String {
     var text = file
     if let line { text += ":\(line)" }

@@ -1,5 +1,6 @@
 /// A number of a JSON text, kept as it was written.
 public struct JSONNumber: Hashable, Sendable {
+  /// The digits as they stand in the text, a number by the grammar of RFC 8259.
   public var text: String
 
   /// The nearest fp64 number; infinite where the text is beyond its range.
@@ -11,6 +12,7 @@ public struct JSONNumber: Hashable, Sendable {
 
 /// A value of a JSON text with the place where it begins.
 public struct JSONNode: Hashable, Sendable {
+  /// The kinds of value that RFC 8259 has.
   public indirect enum Value: Hashable, Sendable {
     case null
     case bool(Bool)
@@ -21,6 +23,7 @@ public struct JSONNode: Hashable, Sendable {
     case object([JSONMember])
   }
 
+  /// The value itself, with all that is within it.
   public var value: Value
   /// Counted from 1.
   public var line: Int
@@ -34,9 +37,11 @@ public struct JSONNode: Hashable, Sendable {
 
 /// A key and its value in an object.
 public struct JSONMember: Hashable, Sendable {
+  /// The key with its escapes resolved.
   public var key: String
   /// The line of the key, counted from 1.
   public var line: Int
+  /// What stands after the colon.
   public var value: JSONNode
 }
 
@@ -48,6 +53,7 @@ public struct JSONDocument: Hashable, Sendable {
   /// Arrays and objects within one another; deeper texts are refused.
   public static let depthLimit = 64
 
+  /// The value that the text is.
   public var root: JSONNode
   /// The name that errors give to this text.
   public var file: String
@@ -64,6 +70,7 @@ public struct JSONDocument: Hashable, Sendable {
     self.file = file
   }
 
+  /// The same over text in memory. Throws `malformed` with the line and column of the first fault.
   public init(_ text: String, file: String) throws(ModelError) {
     var text = text
     let parsed = text.withUTF8 { bytes in

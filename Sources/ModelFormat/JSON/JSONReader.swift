@@ -1,9 +1,13 @@
 /// A value of a JSON text with its key path: what decoders read from, so that every error finds its place.
 public struct JSONReader: Sendable {
+  /// The value and its line.
   public let node: JSONNode
+  /// The keys and indices that lead to it, `layers[3].mask.window`; empty for the whole text.
   public let path: String
+  /// The name that errors give to the text.
   public let file: String
 
+  /// A reader of the whole text.
   public init(_ document: JSONDocument) {
     self.init(node: document.root, path: "", file: document.file)
   }
@@ -38,11 +42,13 @@ public struct JSONReader: Sendable {
 
   // MARK: - Values
 
+  /// The text of a string. Throws `unexpectedValue` for any other value.
   public func string() throws(ModelError) -> String {
     guard case .string(let text) = node.value else { throw mismatch(expected: "a string") }
     return text
   }
 
+  /// True or false. Throws `unexpectedValue` for any other value.
   public func bool() throws(ModelError) -> Bool {
     guard case .bool(let value) = node.value else { throw mismatch(expected: "true or false") }
     return value
@@ -59,19 +65,23 @@ public struct JSONReader: Sendable {
   /// The largest extent or length accepted: far beyond any model, and safe in 64-bit products of two.
   public static let extentLimit = 1 << 31
 
+  /// An integer from 1 to `extentLimit`. Throws `unexpectedValue` for any other value.
   public func positiveInteger() throws(ModelError) -> Int {
     try integer(in: 1...Self.extentLimit, expected: "a positive integer")
   }
 
+  /// An integer from 0 to `extentLimit`. Throws `unexpectedValue` for any other value.
   public func nonNegativeInteger() throws(ModelError) -> Int {
     try integer(in: 0...Self.extentLimit, expected: "a non-negative integer")
   }
 
+  /// A number within the range of fp64. Throws `unexpectedValue` for any other value.
   public func finiteNumber() throws(ModelError) -> Double {
     guard case .number(let number) = node.value, number.double.isFinite else { throw mismatch(expected: "a number") }
     return number.double
   }
 
+  /// A number above 0 within the range of fp64. Throws `unexpectedValue` for any other value.
   public func positiveNumber() throws(ModelError) -> Double {
     guard case .number(let number) = node.value, number.double.isFinite, number.double > 0 else {
       throw mismatch(expected: "a positive number")
@@ -91,6 +101,7 @@ public struct JSONReader: Sendable {
     return value
   }
 
+  /// The elements of an array, in order. Throws `unexpectedValue` for any other value.
   public func elements() throws(ModelError) -> [JSONReader] {
     guard case .array(let nodes) = node.value else { throw mismatch(expected: "an array") }
     return nodes.enumerated().map { JSONReader(node: $1, path: "\(path)[\($0)]", file: file) }
@@ -119,9 +130,12 @@ public struct JSONReader: Sendable {
 
 /// The members of an object.
 public struct JSONObjectReader: Sendable {
+  /// The object itself, for errors about it.
   public let reader: JSONReader
+  /// The members in the order of the text.
   public let members: [JSONMember]
 
+  /// The value of a key; nil where the object lacks it.
   public func optional(_ key: String) -> JSONReader? {
     members.first { $0.key == key }.map { read($0) }
   }

@@ -6,6 +6,7 @@ public struct ImportedModel: Sendable {
   public var module: Module
   /// The bytes of the module's weights, in fp32.
   public var weights: any WeightProvider
+  /// The name in its description.
   public var name: String
   /// Tensors of the checkpoint that the model does not use, sorted by name.
   public var unusedTensors: [String]

@@ -5,6 +5,7 @@ public struct ModelDocument: Sendable {
   /// What `format` must say.
   public static let format = "ultrac-model/1"
 
+  /// What the model computes and what its weights are called.
   public var description: ModelDescription
   /// Paths of safetensors files, relative to the folder of model.json.
   public var weights: [String]

@@ -41,6 +41,7 @@ public struct WeightNames: Hashable, Sendable {
     case list([String])
   }
 
+  /// The family whose names are taken where the map has none.
   public var preset: Preset
   /// Precedes every name of the preset.
   public var prefix: String
@@ -48,10 +49,12 @@ public struct WeightNames: Hashable, Sendable {
   public var layerPrefix: LayerPrefix?
   /// Whole names that replace the preset's, by role. `{i}` stands for the number of the layer.
   public var modelNames: [ModelRole: String]
+  /// By role, for all layers; `{i}` stands for the number of the layer.
   public var layerNames: [LayerRole: String]
   /// Names of one layer's weights; they go before `layerNames`.
   public var singleLayerNames: [Int: [LayerRole: String]]
 
+  /// The names of a preset, with exceptions.
   public init(
     preset: Preset, prefix: String = "", layerPrefix: LayerPrefix? = nil, modelNames: [ModelRole: String] = [:],
     layerNames: [LayerRole: String] = [:], singleLayerNames: [Int: [LayerRole: String]] = [:]

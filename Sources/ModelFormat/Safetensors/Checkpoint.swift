@@ -2,9 +2,11 @@ import TensorIR
 
 /// The trained tensors that a model is built from: one or several safetensors files, no name in two of them.
 public struct Checkpoint: Sendable {
+  /// In the order in which they were given.
   public let files: [SafetensorsFile]
   private let fileByName: [String: Int]
 
+  /// The tensors of all files. Throws `unexpectedTensor` where a name is in two of them.
   public init(_ files: [SafetensorsFile]) throws(ModelError) {
     var fileByName: [String: Int] = [:]
     for (index, file) in files.enumerated() {
@@ -51,6 +53,8 @@ public struct CheckpointWeights: WeightProvider {
 
   init(checkpoint: Checkpoint) { self.checkpoint = checkpoint }
 
+  /// The bytes of a weight in fp32, valid during `body` only: the file's own where they are fp32 and aligned, else a
+  /// copy. Throws `missingTensor` where there is no such tensor, `unexpectedTensor` where its type has no use here.
   public func withWeight<R>(
     _ name: String, _ body: (ElementType, [Int], UnsafeRawBufferPointer) throws -> R
   ) throws -> R {

@@ -6,9 +6,13 @@ import Glibc
 /// it by rename, as every writer here does, is safe.
 public final class MappedFile: @unchecked Sendable {
   // Sendable: nothing is written after init, and the mapping is read-only.
+
+  /// The path it was opened by.
   public let path: String
+  /// The whole file; valid as long as this object.
   public let bytes: UnsafeRawBufferPointer
 
+  /// Maps a file. Throws `inaccessible` where it cannot be opened or mapped, or is no regular file.
   public init(path: String) throws(ModelError) {
     let descriptor = open(path, O_RDONLY | O_CLOEXEC)
     guard descriptor >= 0 else { throw Self.failure(path, "cannot be opened") }

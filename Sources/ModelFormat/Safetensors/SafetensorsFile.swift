@@ -2,8 +2,11 @@ import TensorIR
 
 /// One tensor of a safetensors file.
 public struct SafetensorsEntry: Hashable, Sendable {
+  /// Unique in its file.
   public var name: String
+  /// The type of its elements.
   public var dtype: SafetensorsType
+  /// Extents, outermost first; none for a single number.
   public var shape: [Int]
   /// Where its bytes are, counted from the start of the file.
   public var range: Range<Int>
@@ -32,6 +35,7 @@ public enum SafetensorsType: String, Hashable, Sendable, CaseIterable {
   case f4 = "F4"
   case c64 = "C64"
 
+  /// Bits of one element, 4 to 64.
   public var bitCount: Int {
     switch self {
     case .f64, .i64, .u64, .c64: 64
@@ -43,6 +47,7 @@ public enum SafetensorsType: String, Hashable, Sendable, CaseIterable {
     }
   }
 
+  /// The element type of tensors of this type; nil where they have no use here.
   public var element: ElementType? {
     switch self {
     case .f64: .f64
@@ -57,6 +62,7 @@ public enum SafetensorsType: String, Hashable, Sendable, CaseIterable {
     }
   }
 
+  /// What a file calls this element type.
   public init(_ element: ElementType) {
     switch element {
     case .f64: self = .f64
@@ -113,6 +119,7 @@ public struct SafetensorsFile: Sendable {
   /// The names of all tensors, sorted.
   public var names: [String] { entries.map(\.name).sorted() }
 
+  /// The tensor of this name; nil where the file has none.
   public func entry(named name: String) -> SafetensorsEntry? {
     indexByName[name].map { entries[$0] }
   }
