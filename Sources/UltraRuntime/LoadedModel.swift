@@ -10,11 +10,13 @@ import Glibc
 public final class LoadedModel: Sendable {
   /// The path it was loaded from.
   public let path: String
+  /// What the file says about itself: entries, passes, weights.
   public let manifest: Manifest
   /// The code level in use: the best of the file that this machine has.
   public let level: String
   /// Bytes of the file, and of the weights in it.
   public let fileSize: Int
+  /// Bytes of the weights in the file.
   public let weightsSize: Int
 
   private let library: Library

@@ -5,10 +5,15 @@ public struct Measurement: Hashable, Sendable {
 
   init(seconds: [Double]) { self.seconds = seconds.sorted() }
 
+  /// How many runs counted.
   public var runs: Int { seconds.count }
+  /// Seconds of the fastest run; NaN without runs.
   public var minimum: Double { percentile(0) }
+  /// Seconds that half of the runs did not exceed; NaN without runs.
   public var median: Double { percentile(50) }
+  /// Seconds that 99 of 100 runs did not exceed; NaN without runs.
   public var p99: Double { percentile(99) }
+  /// Seconds of the slowest run; NaN without runs.
   public var maximum: Double { percentile(100) }
 
   /// The time that `percent` of the runs did not exceed (nearest rank).
@@ -25,10 +30,12 @@ public struct MeasurementPlan: Hashable, Sendable {
   public var warmups: Int
   /// Runs that count, even where they take longer than `seconds`.
   public var minimumRuns: Int
+  /// Runs that count, at most, however short they are; at least one is made.
   public var maximumRuns: Int
   /// After so long, no more runs begin.
   public var seconds: Double
 
+  /// By default 3 runs that do not count, then at least 10 for one second.
   public init(warmups: Int = 3, minimumRuns: Int = 10, maximumRuns: Int = 100_000, seconds: Double = 1) {
     self.warmups = warmups
     self.minimumRuns = minimumRuns

@@ -20,10 +20,12 @@ public struct RuntimeError: Error, Hashable, Sendable, CustomStringConvertible {
     case resources
   }
 
+  /// The kind of trouble.
   public var kind: Kind
   /// One sentence, which begins with the path of the file where it is about the file.
   public var description: String
 
+  /// An error of this kind, described in one sentence.
   public init(_ kind: Kind, _ description: String) {
     self.kind = kind
     self.description = description

@@ -7,6 +7,7 @@ import Glibc
 ///
 /// Each thread has its own session; they share the model, and may share a pool.
 public final class Session {
+  /// The model whose entry it calls.
   public let model: LoadedModel
   private let signature: EntrySignature
   private let functions: EntryFunctions

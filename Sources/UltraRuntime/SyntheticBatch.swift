@@ -7,8 +7,10 @@ public struct SyntheticBatch: Sendable {
   public var lengths: [Int]
   /// Targets at the end of each sequence, where an entry asks for their counts; at most its length.
   public var targets: Int
+  /// What the made-up numbers follow from.
   public var seed: UInt64
 
+  /// Sequences of these lengths, each with the last `targets` rows as targets.
   public init(lengths: [Int], targets: Int = 1, seed: UInt64 = 1) {
     self.lengths = lengths
     self.targets = targets

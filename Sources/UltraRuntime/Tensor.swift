@@ -2,18 +2,40 @@ import Artifact
 
 /// A Swift type whose values lie in memory as the elements of a tensor do.
 public protocol TensorScalar: BitwiseCopyable, Sendable {
+  /// The element type with the same bytes, little-endian.
   static var element: Manifest.Element { get }
 }
 
-extension Double: TensorScalar { public static var element: Manifest.Element { .f64 } }
-extension Float: TensorScalar { public static var element: Manifest.Element { .f32 } }
-extension Int64: TensorScalar { public static var element: Manifest.Element { .i64 } }
-extension Int32: TensorScalar { public static var element: Manifest.Element { .i32 } }
-extension UInt8: TensorScalar { public static var element: Manifest.Element { .u8 } }
+extension Double: TensorScalar {
+  /// f64, the same bits.
+  public static var element: Manifest.Element { .f64 }
+}
+
+extension Float: TensorScalar {
+  /// f32, the same bits.
+  public static var element: Manifest.Element { .f32 }
+}
+
+extension Int64: TensorScalar {
+  /// i64, the same bits.
+  public static var element: Manifest.Element { .i64 }
+}
+
+extension Int32: TensorScalar {
+  /// i32, the same bits.
+  public static var element: Manifest.Element { .i32 }
+}
+
+extension UInt8: TensorScalar {
+  /// u8, the same bits.
+  public static var element: Manifest.Element { .u8 }
+}
 
 /// A value that goes into a model or comes out of it: dense, row-major, little-endian.
 public struct Tensor: Hashable, Sendable {
+  /// The type that the bytes are read as.
   public let element: Manifest.Element
+  /// Extents, outermost first, none negative.
   public let shape: [Int]
   /// As many as the shape and the element type make.
   public let bytes: [UInt8]
