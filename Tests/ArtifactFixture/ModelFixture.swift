@@ -3,11 +3,14 @@ import Foundation
 
 /// An artifact of a toy model, written in C and compiled by the system's `cc`.
 public enum ModelFixture {
+  /// Columns of the item table.
   public static let width = 64
+  /// Rows of the item table, padding's row 0 included.
   public static let items = 1683
 
   /// Something that the fixture needs went wrong.
   public struct Failure: Error, CustomStringConvertible {
+    /// What went wrong, with what the program printed.
     public let description: String
   }
 

@@ -9,13 +9,19 @@ public struct Comparison: Sendable, CustomStringConvertible {
   public var relative: Double = 0
   /// The greatest excess |got - expected| - (atol + rtol * |expected|); passes where it is not above 0.
   public var excess: Double = -.infinity
+  /// Where the excess is greatest: an index for each axis.
   public var worstIndex: [Int] = []
+  /// The number found there.
   public var worstGot: Double = 0
+  /// The number that was to be there.
   public var worstExpected: Double = 0
+  /// How many numbers were compared.
   public var count = 0
 
+  /// Whether all numbers are within tolerance; so are none at all.
   public var isClose: Bool { excess <= 0 || count == 0 }
 
+  /// The worst place and the greatest differences, in one sentence.
   public var description: String {
     "worst at \(worstIndex): \(worstGot), expected \(worstExpected); "
       + "greatest difference \(absolute), relative \(relative), of \(count) numbers"

@@ -2,7 +2,9 @@ import TensorIR
 
 // Programs and results sequence by sequence.
 extension RandomProgram {
+  /// Where each sequence begins, and the number of rows; one sequence where the program has no offsets.
   public var offsets: [Int] { inputs["offsets"]?.integers.map(Int.init) ?? [0, rows] }
+  /// How many sequences the batch has.
   public var sequenceCount: Int { offsets.count - 1 }
   private var rows: Int { inputs.values.map { $0.shape[0] }.max() ?? 0 }
 

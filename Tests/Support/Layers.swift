@@ -2,27 +2,41 @@ import TensorIR
 
 /// The shape and options of one production STU layer (SEMANTICS section 2), as tests build it.
 public struct ProductionLayer: Sendable {
+  /// Which norm attention's result passes through: over all heads, or over each head.
   public enum OutputNorm: Sendable, CaseIterable { case layer, group }
+  /// What u passes through before it gates.
   public enum Gate: Sendable, CaseIterable { case plain, sigmoid, silu }
 
+  /// D: columns of x.
   public var width: Int
+  /// H.
   public var heads: Int
+  /// dqk: columns of a query and a key, each head.
   public var queryWidth: Int
+  /// dv: columns of u and of a value, each head.
   public var valueWidth: Int
+  /// The score scale.
   public var alpha: Double
+  /// N, which activated scores are divided by.
   public var divisor: Attention.Divisor
+  /// Which keys a row sees.
   public var mask = Mask.causal
+  /// What a score passes through.
   public var activation = Attention.Activation.silu
+  /// Whether the norm of attention's result is a layer norm or a group norm.
   public var outputNorm = OutputNorm.layer
   /// What u passes through again before it gates: the `mul_u_activation` of newer GR.
   public var gate = Gate.plain
+  /// Whether u is the first slot of the output projection's input.
   public var concatenatesU = true
   /// Whether attention, before its norm, is the middle slot of the output projection's input.
   public var concatenatesAttention = true
   /// Whether v, q and k pass through SiLU too (paper, NV); u always does.
   public var activatesAll = false
+  /// The epsilon of both norms.
   public var epsilon = 1e-6
 
+  /// A layer with SiLU on u and on scores, a layer norm of attention, and u, attention and gated attention projected.
   public init(
     width: Int, heads: Int, queryWidth: Int, valueWidth: Int, alpha: Double, divisor: Attention.Divisor,
     mask: Mask = .causal
@@ -39,19 +53,28 @@ public struct ProductionLayer: Sendable {
 
 /// The shape of one layer of the research variant (SEMANTICS section 7).
 public struct ResearchLayer: Sendable {
+  /// D: columns of x.
   public var width: Int
+  /// H.
   public var heads: Int
+  /// dqk: columns of a query and a key, each head.
   public var queryWidth: Int
+  /// dv: columns of u and of a value, each head.
   public var valueWidth: Int
+  /// N, which activated scores are divided by.
   public var divisor: Attention.Divisor
   /// The longest sequence, which fixes the position weights' number.
   public var n: Int
   /// The number of time weights.
   public var buckets = 129
+  /// What is added to a score.
   public var bias = Attention.Bias.positionAndTime
+  /// Whether u, normed attention and their product are all projected (GR's concat_ua), or the product alone.
   public var concatenates = false
+  /// The epsilon of both norms.
   public var epsilon = 1e-6
 
+  /// A layer with position and time bias.
   public init(
     width: Int, heads: Int, queryWidth: Int, valueWidth: Int, divisor: Attention.Divisor, n: Int
   ) {

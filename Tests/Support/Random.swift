@@ -6,8 +6,10 @@ import TensorIR
 public struct Random: Sendable {
   private var state: UInt64
 
+  /// The sequence of numbers that belongs to this seed.
   public init(seed: UInt64) { state = seed }
 
+  /// The next 64 random bits.
   public mutating func next() -> UInt64 {
     state &+= 0x9E37_79B9_7F4A_7C15
     var z = state

@@ -6,6 +6,7 @@ import TensorIR
 /// or of targets alone, and now and then no sequence at all. Symbolic dimensions are `rows`, `sequences` and, after a
 /// truncation, `kept`, whose offsets are then the result `kept_offsets`.
 public struct RandomProgram: Sendable, CustomStringConvertible {
+  /// What a program is made of.
   public enum Kind: String, Sendable, CaseIterable {
     /// One operation.
     case operation
@@ -29,26 +30,36 @@ public struct RandomProgram: Sendable, CustomStringConvertible {
     }
   }
 
+  /// What a test needs of its programs.
   public struct Options: Sendable {
     /// Only fixed divisors, so that a sequence's result does not depend on the others.
     public var fixedDivisor = false
     /// Rows of the longest sequence, now and then reached.
     public var longest = 70
 
+    /// By default any divisor, and sequences of up to 70 rows.
     public init(fixedDivisor: Bool = false, longest: Int = 70) {
       self.fixedDivisor = fixedDivisor
       self.longest = longest
     }
   }
 
+  /// What it is made of.
   public let kind: Kind
+  /// What it was made from, with its kind and options.
   public let seed: UInt64
+  /// The module, whose function is `forward`.
   public let module: Module
+  /// A tensor for every weight of the module.
   public let weights: WeightTable
+  /// The arguments of `forward`, by name.
   public var inputs: [String: HostTensor]
 
+  /// The kind and seed, which make it again.
   public var description: String { "\(kind.rawValue) program of seed \(seed)" }
 
+  /// Makes the program of a seed. Throws where the maker is at fault: every seed gives a valid
+  /// program.
   public init(_ kind: Kind, seed: UInt64, options: Options = Options()) throws {
     var maker = ProgramMaker(kind, seed: seed, options: options)
     try maker.make(kind)
