@@ -65,7 +65,8 @@ let package = Package(
     .testTarget(
       name: "DriverTests",
       dependencies: [
-        "Driver", "UltraRuntime", "Artifact", "Codegen", "Interpreter", "ModelFormat", "Passes", "TestSupport", "ultrac",
+        "Driver", "UltraRuntime", "Artifact", "Codegen", "Interpreter", "ModelFormat", "Passes", "TestSupport",
+        "ultrac",
       ]),
   ]
 )
