@@ -18,7 +18,8 @@ build: packages
 # The Swift tests come last, so that a run ends with their count.
 test: packages python lint
 	swift build $(SWIFT_FLAGS) --build-tests
-	.venv/bin/python examples/movielens-100k/recommend.py --ultrac $(PRODUCTS)/ultrac --check
+	$(PRODUCTS)/golden-runner Tests/Golden
+	PYTHON=$(CURDIR)/.venv/bin/python examples/run-examples $(PRODUCTS)/ultrac
 	swift test $(SWIFT_FLAGS) --skip-build --disable-xctest
 
 lint:

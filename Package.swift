@@ -32,6 +32,7 @@ let package = Package(
       name: "Driver",
       dependencies: [
         "TensorIR", "TileIR", "Interpreter", "Passes", "ModelFormat", "CUltra", "LLVMKit", "Codegen", "Artifact",
+        "UltraRuntime",
       ]),
     .executableTarget(
       name: "ultrac",
@@ -66,7 +67,7 @@ let package = Package(
       name: "DriverTests",
       dependencies: [
         "Driver", "UltraRuntime", "Artifact", "Codegen", "Interpreter", "ModelFormat", "Passes", "TestSupport",
-        "ultrac",
+        "TileIR", "ultrac",
       ]),
   ]
 )

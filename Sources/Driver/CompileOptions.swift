@@ -17,7 +17,7 @@ public struct CompileOptions: Sendable {
 
   /// Forms of the program that are text.
   public enum Text: Sendable {
-    case tensorIR, llvmIR, assembly
+    case tensorIR, tileIR, llvmIR, assembly
   }
 
   /// The path of model.json.

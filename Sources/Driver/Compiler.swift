@@ -30,9 +30,22 @@ public struct Compiler {
   /// Compiles the model and writes the artifact; after an error there is no file.
   public mutating func compile(to path: String) throws {
     var front = try prepare()
+    try finish(&front, to: path)
+  }
+
+  /// Compiles a program that was made by other means than `options.model`, which only names it here.
+  public mutating func compile(_ module: Module, weights: any WeightProvider, to path: String) throws {
+    var front = Front(weights: weights, module: module, backend: backend(sourceChecksum: "none"))
+    front.backend.model.name = module.name
+    report.model = module.name
+    try run(options.passManager(), on: &front)
+    try finish(&front, to: path)
+  }
+
+  private mutating func finish(_ front: inout Front, to path: String) throws {
     let (object, program) = try object(&front)
     let summary = try step("artifact", "writing \(path)") {
-      let summary = try front.backend.write(program, object: object, weights: front.imported.weights, to: path)
+      let summary = try front.backend.write(program, object: object, weights: front.weights, to: path)
       return (summary, "\(Quantity.bytes(Double(summary.weightsSize))) of packed weights")
     }
     conclude(path, byteCount: summary.fileSize)
@@ -49,6 +62,7 @@ public struct Compiler {
     var front = try prepare()
     switch form {
     case .tensorIR: return front.module.text
+    case .tileIR: return try lower(&front).text
     case .llvmIR: return try generate(&front).module.text
     case .assembly:
       let generated = try generate(&front)
@@ -70,7 +84,7 @@ public struct Compiler {
 
   /// What all forms need: the model, and its program after the passes.
   private struct Front {
-    var imported: ImportedModel
+    var weights: any WeightProvider
     var module: Module
     var backend: Backend
   }
@@ -86,14 +100,19 @@ public struct Compiler {
     let manager = try options.passManager()
     let imported = try importModel()
     let checksum = try step("checksum", "reading the weights") { (Self.checksum(of: imported), "") }
+    var front = Front(weights: imported.weights, module: imported.module, backend: backend(sourceChecksum: checksum))
+    front.backend.model.name = imported.name
+    try run(manager, on: &front)
+    return front
+  }
+
+  private func backend(sourceChecksum: String) -> Backend {
     var backend = Backend(
       levels: options.levels,
       compiler: Manifest.Compiler(name: "ultrac", version: compilerVersion, flags: options.flags),
-      model: Manifest.Model(name: imported.name, sourceChecksum: checksum))
+      model: Manifest.Model(name: options.model, sourceChecksum: sourceChecksum))
     backend.optimization = options.optimization
-    var front = Front(imported: imported, module: imported.module, backend: backend)
-    try run(manager, on: &front)
-    return front
+    return backend
   }
 
   private mutating func run(_ manager: PassManager, on front: inout Front) throws {

@@ -60,6 +60,7 @@ struct CompileCommand: ParsableCommand {
     case .artifact: try compiler.compile(to: path)
     case .object: try write(compiler.object(), to: path, &compiler)
     case .tensorIR: try write(compiler.text(.tensorIR), &compiler)
+    case .tileIR: try write(compiler.text(.tileIR), &compiler)
     case .llvmIR: try write(compiler.text(.llvmIR), &compiler)
     case .assembly: try write(compiler.text(.assembly), &compiler)
     }
@@ -125,6 +126,7 @@ enum OptimizationFlag: Int, EnumerableFlag {
 /// What --emit takes.
 enum Emission: String, ExpressibleByArgument, CaseIterable {
   case tensorIR = "tensor-ir"
+  case tileIR = "tile-ir"
   case llvmIR = "llvm-ir"
   case assembly = "asm"
   case object = "obj"
@@ -135,6 +137,7 @@ enum Emission: String, ExpressibleByArgument, CaseIterable {
   var fileEnding: String {
     switch self {
     case .tensorIR: "tir"
+    case .tileIR: "tile"
     case .llvmIR: "ll"
     case .assembly: "s"
     case .object: "o"

@@ -41,24 +41,13 @@ struct CaseFile {
     case (.i32, .i64), (.u8, .i64): return try Tensor(tensor.integers, shape: tensor.shape)
     case (.f16, .f32), (.bf16, .f32): return try Tensor(tensor.floats, shape: tensor.shape)
     default:
-      // Both lists of element types name the same ones.
-      guard let element = Manifest.Element(rawValue: tensor.element.rawValue), element == wanted else {
+      guard tensor.element.rawValue == wanted.rawValue else {
         throw DriverError(
           "\(file.path): \"\(name)\" holds \(tensor.element.rawValue), expected \(wanted.rawValue)",
           hint: "convert it; only conversions that lose nothing are made here")
       }
-      return try Tensor(element: element, shape: tensor.shape, bytes: tensor.bytes)
+      return try Tensor(tensor)
     }
-  }
-}
-
-extension HostTensor {
-  /// A result of a model, for files and comparisons.
-  init(_ tensor: Tensor) throws {
-    guard let element = ElementType(rawValue: tensor.element.rawValue) else {
-      throw DriverError("elements of type \(tensor.element.rawValue) are not known here")
-    }
-    try self.init(element: element, shape: tensor.shape, bytes: tensor.bytes)
   }
 }
 

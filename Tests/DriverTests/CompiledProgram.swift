@@ -1,4 +1,3 @@
-import Artifact
 import Codegen
 import Driver
 import Foundation
@@ -29,17 +28,6 @@ struct CompiledProgram {
 
   /// The results of `forward`; `dimensions` gives extents that no input tells.
   func run(_ inputs: [String: HostTensor], pool: ThreadPool? = nil) throws -> [(name: String, tensor: HostTensor)] {
-    let tensors = try inputs.mapValues { tensor in
-      guard let element = Manifest.Element(rawValue: tensor.element.rawValue) else {
-        throw DriverError("no element type \(tensor.element.rawValue)")
-      }
-      return try Tensor(element: element, shape: tensor.shape, bytes: tensor.bytes)
-    }
-    return try model.run(inputs: tensors, pool: pool).map { name, tensor in
-      guard let element = ElementType(rawValue: tensor.element.rawValue) else {
-        throw DriverError("no element type \(tensor.element.rawValue)")
-      }
-      return (name, try HostTensor(element: element, shape: tensor.shape, bytes: tensor.bytes))
-    }
+    try model.run(inputs: inputs.mapValues { try Tensor($0) }, pool: pool).map { ($0.name, try HostTensor($0.tensor)) }
   }
 }

@@ -6,6 +6,7 @@ import ModelFormat
 import TensorIR
 import TestSupport
 import Testing
+import TileIR
 
 @Suite struct CompilerTests {
   @Test func equalModelsGiveEqualBytesWhateverTheFolder() throws {
@@ -68,6 +69,7 @@ import Testing
         return try compiler.text(form)
       }
       #expect(try TensorIRParser.parse(text(.tensorIR)).name == "small")
+      #expect(try TileIRParser.parse(text(.tileIR)).name == "forward")
       #expect(try text(.llvmIR).contains("define"))
       #expect(try text(.assembly).contains("vfmadd"))
     }

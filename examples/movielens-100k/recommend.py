@@ -3,6 +3,8 @@
 
 usage: recommend.py --ultrac PATH [--users 1,50,405]     last films seen, ten recommended, and the time it took
        recommend.py --ultrac PATH --check                all 943 users against what the trained model gives
+
+../python/ultra.py loads and calls the compiled file.
 """
 
 import argparse
@@ -15,10 +17,11 @@ import time
 import numpy
 
 import fetch_data
-from model import Model
-from tensors import read_tensors
 
 FOLDER = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(FOLDER.parent / "python"))
+from ultra import Model, read_safetensors  # noqa: E402
+
 ARTIFACT = fetch_data.CACHE / "movielens-100k.ultra"
 COUNT = 10
 # Films are numbered from 1; the model scores them in that order.
@@ -82,7 +85,7 @@ def show(model: Model, histories: dict[str, numpy.ndarray], users: list[int]) ->
 
 def check(model: Model, histories: dict[str, numpy.ndarray]) -> bool:
     """Compares all users' results with those of the model that was trained; prints one line for each comparison."""
-    expected = read_tensors(FOLDER / "expected.safetensors")
+    expected = read_safetensors(FOLDER / "expected.safetensors")
     batch = batch_of(histories, numpy.arange(len(histories["target_ids"])))
     start = time.perf_counter()
     results = model.run(batch)
@@ -120,6 +123,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Compiles the trained model and recommends films with it.")
     parser.add_argument("--ultrac", required=True, help="the compiler to use")
     parser.add_argument("--users", default="1,50,405", help="users to recommend films to, from 1 to 943")
+    parser.add_argument("--write-raw", metavar="FOLDER", help="write the inputs as the model takes them, for C")
     parser.add_argument("--check", action="store_true", help="compare all users with the trained model's results")
     arguments = parser.parse_args()
 
@@ -128,7 +132,12 @@ def main() -> None:
     if subprocess.run(compilation).returncode != 0:
         sys.exit(1)
     model = Model(ARTIFACT)
-    histories = read_tensors(fetch_data.HISTORIES)
+    histories = read_safetensors(fetch_data.HISTORIES)
+    if arguments.write_raw:
+        folder = pathlib.Path(arguments.write_raw)
+        folder.mkdir(parents=True, exist_ok=True)
+        for port, array in zip(model.signature()["inputs"], model.convert(histories)):
+            array.tofile(folder / f"{port['name']}.bin")
     if arguments.check:
         sys.exit(0 if check(model, histories) else 1)
     show(model, histories, [int(user) for user in arguments.users.split(",")])
