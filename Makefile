@@ -1,5 +1,6 @@
 # make demo   installs what is missing, builds, compiles a trained model and recommends films with it
 # make test   installs what is missing, builds, and runs every check there is
+# make compare-pytorch   measures stacks against PyTorch eager, which it installs (several gigabytes)
 
 # One configuration for the demo and the tests, so that everything is built once. Optimized: the tests lean on the
 # interpreter, which is many times slower without.
@@ -7,7 +8,7 @@ SWIFT_FLAGS := -c release -Xswiftc -enable-testing
 PRODUCTS = $(shell swift build $(SWIFT_FLAGS) --show-bin-path)
 SOURCES := Package.swift ir passes Sources Tests
 
-.PHONY: demo test build lint packages python
+.PHONY: demo test build lint packages python compare-pytorch
 
 demo: build python
 	.venv/bin/python examples/movielens-100k/recommend.py --ultrac $(PRODUCTS)/ultrac
@@ -31,4 +32,8 @@ packages:
 	scripts/install-packages
 
 python: packages
-	scripts/python-environment
+	scripts/python-environment .venv examples/requirements.txt
+
+compare-pytorch: build
+	scripts/python-environment .venv-pytorch benchmarks/requirements.txt
+	.venv-pytorch/bin/python benchmarks/compare_pytorch.py --ultrac $(PRODUCTS)/ultrac
