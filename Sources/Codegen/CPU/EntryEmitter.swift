@@ -91,7 +91,10 @@ final class EntryEmitter {
   private func emitWorkspaceSize(_ place: IRFunction) -> IRFunction {
     let (i64, i32, p) = (context.i64, context.i32, context.pointer)
     let function = emitter.addFunction("workspace_size", [p, i32], returns: i64)
-    let b = IRBuilder(at: function.appendBlock("entry"))
+    var b = IRBuilder(at: function.appendBlock("entry"))
+    if !program.dimensions.isEmpty {
+      leave(&b, unless: b.icmp(.ne, function.parameters[0], p.null())) { $0.ret(i64.constant(-1)) }
+    }
     var areValid = b.icmp(.ugt, function.parameters[1], i32.constant(0))
     for index in program.dimensions.indices {
       let extent = b.load(i64, b.offset(function.parameters[0], bytes: index * 8))
@@ -131,6 +134,7 @@ final class EntryEmitter {
     emitOutputs(&b, derived: false)
     for step in program.setup { emit(&b, step) }
     emitOutputs(&b, derived: true)
+    emitOutputCounts(&b)
     for index in program.scalars.indices { emitScalar(&b, ScalarID(index: index)) }
     for number in program.kernels.indices {
       let kernel = KernelEmitter(emitter, number: number).emit()
@@ -149,11 +153,15 @@ final class EntryEmitter {
     // Nothing behind the size may be read where the struct is too small, not even to report it.
     leave(&b, unless: hasSize) { $0.ret(i32.constant(CallABI.Status.badCall.rawValue)) }
     let dimensionCount = field(b, i32, CallABI.Call.dimensionCount)
-    let areGiven = [CallABI.Call.dimensions, CallABI.Call.inputs, CallABI.Call.outputs].reduce(
-      b.icmp(.eq, dimensionCount, program.dimensions.count)
-    ) { given, offset in b.and(given, b.icmp(.ne, field(b, p, offset), p.null())) }
     check(
-      &b, areGiven, .badCall, found: b.zext(dimensionCount, to: i64), expected: i64.constant(program.dimensions.count))
+      &b, b.icmp(.eq, dimensionCount, program.dimensions.count), .badCall, found: b.zext(dimensionCount, to: i64),
+      expected: i64.constant(program.dimensions.count))
+    for (offset, isUsed) in [
+      (CallABI.Call.dimensions, !program.dimensions.isEmpty), (CallABI.Call.inputs, !program.inputs.isEmpty),
+      (CallABI.Call.outputs, !program.outputs.isEmpty),
+    ] where isUsed {
+      check(&b, b.icmp(.ne, field(b, p, offset), p.null()), .badCall)
+    }
     for (offset, expected) in [
       (CallABI.Call.inputCount, program.inputs.count), (CallABI.Call.outputCount, program.outputs.count),
     ] {
@@ -169,13 +177,18 @@ final class EntryEmitter {
     }
     let parallel = field(b, p, CallABI.Call.parallel)
     let one = i32.constant(1)
-    let workers = b.ifThenElse(b.icmp(.ne, parallel, p.null())) { b in
-      [b.load(i32, b.offset(parallel, bytes: CallABI.Parallel.workers))]
+    return b.ifThenElse(b.icmp(.ne, parallel, p.null())) { b in
+      let size = b.load(i32, b.offset(parallel, bytes: CallABI.Parallel.structSize))
+      let least = i64.constant(CallABI.Parallel.byteCount)
+      check(&b, b.icmp(.uge, size, CallABI.Parallel.byteCount), .badCall, found: b.zext(size, to: i64), expected: least)
+      let workers = b.load(i32, b.offset(parallel, bytes: CallABI.Parallel.workers))
+      check(&b, b.icmp(.ne, workers, 0), .badCall, expected: i64.constant(1))
+      let loop = b.load(p, b.offset(parallel, bytes: CallABI.Parallel.parallelFor))
+      check(&b, b.icmp(.ne, loop, p.null()), .badCall)
+      return [workers]
     } otherwise: { _ in
       [one]
     }[0]
-    check(&b, b.icmp(.ne, workers, 0), .badCall, expected: i64.constant(1))
-    return workers
   }
 
   private func emitInputs(_ b: inout IRBuilder) {
@@ -201,8 +214,17 @@ final class EntryEmitter {
       let count = b.load(context.i64, b.offset(tensor, bytes: CallABI.Tensor.count))
       let isUsable = b.and(b.icmp(.sge, count, expected), hasData(b, data, expected))
       check(&b, isUsable, .badOutput, argument: context.i32.constant(index), found: count, expected: expected)
-      b.store(expected, b.offset(tensor, bytes: CallABI.Tensor.count))
       b.store(data, b.offset(frame, bytes: emitter.slot(of: buffer)))
+    }
+  }
+
+  /// Tells the caller how much will be written, once nothing can be refused any more: a refused call leaves the room
+  /// that the caller gave as it was, for the next.
+  private func emitOutputCounts(_ b: inout IRBuilder) {
+    let outputs = b.load(context.pointer, b.offset(call, bytes: CallABI.Call.outputs))
+    for (index, buffer) in program.outputs.enumerated() {
+      let tensor = b.offset(outputs, bytes: index * CallABI.Tensor.byteCount)
+      b.store(elementCount(b, buffer), b.offset(tensor, bytes: CallABI.Tensor.count))
     }
   }
 
