@@ -66,8 +66,8 @@ let package = Package(
     .testTarget(
       name: "DriverTests",
       dependencies: [
-        "Driver", "UltraRuntime", "Artifact", "Codegen", "Interpreter", "ModelFormat", "Passes", "TestSupport",
-        "TileIR", "ultrac",
+        "CUltra", "Driver", "UltraRuntime", "Artifact", "Codegen", "Interpreter", "ModelFormat", "Passes",
+        "TestSupport", "TileIR", "ultrac",
       ]),
   ]
 )

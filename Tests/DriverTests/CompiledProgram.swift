@@ -26,8 +26,15 @@ struct CompiledProgram {
     }
   }
 
-  /// The results of `forward`; `dimensions` gives extents that no input tells.
+  /// The results of `forward`.
   func run(_ inputs: [String: HostTensor], pool: ThreadPool? = nil) throws -> [(name: String, tensor: HostTensor)] {
-    try model.run(inputs: inputs.mapValues { try Tensor($0) }, pool: pool).map { ($0.name, try HostTensor($0.tensor)) }
+    try model.run(inputs, pool: pool)
+  }
+}
+
+extension LoadedModel {
+  /// The results of `forward`.
+  func run(_ inputs: [String: HostTensor], pool: ThreadPool? = nil) throws -> [(name: String, tensor: HostTensor)] {
+    try run(inputs: inputs.mapValues { try Tensor($0) }, pool: pool).map { ($0.name, try HostTensor($0.tensor)) }
   }
 }
