@@ -58,6 +58,11 @@ public final class Session {
     extents = try signature.extents(of: tensors, given: given)
     outputShapes = try signature.outputShapes(extents)
     dimensions = extents.map { Int64($0) }
+    // Before any room is made for what is too large.
+    guard let size = functions.workspaceSize(dimensions: dimensions, workers: pool?.workers ?? 1) else {
+      throw RuntimeError(
+        .invalidInput, "a batch of \(signature.describe(extents)) is too large for \"\(signature.entry.name)\"")
+    }
     for (index, port) in signature.entry.inputs.enumerated() {
       guard let tensor = tensors[port.name] else { continue }
       try inputBuffers[index].reserve(tensor.bytes.count, for: port.name)
@@ -69,10 +74,6 @@ public final class Session {
       try outputBuffers[index].reserve(count * port.type.element.byteCount, for: port.name)
       outputs[index] = ultra_tensor(data: outputBuffers[index].address, count: 0)
       capacities[index] = Int64(count)
-    }
-    guard let size = functions.workspaceSize(dimensions: dimensions, workers: pool?.workers ?? 1) else {
-      throw RuntimeError(
-        .invalidInput, "a batch of \(signature.describe(extents)) is too large for \"\(signature.entry.name)\"")
     }
     try workspace.reserve(size, for: "workspace")
     workspaceSize = size
