@@ -1,3 +1,4 @@
+import CUltra
 import Codegen
 import Driver
 import Foundation
@@ -100,9 +101,34 @@ import UltraRuntime
     }
   }
 
+  /// A loop may run its pieces in any order, each on any of its workers.
   @Test(arguments: RandomProgram.Kind.allCases)
+  func ordersOfTheLoop(kind: RandomProgram.Kind) throws {
+    let subject = try subject(kind)
+    let backward: @convention(c) (UnsafeMutableRawPointer?, Int64, ultra_body?, UnsafeMutableRawPointer?) -> Void = {
+      _, count, body, context in
+      for index in (0..<count).reversed() { body?(context, index, UInt32(index * 3 % 5)) }
+    }
+    let shuffled: @convention(c) (UnsafeMutableRawPointer?, Int64, ultra_body?, UnsafeMutableRawPointer?) -> Void = {
+      _, count, body, context in
+      for index in stride(from: 0, to: count, by: 2) { body?(context, index, 4) }
+      for index in stride(from: 1, to: count, by: 2) { body?(context, index, 0) }
+    }
+    let call = try RawCall(subject.model, subject.program.inputs, workers: 5)
+    for loop in [backward, shuffled] {
+      let parallel = ultra_parallel(
+        struct_size: UInt32(MemoryLayout<ultra_parallel>.size), workers: 5, pool: nil, parallel_for: loop)
+      call.workspace.fill(0xFF)
+      call.fillOutputs(0xFF)
+      #expect(withUnsafePointer(to: parallel) { pointer in call.run { $0.parallel = pointer } } == .ok)
+      #expect(call.results() == subject.results.map(\.tensor.bytes), "\(subject.program)")
+    }
+  }
+
+  @Test(arguments: RandomProgram.Kind.allCases.filter { $0 != .embedding })
   func numbersThatAreNoneStayInTheirSequence(kind: RandomProgram.Kind) throws {
     let subject = try subject(kind)
+    let lengths = Subject.lengths(subject.program)
     let all = Array(0..<subject.program.sequenceCount)
     for victim in all {
       for number: Float in [.nan, .infinity, -.infinity, .greatestFiniteMagnitude] {
@@ -116,6 +142,8 @@ import UltraRuntime
         }
         let found = try subject.model.run(program.inputs)
         try subject.expectSame(found, of: program, order: all, except: victim, "\(number) in sequence \(victim)")
+        let changed = zip(found, subject.results).contains { $0.tensor != $1.tensor }
+        #expect(changed == (lengths[victim] > 0), "\(number) reaches the results of its own sequence")
       }
     }
   }
