@@ -30,9 +30,12 @@ public struct Backend: Sendable {
   /// The entry that every artifact has.
   public static let entry = "forward"
 
-  /// The tile program of the module's `forward`. Throws where there is none, or where an operation cannot be lowered.
+  /// The tile program of the module's `forward`, verified: code generation relies on it. Throws where there is no such
+  /// function, or where an operation cannot be lowered.
   public func lower(_ module: Module) throws -> Program {
-    try lowerToTiles(module, function: Self.entry, schedule: schedule)
+    let program = try lowerToTiles(module, function: Self.entry, schedule: schedule)
+    try program.verify()
+    return program
   }
 
   /// The optimized LLVM module of all levels, and the machine to emit it for.
