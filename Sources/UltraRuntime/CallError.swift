@@ -30,7 +30,9 @@ extension EntrySignature {
     case .badOffsets:
       if error.position == 0 { return "\(place): \(error.found), but offsets begin with \(error.expected)" }
       if error.found < error.expected {
-        return "\(place): \(error.found) is less than the \(error.expected) that it must be at least"
+        return
+          "\(place): \(error.found), expected at least \(error.expected): offsets do not decrease and end with the "
+          + "number of rows"
       }
       return "\(place): \(error.found), but the last offset is the number of rows, \(error.expected)"
     case .badTargets: return "\(place): \(error.found) is outside 0...\(error.expected), the rows of its sequence"

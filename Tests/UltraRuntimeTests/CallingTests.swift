@@ -106,7 +106,10 @@ import UltraRuntime
     ("item_ids", [5, 99999, 3], "item_ids[1]: 99999 is outside 0..<1683"),
     ("item_ids", [5, 6, -1], "item_ids[2]: -1 is outside 0..<1683"),
     ("offsets", [1, 2, 3], "offsets[0]: 1, but offsets begin with 0"),
-    ("offsets", [0, 2, 1], "offsets[2]: 1 is less than the 2 that it must be at least"),
+    (
+      "offsets", [0, 2, 1],
+      "offsets[2]: 1, expected at least 2: offsets do not decrease and end with the number of rows"
+    ),
     ("offsets", [0, 2, 4], "offsets[2]: 4, but the last offset is the number of rows, 3"),
     ("offsets", [], "offsets: shape [0], expected one more number than sequences, at least one"),
     ("offsets", [0, 1, 2, 3], "query_timestamps: shape [2] makes sequences 2, but it is 3 in offsets"),
