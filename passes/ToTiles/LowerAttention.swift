@@ -1,7 +1,7 @@
 import TensorIR
 import TileIR
 
-// Attention, a block of queries of one head at a time: never more of rows x rows than a tile.
+// Attention, a block of queries at a time: never more of rows x rows than a tile.
 extension TileLowering {
   /// Queries lie transposed in a tile, so that a tile of scores [keys, queries] and the product with the values both
   /// stream through keys and values as they lie in memory.
@@ -17,54 +17,81 @@ extension TileLowering {
     let divisor = try divisorScalar(attention, offsets: offsets, targets: targets)
     let bias = try biasExpression(attention, operands, offsets: offsets)
 
+    var before: [Statement] = []
+    var body: [Statement] = []
+    var after: [Statement] = []
+    // A time bias is the same for all heads and costs more than a head's products: a block then takes all heads.
+    let together = attention.bias == .positionAndTime && attention.heads <= Self.mostHeadsTogether
+
     begin(
       "attention",
-      .sequences(offsets: offsets, targets: targets, table: table, block: block, parts: attention.heads))
-    let query = try headWindow(operands[0], width: queryWidth, rows: .block)
-    let key = try headWindow(operands[1], width: queryWidth, rows: .keys)
-    let value = try headWindow(operands[2], width: valueWidth, rows: .keys)
+      .sequences(offsets: offsets, targets: targets, table: table, block: block, parts: together ? 1 : attention.heads))
     _ = try newMemory(for: operation.results[0])
-    let out = try headWindow(operation.results[0], width: valueWidth, rows: .block)
-    let queries = TileSlice(
-      kernel.addTile(
-        Tile(
-          name: "queries", rows: .fixed(queryWidth), columns: block,
-          home: .scratch(capacity: queryWidth, rowStride: block))), first: 0, count: block)
-    let scores = TileSlice(
-      kernel.addTile(
-        Tile(
-          name: "scores", rows: .keys, columns: block, home: .scratch(capacity: schedule.keys, rowStride: block))),
-      first: 0, count: block)
-    let sum = scratch("sum", rows: .block, capacity: block, columns: valueWidth)
-
+    let scores = keyTile("scores", block)
+    var sharedBias: TileSlice?
+    if together, let bias {
+      let tile = keyTile("bias", block)
+      body.append(.map(into: tile, bias))
+      sharedBias = tile
+    }
     var score = Expression.tile(scores)
-    if let bias { score = .binary(.add, score, bias) }
+    if let bias { score = .binary(.add, score, sharedBias.map { .tile($0) } ?? bias) }
     let activated: Expression
     switch attention.activation {
     case .silu: activated = .unary(.silu, score)
     case .identity: activated = score
     }
-    kernel.body = [
-      .transpose(into: queries, from: query, factor: attention.alpha),
-      .clear(sum),
-      .forKeys(
-        attention.mask, step: schedule.keys,
-        body: [
-          .contract(Contraction(into: scores, left: key, right: .tile(queries), accumulate: false)),
-          .map(into: scores, activated, masked: true),
-          .contract(
-            Contraction(into: sum, left: scores, leftTransposed: true, right: .tile(value), accumulate: true)),
-        ]),
-      .map(into: out, .binary(.multiply, .tile(sum), divisor)),
-    ]
+
+    for head in 0..<(together ? attention.heads : 1) {
+      func window(_ operand: ValueID, _ width: Int, _ rows: Tile.Rows) throws(LoweringError) -> TileSlice {
+        try headWindow(operand, width: width, rows: rows, head: together ? head : nil)
+      }
+      let queries = TileSlice(
+        kernel.addTile(
+          Tile(
+            name: "queries", rows: .fixed(queryWidth), columns: block,
+            home: .scratch(capacity: queryWidth, rowStride: block))), first: 0, count: block)
+      let sum = scratch("sum", rows: .block, capacity: block, columns: valueWidth)
+      before += [
+        .transpose(into: queries, from: try window(operands[0], queryWidth, .block), factor: attention.alpha),
+        .clear(sum),
+      ]
+      body += [
+        .contract(
+          Contraction(
+            into: scores, left: try window(operands[1], queryWidth, .keys), right: .tile(queries), accumulate: false)),
+        .map(into: scores, activated, masked: true),
+        .contract(
+          Contraction(
+            into: sum, left: scores, leftTransposed: true,
+            right: .tile(try window(operands[2], valueWidth, .keys)), accumulate: true)),
+      ]
+      let out = try window(operation.results[0], valueWidth, .block)
+      after.append(.map(into: out, .binary(.multiply, .tile(sum), divisor)))
+    }
+    kernel.body = before + [.forKeys(attention.mask, step: schedule.keys, body: body)] + after
     end()
   }
 
-  private mutating func headWindow(_ value: ValueID, width: Int, rows: Tile.Rows) throws(LoweringError) -> TileSlice {
+  /// The most heads that a block takes one after the other: each is code of its own.
+  private static let mostHeadsTogether = 8
+
+  /// A tile [keys, rows of the block].
+  private mutating func keyTile(_ name: String, _ block: Int) -> TileSlice {
+    let home = Tile.Home.scratch(capacity: schedule.keys, rowStride: block)
+    let tile = kernel.addTile(Tile(name: name, rows: .keys, columns: block, home: home))
+    return TileSlice(tile, first: 0, count: block)
+  }
+
+  /// A head's columns of a value: those of `head`, or of the block's part where that is nil.
+  private mutating func headWindow(
+    _ value: ValueID, width: Int, rows: Tile.Rows, head: Int?
+  ) throws(LoweringError) -> TileSlice {
     guard case .buffer(let buffer, let first, _) = try place(of: value) else {
       throw LoweringError(message: "attention reads %\(function[value].name), which does not lie in memory")
     }
-    return window(buffer, first: first, count: width, rows: rows, columnsPerPart: width)
+    return window(
+      buffer, first: first + (head ?? 0) * width, count: width, rows: rows, columnsPerPart: head == nil ? width : 0)
   }
 
   private mutating func divisorScalar(
