@@ -64,6 +64,14 @@ final class InputFile: Sendable {
   }
 }
 
+/// Writes a file whole or not at all; one that is there is replaced only by the complete new one. A device or pipe is
+/// refused: replacing it would take it from the whole system.
+public func writeFile(_ bytes: [UInt8], to path: String) throws(ArtifactError) {
+  let file = try OutputFile(path: path)
+  try file.append(bytes)
+  try file.finish()
+}
+
 /// A file that appears under its name only when it is complete: bytes go to a temporary file beside it, which is
 /// renamed at the end, or removed if that is never reached.
 final class OutputFile {
@@ -80,6 +88,11 @@ final class OutputFile {
     let (directory, name) = splitPath(path)
     guard !name.isEmpty else {
       throw ArtifactError(path: path, kind: .system, message: "cannot be written: not the name of a file")
+    }
+    // Renaming over a device or pipe would replace it.
+    var existing = stat()
+    if stat(path, &existing) == 0, existing.st_mode & S_IFMT != S_IFREG {
+      throw ArtifactError(path: path, kind: .system, message: "cannot be written: it is there and not a regular file")
     }
     var attempt = 0
     while true {
@@ -136,7 +149,7 @@ final class OutputFile {
   }
 
   /// Overwrites `bytes` at `offset`, outside the checksum, and puts the finished file in its place.
-  func finish(overwriting bytes: [UInt8], at offset: Int) throws(ArtifactError) {
+  func finish(overwriting bytes: [UInt8] = [], at offset: Int = 0) throws(ArtifactError) {
     try flush()
     let written = bytes.withUnsafeBytes { pwrite(descriptor, $0.baseAddress, $0.count, off_t(offset)) }
     guard written == bytes.count, fsync(descriptor) == 0 else { throw failure() }

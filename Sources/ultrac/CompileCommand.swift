@@ -1,6 +1,6 @@
 import ArgumentParser
+import Artifact
 import Driver
-import FoundationEssentials
 
 struct CompileCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
@@ -87,11 +87,7 @@ struct CompileCommand: ParsableCommand {
   }
 
   private func write(_ bytes: [UInt8], to path: String, _ compiler: inout Compiler) throws {
-    do {
-      try Data(bytes).write(to: URL(filePath: path), options: .atomic)
-    } catch {
-      throw DriverError("\(path): cannot be written: \(error)")
-    }
+    try writeFile(bytes, to: path)
     compiler.conclude(path, byteCount: bytes.count)
   }
 }

@@ -2,6 +2,7 @@ import Artifact
 import Codegen
 import Driver
 import Foundation
+import ModelFormat
 import TensorIR
 import TestSupport
 import Testing
@@ -73,6 +74,29 @@ import Testing
       #expect(try files(in: folder) == ["file", "inner"])
       #expect(try files(in: inner).isEmpty)
       #expect(try String(contentsOfFile: file, encoding: .utf8) == "old")
+    }
+  }
+
+  /// Who may write a folder, as root may /dev, could replace what is in it by renaming: a pipe stands for devices here.
+  @Test func pipesAndDevicesAreNotReplaced() throws {
+    try withTemporaryFolder { folder in
+      let pipe = folder.appendingPathComponent("pipe").path
+      try #require(mkfifo(pipe, 0o600) == 0)
+      let link = folder.appendingPathComponent("link").path
+      try FileManager.default.createSymbolicLink(atPath: link, withDestinationPath: "pipe")
+      for path in [pipe, link] {
+        let sentence = "\(path): cannot be written: it is there and not a regular file"
+        #expect(try failure(try Self.model.get().weights, to: path) == sentence)
+        let tensors = #expect(throws: ModelError.self) {
+          try Safetensors.write([("x", HostTensor([1] as [Float]))], to: path)
+        }
+        #expect(tensors?.description == sentence)
+        let text = #expect(throws: ArtifactError.self) { try writeFile([65], to: path) }
+        #expect(text?.description == sentence)
+      }
+      #expect(try files(in: folder) == ["link", "pipe"])
+      var status = stat()
+      #expect(stat(pipe, &status) == 0 && status.st_mode & S_IFMT == S_IFIFO)
     }
   }
 

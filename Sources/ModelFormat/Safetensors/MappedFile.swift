@@ -48,6 +48,11 @@ func writeAtomically(_ parts: [UnsafeRawBufferPointer], to path: String) throws(
   func failure(_ what: String) -> ModelError {
     ModelError(.inaccessible, file: path, "\(what): \(String(cString: strerror(errno)))")
   }
+  // Renaming over a device or pipe would replace it.
+  var existing = stat()
+  if stat(path, &existing) == 0, existing.st_mode & S_IFMT != S_IFREG {
+    throw ModelError(.inaccessible, file: path, "cannot be written: it is there and not a regular file")
+  }
   var descriptor: Int32 = -1
   var partial = ""
   repeat {
