@@ -57,7 +57,8 @@ enum ultra_status {
 typedef struct ultra_tensor {
   /* Inputs are only read. May be null where `count` is 0. */
   void *data;
-  /* Elements at `data`. Of an input: exactly those of its shape. Of an output: room before the call, elements written after it. */
+  /* Elements at `data`. Of an input: exactly those of its shape. Of an output: room before the call, elements written
+   * after it; a refused call leaves it. */
   int64_t count;
 } ultra_tensor;
 
@@ -112,8 +113,8 @@ typedef struct ultra_entry {
   uint32_t input_count;
   uint32_t output_count;
   uint32_t reserved;
-  /* Bytes of workspace for a batch of these extents with so many workers (at least 1); SIZE_MAX where an extent is
-   * negative or too large. */
+  /* Bytes of workspace for a batch of these extents with so many workers; SIZE_MAX where an extent is negative or too
+   * large, there are no workers, or `dimensions` is null. */
   size_t (*workspace_size)(const int64_t *dimensions, uint32_t workers);
   /* Runs it. Returns an ultra_status; outputs are undefined unless it is ULTRA_OK. */
   int32_t (*run)(const ultra_call *call);
