@@ -1,4 +1,5 @@
 import Foundation
+import Testing
 
 /// Memory whose end meets an unreadable page, with known bytes around it: reading or writing a page beyond either end
 /// faults, and a write just outside shows.
@@ -46,5 +47,26 @@ final class GuardedMemory {
     let start = readable.baseAddress.map { address - $0 } ?? 0
     return readable[..<start].allSatisfy { $0 == Self.guardByte }
       && readable[(start + byteCount)...].allSatisfy { $0 == Self.guardByte }
+  }
+}
+
+@Suite struct GuardedMemoryTests {
+  @Test(arguments: [0, 1, 4, 64, 4095, 4096, 4100], [1, 4, 64])
+  func aByteWrittenOutsideShows(byteCount: Int, alignment: Int) throws {
+    let page = sysconf(Int32(_SC_PAGESIZE))
+    let memory = try GuardedMemory(byteCount: byteCount, alignment: alignment)
+    #expect(UInt(bitPattern: memory.address) % UInt(alignment) == 0)
+    // Less than the alignment lies between the data and the unreadable page.
+    let slack = page - Int(UInt(bitPattern: memory.address + byteCount) % UInt(page))
+    #expect(slack % page < alignment)
+    memory.fill(0xFF)
+    #expect(memory.isIntact)
+    for place in [-1, -page] {
+      let byte = memory.address.load(fromByteOffset: place, as: UInt8.self)
+      memory.address.storeBytes(of: byte ^ 1, toByteOffset: place, as: UInt8.self)
+      #expect(!memory.isIntact)
+      memory.address.storeBytes(of: byte, toByteOffset: place, as: UInt8.self)
+    }
+    #expect(memory.isIntact)
   }
 }
