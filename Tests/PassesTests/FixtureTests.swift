@@ -80,14 +80,25 @@ enum FixtureRunner {
     return try failureInProcess(of: command, on: fixture)
   }
 
+  /// The program that the passes leave, or their error as the command says it.
+  private static func printed(by passes: String, on fixture: Fixture, withErrors: Bool) throws -> String {
+    var module = try TensorIRParser.parse(fixture.source, file: fixture.path)
+    do {
+      try PassManager(PassPipeline(parsing: passes)).run(on: &module)
+    } catch {
+      guard withErrors else { throw error }
+      return "error: \(error)\n"
+    }
+    return module.text
+  }
+
   static func failureInProcess(of command: String, on fixture: Fixture) throws -> String? {
-    guard let match = command.wholeMatch(of: /ultrac opt %s --passes "([^"]*)" \| (FileCheck-19 .*)/) else {
+    guard let match = command.wholeMatch(of: /ultrac opt %s --passes "([^"]*)"( 2>&1)? \| (FileCheck-19 .*)/) else {
       return "cannot run \"\(command)\" without the built ultrac"
     }
-    var module = try TensorIRParser.parse(fixture.source, file: fixture.path)
-    try PassManager(PassPipeline(parsing: String(match.1))).run(on: &module)
-    let line = match.2.replacing("%s", with: "'\(fixture.path)'")
-    let result = try runShell(String(line), input: module.text)
+    let output = try printed(by: String(match.1), on: fixture, withErrors: match.2 != nil)
+    let line = match.3.replacing("%s", with: "'\(fixture.path)'")
+    let result = try runShell(String(line), input: output)
     return result.status == 0 ? nil : result.output
   }
 }

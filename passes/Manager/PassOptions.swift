@@ -4,6 +4,13 @@ public protocol PassOptions: Sendable {
   init()
   /// What may be written between the braces of `name{key=value}`, in the order in which help lists it.
   static var list: [PassOption<Self>] { get }
+  /// What is missing, or does not go together; nil where nothing is wrong.
+  var problem: String? { get }
+}
+
+extension PassOptions {
+  /// Any values go together, unless a pass says otherwise.
+  public var problem: String? { nil }
 }
 
 /// For passes that have none.
@@ -31,10 +38,24 @@ public struct PassOption<Options>: Sendable {
     _ name: String, _ path: any WritableKeyPath<Options, Int> & Sendable, in range: ClosedRange<Int> = 0...(1 << 40),
     summary: String
   ) -> PassOption {
+    integer(name, in: range, summary: summary) { $0[keyPath: path] = $1 }
+  }
+
+  /// A whole number of `range`; nil is for the option that is not written.
+  public static func integer(
+    _ name: String, _ path: any WritableKeyPath<Options, Int?> & Sendable, in range: ClosedRange<Int> = 0...(1 << 40),
+    summary: String
+  ) -> PassOption {
+    integer(name, in: range, summary: summary) { $0[keyPath: path] = $1 }
+  }
+
+  private static func integer(
+    _ name: String, in range: ClosedRange<Int>, summary: String, set: @escaping @Sendable (inout Options, Int) -> Void
+  ) -> PassOption {
     let end = range.upperBound == 1 << 40 ? "" : " to \(range.upperBound)"
     return PassOption(name: name, summary: summary, expected: "a whole number from \(range.lowerBound)\(end)") {
       guard let value = Int($1), range.contains(value) else { return false }
-      $0[keyPath: path] = value
+      set(&$0, value)
       return true
     }
   }
@@ -54,10 +75,23 @@ public struct PassOption<Options>: Sendable {
   public static func word<Word: RawRepresentable<String> & CaseIterable & SendableMetatype>(
     _ name: String, _ path: any WritableKeyPath<Options, Word> & Sendable, summary: String
   ) -> PassOption {
+    word(name, summary: summary) { (options, word: Word) in options[keyPath: path] = word }
+  }
+
+  /// One word of an enumeration; nil is for the option that is not written.
+  public static func word<Word: RawRepresentable<String> & CaseIterable & SendableMetatype>(
+    _ name: String, _ path: any WritableKeyPath<Options, Word?> & Sendable, summary: String
+  ) -> PassOption {
+    word(name, summary: summary) { (options, word: Word) in options[keyPath: path] = word }
+  }
+
+  private static func word<Word: RawRepresentable<String> & CaseIterable & SendableMetatype>(
+    _ name: String, summary: String, set: @escaping @Sendable (inout Options, Word) -> Void
+  ) -> PassOption {
     let expected = Word.allCases.map(\.rawValue).joined(separator: " or ")
     return PassOption(name: name, summary: summary, expected: expected) {
       guard let value = Word(rawValue: $1) else { return false }
-      $0[keyPath: path] = value
+      set(&$0, value)
       return true
     }
   }
@@ -105,6 +139,7 @@ extension PassOptions {
         throw PassError("\(option.name): expected \(option.expected), found \"\(setting.value)\"", pass: pass)
       }
     }
+    if let problem = options.problem { throw PassError(problem, pass: pass) }
     return options
   }
 }

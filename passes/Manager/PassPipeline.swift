@@ -8,14 +8,14 @@ public struct PassPipeline: Sendable, CustomStringConvertible {
     public let settings: [PassSetting]
     let body: ModulePass.Body
 
-    /// Throws where an option is unknown or its value does not fit.
+    /// Throws where an option is unknown, its value does not fit, or one that the pass needs is missing.
     public init(_ pass: ModulePass, _ settings: [PassSetting] = []) throws(PassError) {
       self.pass = pass
       self.settings = settings
       body = try pass.prepare(settings)
     }
 
-    /// The pass with the defaults of its options, which fit always.
+    /// The pass with the defaults of its options; where it needs some that have none, running it throws.
     fileprivate init(defaultsOf pass: ModulePass) {
       self.pass = pass
       settings = []
