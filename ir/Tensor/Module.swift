@@ -223,6 +223,13 @@ public struct Function: Sendable {
     return id
   }
 
+  /// Gives the operation's results the types that follow from its operands, which an edit has changed. Throws where the
+  /// operands do not fit.
+  public mutating func inferResultTypes(of id: OperationID) throws(OperationError) {
+    let types = try self[id].payload.definition.resultTypes(for: self[id].operands.map { self[$0].type })
+    for (result, type) in zip(self[id].results, types) { values[Int(result.index)].type = type }
+  }
+
   /// Makes every use of `old`, in the body and in the results, a use of `new`.
   public mutating func replaceUses(of old: ValueID, with new: ValueID) {
     for id in body {
