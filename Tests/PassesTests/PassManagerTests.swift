@@ -107,7 +107,10 @@ struct PassManagerTests {
   @Test(
     "pipelines that make no sense are refused with their column",
     arguments: [
-      ("dse", "there is no pass \"dse\"; known are canonicalize, cse, dce"),
+      (
+        "dse",
+        "there is no pass \"dse\"; known are canonicalize, cse, dce, semi-local-attention"
+      ),
       ("dce,", "pass pipeline, column 5: expected a pass, found the end"),
       ("dce cse", "pass pipeline, column 5: expected \",\" or the end, found \"c\""),
       (",dce", "pass pipeline, column 1: expected a pass, found \",\""),

@@ -4,6 +4,7 @@ extension ModulePass {
     canonicalize,
     eliminateCommonSubexpressions,
     eliminateDeadCode,
+    semiLocalAttention,
   ]
 
   /// The pass of this name.
