@@ -109,7 +109,7 @@ struct PassManagerTests {
     arguments: [
       (
         "dse",
-        "there is no pass \"dse\"; known are canonicalize, cse, dce, semi-local-attention"
+        "there is no pass \"dse\"; known are canonicalize, cse, dce, semi-local-attention, attention-truncation"
       ),
       ("dce,", "pass pipeline, column 5: expected a pass, found the end"),
       ("dce cse", "pass pipeline, column 5: expected \",\" or the end, found \"c\""),

@@ -5,6 +5,7 @@ extension ModulePass {
     eliminateCommonSubexpressions,
     eliminateDeadCode,
     semiLocalAttention,
+    attentionTruncation,
   ]
 
   /// The pass of this name.
