@@ -22,12 +22,10 @@ public struct Manifest: Codable, Hashable, Sendable {
   public var levels: [Level] = []
   /// In the order of the weights segment.
   public var weights: [Weight] = []
-  /// What the compiled code computes, for reports of speed.
-  public var kernels: [Kernel] = []
   /// The program as it was compiled, in the compiler's text form: what tools read to count its work.
   public var program: String?
 
-  /// A manifest without passes, levels, weights and kernels.
+  /// A manifest without passes, levels and weights.
   public init(compiler: Compiler, model: Model, dimensions: [Dimension], entries: [Entry]) {
     self.compiler = compiler
     self.model = model
@@ -243,44 +241,6 @@ public struct Manifest: Codable, Hashable, Sendable {
       self.offset = offset
       self.bytes = bytes
       self.packing = packing
-    }
-  }
-
-  /// What one piece of compiled code computes a call.
-  public struct Kernel: Codable, Hashable, Sendable {
-    /// The kernel's name, for reports.
-    public var name: String
-    /// The entry that runs it.
-    public var entry: String
-    /// Arithmetic type of its products: `f32`, `bf16`, `fp8`, `int8`.
-    public var arithmetic: String
-    /// Floating-point operations (a multiply-add is two); the sum of the terms.
-    public var flops: [CostTerm]
-    /// Bytes that cross memory; the sum of the terms.
-    public var bytes: [CostTerm]
-
-    /// A kernel's work as sums of terms.
-    public init(name: String, entry: String, arithmetic: String, flops: [CostTerm], bytes: [CostTerm]) {
-      self.name = name
-      self.entry = entry
-      self.arithmetic = arithmetic
-      self.flops = flops
-      self.bytes = bytes
-    }
-  }
-
-  /// `coefficient` times the product of the named quantities, which are dimensions of the batch, or counts of it that
-  /// whoever reports computes: `visible_pairs`, the (row, key) pairs that a mask lets through in all sequences.
-  public struct CostTerm: Codable, Hashable, Sendable {
-    /// Operations or bytes for each unit of the product.
-    public var coefficient: Double
-    /// Names of the quantities that are multiplied; none for work that every call does.
-    public var quantities: [String]
-
-    /// `coefficient` times the product of `quantities`.
-    public init(coefficient: Double, quantities: [String]) {
-      self.coefficient = coefficient
-      self.quantities = quantities
     }
   }
 }

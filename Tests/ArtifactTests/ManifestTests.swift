@@ -11,12 +11,6 @@ import Testing
     manifest.passes = [
       .init(name: "semi-local-attention", options: "local=256,global=256", exactness: .asTrained, note: "as trained")
     ]
-    manifest.kernels = [
-      .init(
-        name: "layer0.attention", entry: "forward", arithmetic: "f32",
-        flops: [.init(coefficient: 512, quantities: ["visible_pairs"])],
-        bytes: [.init(coefficient: 0.125, quantities: ["rows"]), .init(coefficient: 4096, quantities: [])])
-    ]
     let encoded = try manifest.encoded()
     #expect(try Manifest(json: encoded) == manifest)
     #expect(try Manifest(json: encoded).encoded() == encoded)
