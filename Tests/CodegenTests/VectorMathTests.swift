@@ -29,11 +29,6 @@ struct MathFunction: Sendable, CustomTestStringConvertible {
       name: "silu", emit: VectorMath.silu,
       reference: { $0 == -.infinity ? -0.0 : $0 / (1 + Foundation.exp(-$0)) }, ulps: 2.46, hardest: -16.6778278,
       from: -88.37, absolute: 3.8e-37),
-    MathFunction(
-      name: "log", emit: VectorMath.log, reference: { Foundation.log($0) }, ulps: 0.9, hardest: 1.2743293),
-    MathFunction(
-      name: "reciprocalSquareRoot", emit: VectorMath.reciprocalSquareRoot, reference: { 1 / $0.squareRoot() },
-      ulps: 1.5, hardest: 1.18276583e-38),
   ]
 
   /// How far a result is off: in units in the last place, or where the absolute bound holds in units of that bound.
@@ -162,15 +157,6 @@ struct VectorMathTests {
     #expect(try apply("silu", .leastNonzeroMagnitude * 4) == .leastNonzeroMagnitude * 2)
     #expect(try apply("silu", -0.0).sign == .minus)
     #expect(try apply("silu", .nan).isNaN)
-    #expect(try apply("log", 1) == 0)
-    #expect(try apply("log", 0) == -.infinity)
-    #expect(try apply("log", .infinity) == .infinity)
-    #expect(try apply("log", -1).isNaN)
-    #expect(try apply("log", .nan).isNaN)
-    #expect(try apply("log", .leastNonzeroMagnitude) == Float(Foundation.log(0x1p-149)))
-    #expect(try apply("reciprocalSquareRoot", 0) == .infinity)
-    #expect(try apply("reciprocalSquareRoot", 4) == 0.5)
-    #expect(try apply("reciprocalSquareRoot", -1).isNaN)
   }
 
   @Test("calls nothing and uses whole registers", arguments: CPULevel.allCases)

@@ -37,42 +37,6 @@ public struct VectorMath {
     return builder.fdiv(x, onePlusExponentialOfNegated(builder, x))
   }
 
-  /// The natural logarithm, within 0.9 ulp, also of subnormals.
-  ///
-  /// `log(0)` is -inf, `log(inf)` is inf, and the logarithm of what is below zero is NaN.
-  public static func log(_ builder: IRBuilder, _ x: IRValue) -> IRValue {
-    let b = builder
-    let type = x.type
-    // A subnormal is scaled by 2^24 first, exactly, so that its exponent can be read from its bits.
-    let isSmall = b.fcmp(.olt, x, type.constant(0x1p-126))
-    let scaled = b.select(isSmall, b.fmul(x, type.constant(0x1p24)), x)
-    let bits = b.bitcast(scaled, to: type.asIntegers)
-    // x = 2^e * (1 + f) with 1 + f from sqrt(1/2) to sqrt(2): 0x3f3504f3 are the bits of sqrt(1/2).
-    let exponent = b.ashr(b.sub(bits, 0x3f35_04f3), 23)
-    let mantissa = b.bitcast(b.sub(bits, b.shl(exponent, 23)), to: type)
-    let f = b.fsub(mantissa, type.constant(1.0))
-    let e = b.fsub(b.sitofp(exponent, to: type), b.select(isSmall, type.constant(24.0), type.null()))
-    // log(1 + f) = f + f^2 q(f), with a relative error of 4.2e-9.
-    let q = horner(
-      b, f,
-      [
-        -0x1.384eap-4, 0x1.087dc8p-3, -0x1.0f4cep-3, 0x1.226b2cp-3, -0x1.54242p-3, 0x1.99a428p-3, -0x1.000438p-2,
-        0x1.55555p-2, -0x1.fffff8p-2,
-      ])
-    // log 2 in two parts, the first so short that its product with e is exact.
-    let tail = b.fma(b.fmul(f, f), q, b.fmul(e, type.constant(0x1.7f7d1cp-20)))
-    let result = b.fma(e, type.constant(0x1.62e4p-1), b.fadd(f, tail))
-    let isPositive = b.fcmp(.ogt, x, type.null())
-    let isFinite = b.fcmp(.olt, x, type.constant(Double.infinity))
-    let atZero = b.select(b.fcmp(.oeq, x, type.null()), type.constant(-Double.infinity), type.constant(Double.nan))
-    return b.select(isPositive, b.select(isFinite, result, type.constant(Double.infinity)), atZero)
-  }
-
-  /// `1 / sqrt(x)`, both steps rounded correctly, so within 1.5 ulp: inf at 0, with its sign, 0 at inf, NaN below zero.
-  public static func reciprocalSquareRoot(_ builder: IRBuilder, _ x: IRValue) -> IRValue {
-    builder.fdiv(x.type.constant(1.0), builder.sqrt(x))
-  }
-
   // MARK: Parts
 
   /// `x`, from below not less than -88.9, where exp(-x) is infinite in `f32`.
