@@ -28,6 +28,9 @@ public struct CompileOptions: Sendable {
   public var levels: [CPULevel] = [.avx2, .avx512]
   /// A pipeline in the notation of `ultrac opt`, instead of the one that `optimization` stands for.
   public var passes: String?
+  /// A pipeline in the notation of `ultrac opt` that runs first: what makes the model another one, such as a lower
+  /// precision. The passes of `optimization`, or those of `passes`, follow.
+  public var rewrites: String?
   /// Passes after which the program's text is handed to `onProgram`; "all" names every one.
   public var printAfter: [String] = []
   /// Whether the verifier runs after every pass, not only at the end.
@@ -38,8 +41,9 @@ public struct CompileOptions: Sendable {
 
   /// The passes to run, as they are to be run. Throws where a name or an option is unknown.
   func passManager() throws(PassError) -> PassManager {
-    let pipeline =
-      if let passes { try PassPipeline(parsing: passes) } else { PassPipeline(level: optimization.rawValue) }
+    var pipeline = try PassPipeline(parsing: rewrites ?? "")
+    let usual = if let passes { try PassPipeline(parsing: passes) } else { PassPipeline(level: optimization.rawValue) }
+    pipeline.steps += usual.steps
     var manager = PassManager(pipeline)
     manager.verifiesEach = manager.verifiesEach || verifyEach
     manager.printsAfter = try PassSelection(printAfter)
@@ -49,6 +53,7 @@ public struct CompileOptions: Sendable {
   /// The options that decide the result, as on the command line, without paths: equal flags and sources give equal bytes.
   var flags: [String] {
     var flags = ["-O\(optimization.rawValue)", "--target-cpu", levels.map(\.rawValue).joined(separator: ",")]
+    if let rewrites { flags += ["--rewrite", rewrites] }
     if let passes { flags += ["--passes", passes] }
     return flags
   }

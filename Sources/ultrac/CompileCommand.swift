@@ -40,6 +40,14 @@ struct CompileCommand: ParsableCommand {
   @Option(help: "What to write.")
   var emit: Emission = .artifact
 
+  @Option(
+    help: ArgumentHelp(
+      """
+      Passes to run before the usual ones, approximate ones as a rule: names with commas between, options in braces, \
+      as in semi-local-attention{local=64,global=16}. `ultrac opt --help-passes` lists them.
+      """, valueName: "pipeline"))
+  var rewrite: String?
+
   @OptionGroup(title: "Passes")
   var passes: PassArguments
 
@@ -47,6 +55,7 @@ struct CompileCommand: ParsableCommand {
     var options = CompileOptions(model: model)
     options.optimization = optimization.level
     options.levels = try .init(targetCPU: targetCPU)
+    options.rewrites = rewrite
     options.passes = passes.passes
     options.printAfter = passes.printIRAfter
     options.verifyEach = passes.verifyEach

@@ -1,6 +1,6 @@
 import Artifact
 import Codegen
-import Driver
+@testable import Driver
 import Foundation
 import ModelFormat
 import TensorIR
@@ -86,6 +86,20 @@ import TileIR
       _ = try compiler.text(.tensorIR)
       #expect(compiler.report.steps.map(\.name) == ["import", "checksum", "dce", "cse"])
       #expect(printed.count == 1 && printed[0].contains("After cse"))
+    }
+  }
+
+  @Test func rewritesRunBeforeTheUsualPasses() throws {
+    try withTemporaryFolder { folder in
+      var options = CompileOptions(model: try ModelFolder(folder).model)
+      options.rewrites = "semi-local-attention{local=4,global=2}"
+      options.passes = "dce"
+      #expect(options.flags.suffix(4) == ["--rewrite", "semi-local-attention{local=4,global=2}", "--passes", "dce"])
+      var compiler = Compiler(options)
+      #expect(try compiler.text(.tensorIR).contains("causal window(4) tail(2)"))
+      #expect(
+        compiler.report.steps.map(\.name)
+          == ["import", "checksum", "semi-local-attention{local=4,global=2}", "dce"])
     }
   }
 }

@@ -74,6 +74,17 @@ def best(scores: numpy.ndarray) -> numpy.ndarray:
     return numpy.argsort(-scores, axis=-1, kind="stable")[..., :COUNT] + FIRST_FILM
 
 
+def hit_rate_and_ndcg(scores: numpy.ndarray, targets: numpy.ndarray) -> tuple[float, float]:
+    """HR@10 and NDCG@10 over all users: how often, and how high, the film seen next is among the ten best.
+
+    scores [users, films], films already seen hidden; targets [users], the film seen next.
+    """
+    wanted = numpy.take_along_axis(scores, targets[:, None] - FIRST_FILM, axis=1)
+    rank = (scores > wanted).sum(axis=1)
+    found = rank < COUNT
+    return float(found.mean()), float(numpy.where(found, 1 / numpy.log2(rank + 2.0), 0).mean())
+
+
 def show(model: Model, histories: dict[str, numpy.ndarray], users: list[int]) -> None:
     """Prints what each user saw last and what is recommended, with the time from history to list."""
     titles = json.loads(fetch_data.TITLES.read_text(encoding="utf-8"))
@@ -116,11 +127,7 @@ def check(name: str, model: Model, histories: dict[str, numpy.ndarray]) -> bool:
     tied = numpy.abs(found - expected["top10_scores"]) <= TIE
     wrong_lists = int((moved & ~tied).any(axis=1).sum())
 
-    users = numpy.arange(len(scores))
-    targets = scores[users, histories["target_ids"] - FIRST_FILM]
-    rank = (scores > targets[:, None]).sum(axis=1)
-    hit_rate = float((rank < COUNT).mean())
-    ndcg = float(numpy.where(rank < COUNT, 1 / numpy.log2(rank + 2.0), 0).mean())
+    hit_rate, ndcg = hit_rate_and_ndcg(scores, histories["target_ids"])
 
     lines = [
         ("largest embedding error", f"{error:.2e}", f"at most {EMBEDDING_TOLERANCE:.0e}", error <= EMBEDDING_TOLERANCE),
@@ -128,7 +135,7 @@ def check(name: str, model: Model, histories: dict[str, numpy.ndarray]) -> bool:
         ("HR@10", f"{hit_rate:.4f}", f"{reference.hit_rate:.4f}", round(hit_rate, 4) == reference.hit_rate),
         ("NDCG@10", f"{ndcg:.4f}", f"{reference.ndcg:.4f}", round(ndcg, 4) == reference.ndcg),
     ]
-    print(f"{name}, {len(users)} users")
+    print(f"{name}, {len(scores)} users")
     for name, value, wanted, passed in lines:
         print(f"  {name:24} {value:>9}   expected {wanted:14} {'pass' if passed else 'FAIL'}")
     return all(passed for *_, passed in lines)
