@@ -77,7 +77,8 @@ typedef struct ultra_error {
 typedef void (*ultra_body)(void *context, int64_t index, uint32_t worker);
 
 /* Threads that the caller lends. `parallel_for` calls `body` once for every index in 0..<count, in any order, on any
- * threads, and returns when all have returned. Results do not depend on the order or on `workers`. */
+ * threads, and returns when all have returned. Results do not depend on the order or on `workers`. A call makes one loop
+ * for each of the model's kernels, in their order, however short it is: a caller may time them there. */
 typedef struct ultra_parallel {
   uint32_t struct_size;
   uint32_t workers;

@@ -254,8 +254,8 @@ final class EntryEmitter {
       count = b.mul(b.load(i64, b.element(emitter.address(b, table, frame: frame), i64, last)), parts)
     }
     let parallel = b.load(p, b.offset(call, bytes: CallABI.Call.parallel))
-    let isParallel = b.and(b.icmp(.ne, parallel, p.null()), b.icmp(.sgt, count, 1))
-    b.ifThenElse(isParallel) { b in
+    // Also for a block or none: who counts the loops of a call then knows the kernel of each.
+    b.ifThenElse(b.icmp(.ne, parallel, p.null())) { b in
       let body = context.function([p, i64, p, p], returns: context.void)
       b.call(
         pointer: b.load(p, b.offset(parallel, bytes: CallABI.Parallel.parallelFor)), type: body,
