@@ -163,7 +163,7 @@ public struct Manifest: Codable, Hashable, Sendable {
 
   /// The type of one stored number.
   public enum Element: String, Codable, Hashable, Sendable, CaseIterable {
-    case f64, f32, f16, bf16, i64, i32, u8, bool
+    case f64, f32, f16, bf16, f8e4m3, i64, i32, i8, u8, bool
 
     /// Bytes of one number.
     public var byteCount: Int {
@@ -171,7 +171,7 @@ public struct Manifest: Codable, Hashable, Sendable {
       case .f64, .i64: 8
       case .f32, .i32: 4
       case .f16, .bf16: 2
-      case .u8, .bool: 1
+      case .f8e4m3, .i8, .u8, .bool: 1
       }
     }
   }

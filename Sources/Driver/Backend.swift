@@ -61,10 +61,11 @@ public struct Backend: Sendable {
     let context = Context()
     let (generated, machine) = try generate(program, of: module, in: context)
     let object = try machine.emitObject(generated)
-    return try write(program, object: object, weights: weights, to: path)
+    return try write(program, object: object, weights: DerivedWeights(module, base: weights), to: path)
   }
 
-  /// Writes the artifact of a program and its object file; after an error there is no file.
+  /// Writes the artifact of a program and its object file; `weights` has derived weights too. After an error there is no
+  /// file.
   func write(_ program: Program, object: [UInt8], weights: any WeightProvider, to path: String) throws
     -> ArtifactWriter.Summary
   {

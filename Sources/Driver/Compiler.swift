@@ -45,7 +45,8 @@ public struct Compiler {
   private mutating func finish(_ front: inout Front, to path: String) throws {
     let (object, program) = try object(&front)
     let summary = try step("artifact", "writing \(path)") {
-      let summary = try front.backend.write(program, object: object, weights: front.weights, to: path)
+      let weights = DerivedWeights(front.module, base: front.weights)
+      let summary = try front.backend.write(program, object: object, weights: weights, to: path)
       return (summary, "\(Quantity.bytes(Double(summary.weightsSize))) of packed weights")
     }
     conclude(path, byteCount: summary.fileSize)

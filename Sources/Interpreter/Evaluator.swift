@@ -4,7 +4,7 @@ import TensorIR
 struct Evaluator<Number: Arithmetic> {
   let module: Module
   let function: Function
-  let weights: any WeightProvider
+  let weights: DerivedWeights
   /// By value index; nil before its definition has run.
   private var values: [RuntimeValue<Number>?]
   /// The extents of the symbolic dimensions known so far.
@@ -13,7 +13,7 @@ struct Evaluator<Number: Arithmetic> {
   init(module: Module, function: Function, weights: any WeightProvider) {
     self.module = module
     self.function = function
-    self.weights = weights
+    self.weights = DerivedWeights(module, base: weights, precision: Number.self == Double.self ? .wide : .stored)
     self.values = Array(repeating: nil, count: function.values.count)
   }
 
@@ -156,7 +156,8 @@ struct Evaluator<Number: Arithmetic> {
     let expected = weight.type.shape.map { $0.extent ?? -1 }
     do {
       return try weights.withWeight(weight.name) { element, shape, bytes in
-        guard element == weight.type.element, shape == expected, element.isFloatingPoint else {
+        let isWide = weight.formula != nil && weight.type.element == .f32 && element == .f64
+        guard element == weight.type.element || isWide, shape == expected, element.isFloatingPoint else {
           throw OperationError("declared as \(weight.type), found shape \(shape) of \(element.rawValue)")
         }
         let tensor = try HostTensor(element: element, shape: shape, bytes: [UInt8](bytes))

@@ -4,7 +4,8 @@ import TensorIR
 ///
 /// In `f64` every number is read, computed and given back in fp64; in `f32` in fp32, sums included, each from its first
 /// term to its last. Narrower element types (f16, bf16) say how a value is stored; here values are kept as computed.
-/// Time buckets are fp32 in both, since they decide integers (`TimeBuckets`).
+/// Time buckets are fp32 in both, since they decide integers (`TimeBuckets`). Derived weights that are declared f32 are
+/// computed in the arithmetic of the run, narrower ones are the same numbers in both (`DerivedWeights`).
 ///
 /// Inputs are checked as a compiled model checks them (include/ultra.h): nothing is read before offsets, targets, ids
 /// and extents are known to fit. Keys that a mask hides are not read at all.
@@ -14,7 +15,7 @@ public struct Interpreter: Sendable {
 
   /// The module whose functions can be run.
   public let module: Module
-  /// The bytes of its weights.
+  /// The bytes of its weights, but for those that follow from others.
   public let weights: any WeightProvider
   /// The arithmetic of every run.
   public let precision: Precision

@@ -70,7 +70,7 @@ public struct SyntheticBatch: Sendable {
     case .bf16:
       let values = (0..<count).map { _ in UInt16(truncatingIfNeeded: Float(generator.symmetric()).bitPattern >> 16) }
       return try Tensor(element: element, shape: shape, bytes: values.withUnsafeBytes { Array($0) })
-    case .f16, .u8, .bool:
+    case .f16, .f8e4m3, .i8, .u8, .bool:
       // Zero is a value of each of these, and no benchmark depends on more.
       return try Tensor(element: element, shape: shape, bytes: [UInt8](repeating: 0, count: byteCount))
     }

@@ -4,7 +4,7 @@ import Testing
 
 @Suite("Documentation")
 struct DocumentationTests {
-  private func document() throws -> String {
+  func document() throws -> String {
     let root = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
       .deletingLastPathComponent()
     return try String(contentsOf: root.appending(path: "docs/tensor-ir.md"), encoding: .utf8)

@@ -59,14 +59,15 @@ public struct HostTensor: Hashable, Sendable {
     case .f64: elements(as: Double.self)
     case .f32: elements(as: Float.self).map(Double.init)
     case .f16: elements(as: UInt16.self).map { Double(Float(halfBits: $0)) }
-    case .bf16: elements(as: UInt16.self).map { Double(Float(bitPattern: UInt32($0) << 16)) }
-    case .i64, .i32, .u8, .bool: integers.map(Double.init)
+    case .bf16: elements(as: UInt16.self).map { Double(Float(bfloat16Bits: $0)) }
+    case .f8e4m3: bytes.map { Double(Float(float8Bits: $0)) }
+    case .i64, .i32, .i8, .u8, .bool: integers.map(Double.init)
     }
   }
 
   /// The elements as fp32; fp64 and integers are rounded to nearest even.
   public var floats: [Float] {
-    element == .f32 ? elements(as: Float.self) : doubles.map(Float.init)
+    element == .f32 ? elements(as: Float.self) : doubles.map { Float($0) }
   }
 
   /// The elements of an integer tensor; of a floating-point one, its numbers truncated toward zero, 0 where they do not fit.
@@ -74,48 +75,9 @@ public struct HostTensor: Hashable, Sendable {
     switch element {
     case .i64: elements(as: Int64.self)
     case .i32: elements(as: Int32.self).map(Int64.init)
+    case .i8: bytes.map { Int64(Int8(bitPattern: $0)) }
     case .u8, .bool: bytes.map(Int64.init)
-    case .f64, .f32, .f16, .bf16: doubles.map { Int64(exactly: $0.rounded(.towardZero)) ?? 0 }
+    case .f64, .f32, .f16, .bf16, .f8e4m3: doubles.map { Int64(exactly: $0.rounded(.towardZero)) ?? 0 }
     }
-  }
-}
-
-extension Float {
-  /// The number that an IEEE half with these bits stands for; exact.
-  public init(halfBits bits: UInt16) {
-    let sign = UInt32(bits & 0x8000) << 16
-    let exponent = UInt32(bits >> 10) & 0x1F
-    let fraction = UInt32(bits & 0x3FF)
-    switch exponent {
-    case 0: self = Float(sign: sign == 0 ? .plus : .minus, exponent: -24, significand: Float(fraction))
-    case 0x1F: self = Float(bitPattern: sign | 0x7F80_0000 | fraction << 13)
-    default: self = Float(bitPattern: sign | (exponent + 112) << 23 | fraction << 13)
-    }
-  }
-}
-
-/// Where the bytes of a module's weights are.
-public protocol WeightProvider: Sendable {
-  /// The bytes of a weight, valid during `body` only. Throws where there is no weight of this name.
-  func withWeight<R>(
-    _ name: String, _ body: (_ element: ElementType, _ shape: [Int], UnsafeRawBufferPointer) throws -> R
-  )
-    throws -> R
-}
-
-/// Weights held in memory.
-public struct WeightTable: WeightProvider {
-  /// By the weight's name in the module.
-  public var tensors: [String: HostTensor]
-
-  /// A table of these tensors; more may be added.
-  public init(_ tensors: [String: HostTensor] = [:]) { self.tensors = tensors }
-
-  /// The bytes of the tensor of this name, valid during `body` only. Throws `OperationError` where there is none.
-  public func withWeight<R>(
-    _ name: String, _ body: (ElementType, [Int], UnsafeRawBufferPointer) throws -> R
-  ) throws -> R {
-    guard let tensor = tensors[name] else { throw OperationError("no weight is called \"\(name)\"") }
-    return try tensor.bytes.withUnsafeBytes { try body(tensor.element, tensor.shape, $0) }
   }
 }

@@ -1,15 +1,18 @@
-/// A weight: a tensor whose values are fixed when the model is compiled. The module knows its name and type; its
-/// bytes stay with a `WeightProvider`.
+/// A weight: a tensor whose values are fixed when the model is compiled. The module knows its name and type, and of a
+/// derived weight how it follows from others; its bytes stay with a `WeightProvider`.
 public struct Weight: Hashable, Sendable {
   /// Its name, unique in the module, as a rule the checkpoint's; the text form writes it after `@`.
   public var name: String
   /// Its shape, all extents fixed, and the type of its elements.
   public var type: TensorType
+  /// How its numbers follow from weights that are declared before it (`DerivedWeights`); nil where a provider has them.
+  public var formula: WeightFormula?
 
-  /// A weight to declare; the verifier checks that the extents are fixed and positive.
-  public init(name: String, type: TensorType) {
+  /// A weight to declare; the verifier checks that the extents are fixed and positive, and that the formula gives the type.
+  public init(name: String, type: TensorType, formula: WeightFormula? = nil) {
     self.name = name
     self.type = type
+    self.formula = formula
   }
 }
 
@@ -63,14 +66,30 @@ public struct Module: Sendable {
     return id
   }
 
+  /// Declares a weight that follows from others. Where one of this name is declared with another type or formula, the
+  /// new one's name gets a number.
+  public mutating func deriveWeight(_ name: String, _ type: TensorType, _ formula: WeightFormula) -> WeightID {
+    var weight = Weight(name: name, type: type, formula: formula)
+    var suffix = 1
+    while let id = weightByName[weight.name], self[id] != weight {
+      weight.name = "\(name).\(suffix)"
+      suffix += 1
+    }
+    return declareWeight(weight)
+  }
+
   /// Where the weight was declared, in a module read from text.
   public func location(of id: WeightID) -> SourceLocation? { weightLocations[id] }
 
-  /// Removes the declarations of weights that no function reads, and gives their number. In the arenas of functions,
-  /// values of removed weights stay as removed operations do: nothing refers to them.
+  /// Removes the declarations of weights that no function reads and no weight that stays follows from, and gives their
+  /// number. In the arenas of functions, values of removed weights stay as removed operations do: nothing refers to them.
   @discardableResult
   public mutating func removeUnreadWeights() -> Int {
-    let read = functions.reduce(into: Set<WeightID>()) { $0.formUnion($1.readWeights) }
+    var read = functions.reduce(into: Set<WeightID>()) { $0.formUnion($1.readWeights) }
+    // Sources are declared before what follows from them.
+    for index in weights.indices.reversed() where read.contains(WeightID(index: UInt32(index))) {
+      read.formUnion((weights[index].formula?.sources ?? []).compactMap { weightByName[$0] })
+    }
     guard read.count < weights.count else { return 0 }
     let before = weights
     var renumbered: [WeightID: WeightID] = [:]

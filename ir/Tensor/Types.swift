@@ -1,6 +1,7 @@
 /// The type of one stored number.
 public enum ElementType: String, Hashable, Sendable, CaseIterable {
-  case f64, f32, f16, bf16, i64, i32, u8, bool
+  /// `f8e4m3` is E4M3FN: four bits of exponent, three of fraction, at most 448, no infinities.
+  case f64, f32, f16, bf16, f8e4m3, i64, i32, i8, u8, bool
 
   /// Bytes that one element takes in memory.
   public var byteCount: Int {
@@ -8,20 +9,18 @@ public enum ElementType: String, Hashable, Sendable, CaseIterable {
     case .f64, .i64: 8
     case .f32, .i32: 4
     case .f16, .bf16: 2
-    case .u8, .bool: 1
+    case .f8e4m3, .i8, .u8, .bool: 1
     }
   }
 
-  /// Whether elements are floating-point numbers.
+  /// Whether elements are floating-point numbers that mean what they say: not the codes of `f8e4m3`, which mean
+  /// something together with a scale only.
   public var isFloatingPoint: Bool {
     switch self {
     case .f64, .f32, .f16, .bf16: true
-    case .i64, .i32, .u8, .bool: false
+    case .f8e4m3, .i64, .i32, .i8, .u8, .bool: false
     }
   }
-
-  /// Whether elements are whole numbers; truth values are not.
-  public var isInteger: Bool { self == .i64 || self == .i32 || self == .u8 }
 }
 
 /// One extent of a tensor: known when the model is compiled, or named and known only with the batch.

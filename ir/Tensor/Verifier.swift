@@ -6,10 +6,13 @@ extension Module {
 
   /// Every rule that the module breaks, in the order of the module: none where it is sound.
   ///
-  /// A sound module has unique names; declares every weight with fixed, positive extents; defines every value before
+  /// A sound module has unique names; declares every weight with fixed, positive extents, and what weights follow from
+  /// before them; defines every value before
   /// its uses; gives every result the type that its operation infers; and defines every symbolic dimension once.
   public func verificationErrors() -> [TensorIRError] {
     var errors: [TensorIRError] = []
+    /// How many formulas lead to each weight, one after the other.
+    var depths: [Int] = []
     for (index, weight) in weights.enumerated() {
       let location = location(of: WeightID(index: UInt32(index)))
       let name = TextName.quoted(weight.name)
@@ -17,6 +20,16 @@ extension Module {
         errors.append(TensorIRError("the extents of weight @\(name) must be numbers, found \(symbol)", at: location))
       } else if let problem = weight.type.problem {
         errors.append(TensorIRError("weight @\(name): \(problem)", at: location))
+      }
+      depths.append(1)
+      guard let formula = weight.formula else { continue }
+      do throws(OperationError) {
+        let sources = try declared(formula.sources, before: index)
+        depths[index] += sources.map { depths[$0] }.max() ?? 0
+        try require(depths[index] <= deepestFormula, "follows from others over more than \(deepestFormula) steps")
+        try formula.verify(weight.type, from: sources.map { weights[$0].type })
+      } catch {
+        errors.append(TensorIRError("weight @\(name) = \(formula.text): \(error)", at: location))
       }
     }
     var names: Set<String> = []
@@ -32,6 +45,23 @@ extension Module {
     return errors
   }
 }
+
+extension Module {
+  /// The weights of these names, counted among all, each declared before the weight `index`: so none follows from itself.
+  private func declared(_ names: [String], before index: Int) throws(OperationError) -> [Int] {
+    var indices: [Int] = []
+    for name in names {
+      guard let source = weight(named: name).map({ Int($0.index) }), source < index else {
+        throw OperationError("the source @\(TextName.quoted(name)) is not declared above")
+      }
+      indices.append(source)
+    }
+    return indices
+  }
+}
+
+/// The most formulas one after the other, so that evaluating them cannot exhaust the stack.
+private let deepestFormula = 32
 
 extension TensorType {
   /// Why no memory could hold a tensor of this type; nil where there is no such reason. Bounding what one entry along

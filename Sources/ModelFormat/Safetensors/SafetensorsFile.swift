@@ -54,8 +54,10 @@ public enum SafetensorsType: String, Hashable, Sendable, CaseIterable {
     case .f32: .f32
     case .f16: .f16
     case .bf16: .bf16
+    case .f8e4m3: .f8e4m3
     case .i64: .i64
     case .i32: .i32
+    case .i8: .i8
     case .u8: .u8
     case .bool: .bool
     default: nil
@@ -69,8 +71,10 @@ public enum SafetensorsType: String, Hashable, Sendable, CaseIterable {
     case .f32: self = .f32
     case .f16: self = .f16
     case .bf16: self = .bf16
+    case .f8e4m3: self = .f8e4m3
     case .i64: self = .i64
     case .i32: self = .i32
+    case .i8: self = .i8
     case .u8: self = .u8
     case .bool: self = .bool
     }

@@ -106,6 +106,15 @@ public struct PhraseReader {
     return values
   }
 
+  /// Takes the next term where it is a list of finite numbers.
+  public mutating func takeNumbers() -> [Double]? {
+    guard case .list(let elements) = remaining.first else { return nil }
+    let values = elements.compactMap(\.double)
+    guard values.count == elements.count else { return nil }
+    remaining.removeFirst()
+    return values
+  }
+
   /// Takes the next term where it is `name(integer)`.
   public mutating func takeInteger(_ name: String) -> Int? {
     guard let value = argument(of: name)?.integer else { return nil }
@@ -198,6 +207,11 @@ public struct AttributeReader {
     phrase(name, expected: "a list of integers, [1, 2]", placeholder: []) { $0.takeIntegers() }
   }
 
+  /// A list of finite numbers, `[1, 0.5]`.
+  public mutating func numbers(_ name: String) -> [Double] {
+    phrase(name, expected: "a list of finite numbers, [1, 0.5]", placeholder: []) { $0.takeNumbers() }
+  }
+
   /// A word, or any text in quotes.
   public mutating func name(_ name: String) -> String {
     phrase(name, expected: "a name", placeholder: "") { $0.takeName() }
@@ -253,6 +267,10 @@ public struct AttributeWriter {
   public mutating func number(_ name: String, _ value: Double) { phrase(name, TextName.number(value)) }
   /// Adds `name = [value, ...]`.
   public mutating func integers(_ name: String, _ values: [Int]) { phrase(name, "\(values)") }
+  /// Adds `name = [value, ...]`, each as `number` writes it.
+  public mutating func numbers(_ name: String, _ values: [Double]) {
+    phrase(name, "[\(values.map(TextName.number).joined(separator: ", "))]")
+  }
   /// Adds `name = value`, in quotes where the value is no word.
   public mutating func name(_ name: String, _ value: String) { phrase(name, TextName.quoted(value)) }
 

@@ -53,7 +53,27 @@ private struct ModuleParser: TokenParser {
     guard case .tensor(let type) = try type() else {
       throw TensorIRError("a weight must be a tensor", at: typeLocation)
     }
-    module.declareWeight(Weight(name: name, type: type), at: location)
+    let formula = try take("=") ? try formula() : nil
+    module.declareWeight(Weight(name: name, type: type, formula: formula), at: location)
+  }
+
+  /// `name @source, ... {attributes}`; the verifier knows whether the sources fit.
+  private mutating func formula() throws(TensorIRError) -> WeightFormula {
+    let location = token.location
+    guard case .word(let mnemonic) = token.kind, let counts = WeightFormula.sourceCounts(of: mnemonic) else {
+      throw unexpected("a formula (\(WeightFormula.mnemonics.joined(separator: ", ")))")
+    }
+    try advance()
+    var sources: [String] = []
+    repeat { sources.append(try globalName("a source")) } while try take(",")
+    guard counts.contains(sources.count) else {
+      let expected = counts.count == 1 ? "\(counts.lowerBound)" : "\(counts.lowerBound) or \(counts.upperBound)"
+      throw TensorIRError("expected \(expected) sources, found \(sources.count)", at: location, operation: mnemonic)
+    }
+    var attributes = AttributeReader(operation: mnemonic, location: location, entries: try attributes())
+    let formula = WeightFormula(mnemonic, sources, from: &attributes)
+    try attributes.finish()
+    return formula
   }
 
   // MARK: Types

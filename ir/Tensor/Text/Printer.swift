@@ -3,7 +3,10 @@ extension Module: CustomStringConvertible {
   public var text: String {
     var text = "module \(TextName.quoted(name))\n"
     if !weights.isEmpty { text += "\n" }
-    for weight in weights { text += "weight @\(TextName.quoted(weight.name)) : \(weight.type)\n" }
+    for weight in weights {
+      let formula = weight.formula.map { " = \($0.text)" } ?? ""
+      text += "weight @\(TextName.quoted(weight.name)) : \(weight.type)\(formula)\n"
+    }
     for function in functions { text += "\n" + function.text(in: self) }
     return text
   }

@@ -1,0 +1,103 @@
+/// A quantized form of the rows of an embedding table, in FBGEMM's layouts: the codes of a row, then its scale and its
+/// bias, little-endian. An element is `code * scale + bias`.
+public enum TableFormat: String, Hashable, Sendable, CaseIterable {
+  /// A byte a column, fp32 scale and bias.
+  case int8
+  /// Half a byte a column, the even one in the lower half; fp16 scale and bias.
+  case int4
+
+  /// Bytes of a row of this many columns.
+  public func byteCount(width: Int) -> Int {
+    switch self {
+    case .int8: width + 8
+    case .int4: width / 2 + width % 2 + 4
+    }
+  }
+
+  /// Writes the row into `bytes`, which has exactly its bytes. Throws where an element is not finite, or where scale and
+  /// bias are beyond what the format holds.
+  public func encode(_ row: [Float], into bytes: UnsafeMutableRawBufferPointer) throws(OperationError) {
+    try require(row.allSatisfy(\.isFinite), "an element is not finite")
+    let (least, most) = (row.min() ?? 0, row.max() ?? 0)
+    switch self {
+    case .int8:
+      let range = most - least
+      let scale = range / 255
+      try require(scale.isFinite, "elements from \(least) to \(most) are too far apart")
+      // As FBGEMM has it: not the reciprocal of the scale, and never a division by 0.
+      let inverse = 255 / (range + 1e-8)
+      for (column, element) in row.enumerated() {
+        bytes[column] = UInt8(clamp((element - least) * inverse, to: 255))
+      }
+      bytes.storeBytes(of: scale.bitPattern.littleEndian, toByteOffset: row.count, as: UInt32.self)
+      bytes.storeBytes(of: least.bitPattern.littleEndian, toByteOffset: row.count + 4, as: UInt32.self)
+    case .int4:
+      let biasBits = Rounding.halfBits(least)
+      let bias = Float(halfBits: biasBits)
+      let range = most - bias
+      var scaleBits = range == 0 ? 0x3C00 : Rounding.halfBits(range / 15)
+      // Scales that a half cannot hold apart from 0 become 1, and the row one number.
+      if Float(halfBits: scaleBits) == 0 || !(1 / Float(halfBits: scaleBits)).isFinite { scaleBits = 0x3C00 }
+      let scale = Float(halfBits: scaleBits)
+      try require(
+        bias.isFinite && scale.isFinite, "elements from \(least) to \(most) are beyond what fp16 scale and bias hold")
+      let inverse = 1 / scale
+      let codes = row.map { UInt8(clamp(($0 - bias) * inverse, to: 15)) }
+      for pair in 0..<(row.count + 1) / 2 {
+        bytes[pair] = codes[2 * pair] | (2 * pair + 1 < codes.count ? codes[2 * pair + 1] << 4 : 0)
+      }
+      let end = (row.count + 1) / 2
+      bytes.storeBytes(of: scaleBits.littleEndian, toByteOffset: end, as: UInt16.self)
+      bytes.storeBytes(of: biasBits.littleEndian, toByteOffset: end + 2, as: UInt16.self)
+    }
+  }
+
+  private func clamp(_ value: Float, to most: Float) -> Float { max(0, min(value.rounded(.toNearestOrEven), most)) }
+
+  /// The elements of a row of `width` columns: the product and the sum each rounded to fp32. `bytes` has exactly the row's.
+  public func decode(_ bytes: ArraySlice<UInt8>, width: Int) -> [Float] {
+    let codes = bytes.startIndex
+    func integer(at offset: Int, bytes count: Int) -> UInt32 {
+      (0..<count).reduce(0) { $0 | UInt32(bytes[codes + offset + $1]) << UInt32(8 * $1) }
+    }
+    switch self {
+    case .int8:
+      let scale = Float(bitPattern: integer(at: width, bytes: 4))
+      let bias = Float(bitPattern: integer(at: width + 4, bytes: 4))
+      return (0..<width).map { Float(bytes[codes + $0]) * scale + bias }
+    case .int4:
+      let end = (width + 1) / 2
+      let scale = Float(halfBits: UInt16(integer(at: end, bytes: 2)))
+      let bias = Float(halfBits: UInt16(integer(at: end + 2, bytes: 2)))
+      return (0..<width).map { Float(bytes[codes + $0 / 2] >> UInt8(4 * ($0 % 2)) & 15) * scale + bias }
+    }
+  }
+}
+
+/// Quantization of a row of numbers to codes with one scale, all in fp32: activations one scale a row, weights one an
+/// output channel.
+public enum RowQuantization {
+  /// The largest magnitude over the largest code; 1 where that is 0.
+  public static func scale(ofMagnitude magnitude: Float, for element: ElementType) -> Float {
+    let scale = magnitude / (element == .i8 ? Rounding.largestInt8 : Rounding.largestFloat8)
+    return scale == 0 ? 1 : scale
+  }
+
+  /// The number that the code of `value` stands for, before it is multiplied by the scale again: `value / scale`, a true
+  /// division, rounded to the code nearest within range.
+  public static func code(_ value: Float, scale: Float, for element: ElementType) -> Float {
+    Float(element.rounded(Double(value / scale)))
+  }
+
+  /// The codes of a row and its scale.
+  public static func quantize(_ row: some Collection<Float>, to element: ElementType) -> (codes: [Float], scale: Float)
+  {
+    let scale = scale(ofMagnitude: row.reduce(0) { max($0, $1.magnitude) }, for: element)
+    return (row.map { code($0, scale: scale, for: element) }, scale)
+  }
+}
+
+extension ElementType {
+  /// Whether elements are codes that row quantization gives, which mean something together with their scale.
+  public var isCode: Bool { self == .f8e4m3 || self == .i8 }
+}
