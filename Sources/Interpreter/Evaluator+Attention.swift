@@ -10,6 +10,7 @@ extension Evaluator {
     let bias = try AttentionBias(
       payload.bias, operands.dropFirst(payload.hasTargets ? 5 : 4), batch, offsets: operands[3], in: self)
     let divisor = Number(batch.divisor(payload.divisor))
+    let isNarrow = function[operands[0]].type.tensor?.element == .bf16
     let alpha = Number(payload.alpha)
     let headWidth = query.width / payload.heads
     let valueWidth = value.width / payload.heads
@@ -37,7 +38,8 @@ extension Evaluator {
                       let biased = added.map { alpha * score + $0 } ?? (alpha * score)
                       let weight = payload.activation == .silu ? Number.silu(biased) : biased
                       Number.accumulate(
-                        weight / divisor, v + (start + keyPosition) * value.width + head * valueWidth,
+                        isNarrow ? Number(ElementType.bf16.rounded(Double(weight))) : weight / divisor,
+                        v + (start + keyPosition) * value.width + head * valueWidth,
                         into: out + (start + position) * value.width + head * valueWidth, count: valueWidth)
                     }
                   }
@@ -48,6 +50,7 @@ extension Evaluator {
         }
       }
     }
+    if isNarrow { for index in result.elements.indices { result.elements[index] /= divisor } }
     return result
   }
 }

@@ -21,24 +21,10 @@ extension Evaluator {
   func linear(_ payload: Linear, _ operands: [ValueID]) throws(InterpreterError) -> Tensor<Number> {
     let x = try numbers(operands[0])
     let weight = try numbers(operands[1])
-    let bias = operands.count == 3 ? try numbers(operands[2]).elements : nil
-    let input = x.width
-    let output = weight.shape[payload.orientation == .inOut ? 1 : 0]
-    let (rowStep, columnStep) = payload.orientation == .inOut ? (output, 1) : (1, input)
-    var result = Tensor(shape: [x.rows, output], elements: [Number](repeating: 0, count: x.rows * output))
-    x.elements.withUnsafeBufferPointer { x in
-      weight.elements.withUnsafeBufferPointer { weight in
-        // Where the inner width is 0 there is nothing to point at, and the sums are 0.
-        guard let x = x.baseAddress, let weight = weight.baseAddress else { return }
-        for index in result.elements.indices {
-          let (row, column) = index.quotientAndRemainder(dividingBy: output)
-          result.elements[index] = Number.dot(
-            x + row * input, weight + column * columnStep, stride: rowStep, count: input)
-        }
-      }
-    }
-    if let bias {
-      for index in result.elements.indices { result.elements[index] += bias[index % output] }
+    var result = x.product(with: weight, payload.orientation)
+    if operands.count == 3 {
+      let bias = try numbers(operands[2]).elements
+      for index in result.elements.indices { result.elements[index] += bias[index % bias.count] }
     }
     return result
   }

@@ -3,21 +3,19 @@ import TensorIR
 // Operations that look rows up, select them or move them.
 extension Evaluator {
   func gather(_ payload: Gather, _ operands: [ValueID]) throws(InterpreterError) -> Tensor<Number> {
-    let table = try numbers(operands[0])
-    let ids = try integers(operands[1])
-    var elements: [Number] = []
-    elements.reserveCapacity(ids.elements.count * table.width)
-    for (position, id) in ids.elements.enumerated() {
-      if let row = Int(exactly: id), (0..<table.rows).contains(row) {
-        elements += table.row(row)
+    let entries = function[operands[0]].type.tensor?.shape[0].extent ?? 0
+    var rows: [Int] = []
+    for (position, id) in try integers(operands[1]).elements.enumerated() {
+      if let row = Int(exactly: id), (0..<entries).contains(row) {
+        rows.append(row)
       } else if case .fallback(let row) = payload.outOfRange {
-        elements += table.row(row)
+        rows.append(row)
       } else {
-        throw .idOutOfRange(
-          argument: name(operands[1]), position: position, found: id, expected: Int64(table.rows))
+        throw .idOutOfRange(argument: name(operands[1]), position: position, found: id, expected: Int64(entries))
       }
     }
-    return Tensor(shape: [ids.rows, table.width], elements: elements)
+    guard let format = payload.rows else { return try numbers(operands[0]).rows(rows) }
+    return decodedRows(format, width: payload.width, try integers(operands[0]), rows)
   }
 
   func positions(_ payload: Positions, _ operands: [ValueID]) throws(InterpreterError) -> Tensor<Int64> {
@@ -47,10 +45,11 @@ extension Evaluator {
   func selectRows(_ payload: SelectRows, _ operands: [ValueID]) throws(InterpreterError) -> RuntimeValue<Number> {
     let kept = try keptRows(
       payload.selection, offsets: operands[1], selected: operands[2], targets: operands.count == 4 ? operands[3] : nil)
-    if function[operands[0]].type.tensor?.element.isFloatingPoint == true {
-      return .numbers(try numbers(operands[0]).rows(kept))
+    switch try value(operands[0]) {
+    case .numbers(let tensor): return .numbers(tensor.rows(kept))
+    case .integers(let tensor): return .integers(tensor.rows(kept))
+    case .offsets: throw .invalidFunction(operation: name(operands[0]), reason: "is not a tensor")
     }
-    return .integers(try integers(operands[0]).rows(kept))
   }
 
   func restoreRows(_ payload: RestoreRows, _ operands: [ValueID]) throws(InterpreterError) -> Tensor<Number> {

@@ -27,7 +27,7 @@ struct Evaluator<Number: Arithmetic> {
       let results = try evaluate(operation)
       for (id, result) in zip(operation.results, results) {
         try checkExtents(id, result)
-        values[Int(id.index)] = result
+        values[Int(id.index)] = rounded(result, to: function[id].type)
       }
     }
     var results: [(name: String, type: ValueType, value: RuntimeValue<Number>)] = []
@@ -35,6 +35,16 @@ struct Evaluator<Number: Arithmetic> {
       results.append((result.name, function[result.value].type, try value(result.value)))
     }
     return results
+  }
+
+  /// Values of a narrow type are its numbers, whatever gave them. Codes are so already.
+  private func rounded(_ value: RuntimeValue<Number>, to type: ValueType) -> RuntimeValue<Number> {
+    guard case .numbers(var tensor) = value, let element = type.tensor?.element, element == .f16 || element == .bf16
+    else { return value }
+    for index in tensor.elements.indices {
+      tensor.elements[index] = Number(element.rounded(Double(tensor.elements[index])))
+    }
+    return .numbers(tensor)
   }
 
   /// Operands and results must have the types that the payload asks for; the evaluation relies on it.
@@ -77,6 +87,7 @@ struct Evaluator<Number: Arithmetic> {
     case .add: try elementwise(operands) { $0 + $1 }
     case .attention(let payload): [.numbers(try attention(payload, operands))]
     case .concatenate: [.numbers(try concatenate(operands))]
+    case .convert: try elementwise(operands) { $0 }
     case .gather(let payload): [.numbers(try gather(payload, operands))]
     case .groupNorm(let payload): [.numbers(try groupNorm(payload, operands))]
     case .l2Norm(let payload): [.numbers(try l2Norm(payload, operands))]
@@ -86,6 +97,8 @@ struct Evaluator<Number: Arithmetic> {
     case .multiply: try elementwise(operands) { $0 * $1 }
     case .nextRows: [.integers(try nextRows(operands))]
     case .positions(let payload): [.integers(try positions(payload, operands))]
+    case .quantizedLinear(let payload): [.numbers(try quantizedLinear(payload, operands))]
+    case .quantizeRows(let payload): try quantizeRows(payload, operands).map { .numbers($0) }
     case .restoreRows(let payload): [.numbers(try restoreRows(payload, operands))]
     case .scale(let payload): try elementwise(operands) { $0 * Number(payload.factor) }
     case .selectOffsets(let payload): [.offsets(try selectOffsets(payload, operands))]
@@ -106,10 +119,10 @@ struct Evaluator<Number: Arithmetic> {
     return "%\(value.name)"
   }
 
-  private func value(_ id: ValueID) throws(InterpreterError) -> RuntimeValue<Number> {
+  func value(_ id: ValueID) throws(InterpreterError) -> RuntimeValue<Number> {
     let index = Int(id.index)
     if let value = values[index] { return value }
-    if case .weight(let weight) = function[id].definition { return .numbers(try load(module[weight])) }
+    if case .weight(let weight) = function[id].definition { return try load(module[weight]) }
     throw .invalidFunction(operation: name(id), reason: "used before its definition")
   }
 
@@ -152,16 +165,15 @@ struct Evaluator<Number: Arithmetic> {
     return batch
   }
 
-  private func load(_ weight: Weight) throws(InterpreterError) -> Tensor<Number> {
+  private func load(_ weight: Weight) throws(InterpreterError) -> RuntimeValue<Number> {
     let expected = weight.type.shape.map { $0.extent ?? -1 }
     do {
       return try weights.withWeight(weight.name) { element, shape, bytes in
         let isWide = weight.formula != nil && weight.type.element == .f32 && element == .f64
-        guard element == weight.type.element || isWide, shape == expected, element.isFloatingPoint else {
+        guard element == weight.type.element || isWide, shape == expected else {
           throw OperationError("declared as \(weight.type), found shape \(shape) of \(element.rawValue)")
         }
-        let tensor = try HostTensor(element: element, shape: shape, bytes: [UInt8](bytes))
-        return Tensor(shape: shape, elements: tensor.doubles.map { Number($0) })
+        return RuntimeValue(try HostTensor(element: element, shape: shape, bytes: [UInt8](bytes)))
       }
     } catch {
       throw .badWeight(name: weight.name, reason: "\(error)")
@@ -181,10 +193,7 @@ struct Evaluator<Number: Arithmetic> {
       switch argument.type {
       case .tensor(let type):
         try check(input.element, input.shape, are: type, argument.name)
-        values[Int(id.index)] =
-          type.element.isFloatingPoint
-          ? .numbers(Tensor(shape: input.shape, elements: input.doubles.map { Number($0) }))
-          : .integers(Tensor(shape: input.shape, elements: input.integers))
+        values[Int(id.index)] = RuntimeValue(input)
       case .offsets(let sequences, _):
         // One entry more than sequences, so an empty tensor is none.
         guard input.shape.count == 1, input.count > 0 else {

@@ -18,6 +18,14 @@ enum RuntimeValue<Number: Arithmetic>: Sendable {
   /// Elements of any integer type, or booleans.
   case integers(Tensor<Int64>)
   case offsets([Int])
+
+  /// The tensor as numbers, or as integers where its elements are; codes are numbers.
+  init(_ tensor: HostTensor) {
+    self =
+      tensor.element.isFloatingPoint || tensor.element.isCode
+      ? .numbers(Tensor(shape: tensor.shape, elements: tensor.doubles.map { Number($0) }))
+      : .integers(Tensor(shape: tensor.shape, elements: tensor.integers))
+  }
 }
 
 /// A jagged batch as one operation sees it: where each sequence begins, and how many of its rows are targets.

@@ -5,6 +5,7 @@ import Testing
 
 /// Properties that hold for every program, tried on random ones.
 @Suite struct RandomProgramTests {
+  static let allKinds = RandomProgram.Kind.allCases + RandomProgram.Kind.lowPrecision
   static let seeds: ClosedRange<UInt64> = 1...40
 
   private func run(
@@ -16,7 +17,7 @@ import Testing
 
   @Test("a seed gives one program")
   func deterministic() throws {
-    for kind in RandomProgram.Kind.allCases {
+    for kind in Self.allKinds {
       let first = try RandomProgram(kind, seed: 7)
       let second = try RandomProgram(kind, seed: 7)
       #expect(first.inputs == second.inputs)
@@ -36,7 +37,7 @@ import Testing
     var forms: Set<String> = []
     var lengths: Set<Int> = []
     var batches: Set<Int> = []
-    for kind in RandomProgram.Kind.allCases {
+    for kind in Self.allKinds {
       for seed in UInt64(1)...100 {
         let program = try RandomProgram(kind, seed: seed)
         #expect(program.module.verificationErrors().isEmpty, "\(program)")
@@ -56,8 +57,9 @@ import Testing
     }
     #expect(
       mnemonics.sorted() == [
-        "add", "attention", "concatenate", "gather", "group_norm", "l2_norm", "last_rows", "layer_norm", "linear",
-        "multiply", "next_rows", "positions", "restore_rows", "scale", "select_offsets", "select_rows", "sigmoid",
+        "add", "attention", "concatenate", "convert", "gather", "group_norm", "l2_norm", "last_rows", "layer_norm",
+        "linear", "multiply", "next_rows", "positions", "quantize_rows", "quantized_linear", "restore_rows", "scale",
+        "select_offsets", "select_rows", "sigmoid",
         "silu", "split", "zero_rows",
       ])
     #expect(forms == ["causal", "windowed", "keyPrefix history", "keyPrefix windowed"])
@@ -65,7 +67,7 @@ import Testing
     #expect(lengths.isSuperset(of: [0, 1, 2, 24]) && (lengths.max() ?? 0) > 60)
   }
 
-  @Test("fp32 agrees with fp64", arguments: RandomProgram.Kind.allCases)
+  @Test("fp32 agrees with fp64", arguments: RandomProgramTests.allKinds)
   func precisions(kind: RandomProgram.Kind) throws {
     for seed in Self.seeds {
       let program = try RandomProgram(kind, seed: seed)
@@ -78,7 +80,7 @@ import Testing
     }
   }
 
-  @Test("a sequence's result does not depend on the others, bit for bit", arguments: RandomProgram.Kind.allCases)
+  @Test("a sequence's result does not depend on the others, bit for bit", arguments: RandomProgramTests.allKinds)
   func batchMates(kind: RandomProgram.Kind) throws {
     for seed in Self.seeds {
       let program = try RandomProgram(kind, seed: seed, options: .init(fixedDivisor: true))
@@ -95,7 +97,7 @@ import Testing
     }
   }
 
-  @Test("sequences in another order give results in that order", arguments: RandomProgram.Kind.allCases)
+  @Test("sequences in another order give results in that order", arguments: RandomProgramTests.allKinds)
   func permutation(kind: RandomProgram.Kind) throws {
     for seed in Self.seeds {
       let program = try RandomProgram(kind, seed: seed)

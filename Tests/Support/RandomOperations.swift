@@ -118,13 +118,16 @@ extension ProgramMaker {
     }
   }
 
-  private mutating func makeAttention() throws {
+  mutating func makeAttention(of element: ElementType = .f32) throws {
     let heads = random.integer(in: 1...4)
     let queryWidth = heads * random.pick(Self.headWidths)
     var operands = [
       argumentX(queryWidth, name: "q"), argumentX(queryWidth, name: "k"),
       argumentX(heads * random.pick(Self.headWidths), name: "v"), argumentOffsets(),
     ]
+    if element != .f32 {
+      for index in 0..<3 { operands[index] = try build.emit(.convert(Convert(to: element)), operands[index]) }
+    }
     let targets = argumentTargets()
     let research = researchLayer(width: 1)
     if let targets { operands.append(targets) }

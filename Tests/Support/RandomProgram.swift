@@ -18,6 +18,17 @@ public struct RandomProgram: Sendable, CustomStringConvertible {
     case research
     /// From ids: embedding, positions, zeroed padding, a layer, last rows, L2 norm.
     case embedding
+    /// One operation on narrow numbers or codes, or a lookup in a table of few bits.
+    case precision
+    /// Attention of bf16 numbers.
+    case narrowAttention
+
+    /// Those that code is made for; `lowPrecision` joins them with its code.
+    public static let allCases: [Kind] = [
+      .operation, .production, .truncationDrop, .truncationSkip, .research, .embedding,
+    ]
+    /// Those of narrow numbers and codes.
+    public static let lowPrecision: [Kind] = [.precision, .narrowAttention]
 
     /// The greatest difference from the fp64 result `expected` that fp32 may show.
     ///
@@ -26,7 +37,12 @@ public struct RandomProgram: Sendable, CustomStringConvertible {
     /// attention outputs by small deviations (with epsilon 1 in place of 1e-6 the same stacks show 1.3e-6).
     public func tolerance(of expected: HostTensor) -> Double {
       let largest = expected.doubles.reduce(1) { max($0, abs($1)) }
-      return (self == .operation ? 1e-6 : 2e-5) * largest
+      switch self {
+      case .operation, .precision: return 1e-6 * largest
+      // A score between two bf16 numbers may be rounded to either.
+      case .narrowAttention: return 0x1p-8 * largest
+      default: return 2e-5 * largest
+      }
     }
   }
 
@@ -87,7 +103,8 @@ struct ProgramMaker {
 
   init(_ kind: RandomProgram.Kind, seed: UInt64, options: RandomProgram.Options) {
     // Kinds differ in their programs for one seed, too.
-    let number = UInt64(RandomProgram.Kind.allCases.firstIndex(of: kind) ?? 0)
+    let kinds = RandomProgram.Kind.allCases + RandomProgram.Kind.lowPrecision
+    let number = UInt64(kinds.firstIndex(of: kind) ?? 0)
     random = Random(seed: seed &* 64 &+ number)
     self.options = options
     batch = RandomBatch(&random, longest: options.longest)
@@ -103,13 +120,15 @@ struct ProgramMaker {
     case .truncationSkip: try makeTruncation(restores: true)
     case .research: try makeResearch()
     case .embedding: try makeEmbedding()
+    case .precision: try makePrecision()
+    case .narrowAttention: try makeAttention(of: .bf16)
     }
   }
 
   /// Values for every weight, sized so that a stack neither vanishes nor explodes.
   mutating func weights(of module: Module) -> WeightTable {
     var table = WeightTable()
-    for weight in module.weights {
+    for weight in module.weights where weight.formula == nil {
       let shape = weight.type.shape.compactMap(\.extent)
       if weight.name.hasSuffix("norm_weight") {
         table.tensors[weight.name] = weightRandom.tensor(shape, center: 1, spread: 0.5)

@@ -26,6 +26,14 @@ public struct FunctionBuilder: Sendable {
     return function.value(of: id, in: module)
   }
 
+  /// The value of a weight that follows from others, which are declared.
+  public mutating func derivedWeight(
+    _ name: String, _ shape: [Int], _ element: ElementType, _ formula: WeightFormula
+  ) -> ValueID {
+    let id = module.deriveWeight(name, TensorType(shape.map { .fixed($0) }, element), formula)
+    return function.value(of: id, in: module)
+  }
+
   /// Appends an operation with several results. `names` gives result names; missing ones are named for the operation.
   public mutating func append(_ payload: Payload, _ operands: [ValueID], names: [String] = []) throws(OperationError)
     -> [ValueID]

@@ -100,11 +100,15 @@ private struct CostAnalysis {
     case .linear:
       let weight = function[operation.operands[1]].type
       flops = 2 * rows(operation.operands[0]) * (weight.tensor?.fixedElementCount).map(Double.init, default: 0)
+    case .quantizedLinear:
+      let weight = function[operation.operands[2]].type
+      flops = 2 * rows(operation.operands[0]) * (weight.tensor?.fixedElementCount).map(Double.init, default: 0)
     case .attention(let attention):
       let widths = width(operation.operands[0]) + width(operation.operands[2])
       flops = 2 * pairs(attention, offsets: operation.operands[3]) * widths
     case .gather:
-      traffic[0] = bytes(operation.results[0])
+      let row = function[operation.operands[0]].type.tensor.map { extent($0.shape[1]) * Double($0.element.byteCount) }
+      traffic[0] = rows(operation.results[0]) * (row ?? 0)
     case .selectOffsets(let select):
       let before = lengths[operation.operands[0]] ?? []
       define(operation.results[0], lengths: zip(before, targets(before)).map { kept($0, $1, by: select.selection) })

@@ -3,6 +3,7 @@ public enum Payload: Hashable, Sendable {
   case add(Add)
   case attention(Attention)
   case concatenate(Concatenate)
+  case convert(Convert)
   case gather(Gather)
   case groupNorm(GroupNorm)
   case l2Norm(L2Norm)
@@ -12,6 +13,8 @@ public enum Payload: Hashable, Sendable {
   case multiply(Multiply)
   case nextRows(NextRows)
   case positions(Positions)
+  case quantizedLinear(QuantizedLinear)
+  case quantizeRows(QuantizeRows)
   case restoreRows(RestoreRows)
   case scale(Scale)
   case selectOffsets(SelectOffsets)
@@ -27,6 +30,7 @@ public enum Payload: Hashable, Sendable {
     case .add(let payload): payload
     case .attention(let payload): payload
     case .concatenate(let payload): payload
+    case .convert(let payload): payload
     case .gather(let payload): payload
     case .groupNorm(let payload): payload
     case .l2Norm(let payload): payload
@@ -36,6 +40,8 @@ public enum Payload: Hashable, Sendable {
     case .multiply(let payload): payload
     case .nextRows(let payload): payload
     case .positions(let payload): payload
+    case .quantizedLinear(let payload): payload
+    case .quantizeRows(let payload): payload
     case .restoreRows(let payload): payload
     case .scale(let payload): payload
     case .selectOffsets(let payload): payload
@@ -75,6 +81,7 @@ public enum Payload: Hashable, Sendable {
     add(Payload.add)
     add(Payload.attention)
     add(Payload.concatenate)
+    add(Payload.convert)
     add(Payload.gather)
     add(Payload.groupNorm)
     add(Payload.l2Norm)
@@ -84,6 +91,8 @@ public enum Payload: Hashable, Sendable {
     add(Payload.multiply)
     add(Payload.nextRows)
     add(Payload.positions)
+    add(Payload.quantizedLinear)
+    add(Payload.quantizeRows)
     add(Payload.restoreRows)
     add(Payload.scale)
     add(Payload.selectOffsets)
@@ -154,10 +163,15 @@ func requireMatrix(
   return (type.shape[0], width, type.element)
 }
 
-/// The operand as a floating-point vector of exactly `count` elements.
-func requireVector(_ operand: ValueType, _ name: String, count: Int) throws(OperationError) {
-  guard let type = operand.tensor, type.rank == 1, type.element.isFloatingPoint, type.shape[0] == .fixed(count)
-  else { throw OperationError("\(name) must be tensor<\(count) x f32>, found \(operand)") }
+/// The operand as a vector of exactly `count` floating-point elements, of type `element` where that is given.
+func requireVector(
+  _ operand: ValueType, _ name: String, count: Int, _ element: ElementType? = nil
+) throws(OperationError) {
+  guard let type = operand.tensor, type.rank == 1, type.element.isFloatingPoint, type.shape[0] == .fixed(count),
+    element == nil || type.element == element
+  else {
+    throw OperationError("\(name) must be tensor<\(count) x \((element ?? .f32).rawValue)>, found \(operand)")
+  }
 }
 
 /// The operand as one integer a row.

@@ -144,7 +144,8 @@ extension TileLowering {
       let indices = kernel.addIndexVector("last")
       kernel.body.append(.indices(indices, .lastRow(offsets: try buffer(of: operands[1]))))
       kernel.body.append(.gather(into: into, from: from, first: first, indices: indices, keepMissing: false))
-    case .attention, .nextRows, .positions, .restoreRows, .selectOffsets, .selectRows, .split:
+    case .attention, .convert, .nextRows, .positions, .quantizedLinear, .quantizeRows, .restoreRows, .selectOffsets,
+      .selectRows, .split:
       throw LoweringError(message: "\(operation.payload.mnemonic) does not treat rows alone")
     }
   }

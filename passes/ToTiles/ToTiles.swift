@@ -174,6 +174,8 @@ struct TileLowering {
     case .nextRows: return .sequences(offsets: operands[2], targets: nil)
     case .selectRows: return .sequences(offsets: operands[2], targets: operands.count > 3 ? operands[3] : nil)
     case .restoreRows: return .sequences(offsets: operands[2], targets: operands.count > 4 ? operands[4] : nil)
+    case .convert, .quantizedLinear, .quantizeRows:
+      throw LoweringError(message: "\(operation.payload.mnemonic) has no lowering to tiles yet")
     case .add, .concatenate, .gather, .groupNorm, .l2Norm, .lastRows, .layerNorm, .linear, .multiply, .scale, .sigmoid,
       .silu, .split, .zeroRows:
       guard let type = function[operation.results[0]].type.tensor, type.rank > 0 else {

@@ -3,6 +3,10 @@
 ///
 /// Operands: q [rows, heads * dqk], k [rows, heads * dqk], v [rows, heads * dv], offsets; then targets [sequences] of
 /// int64 where `hasTargets`; then the bias's operands (see `Bias`). A row that sees no key gives zeros.
+///
+/// q, k and v are all f32 or all f64, and so is the result. Or they are all bf16: scores, biases and activation are then
+/// fp32, activated scores are rounded to bf16 before their product with v, sums are fp32, and the sum is divided; the result
+/// is f32.
 public struct Attention: OperationPayload {
   /// Its name in the text form.
   public static let mnemonic = "attention"
@@ -70,7 +74,7 @@ public struct Attention: OperationPayload {
     self.hasTargets = hasTargets
   }
 
-  /// One tensor [rows, heads * dv] of q's element type. Throws where a number makes no sense, heads do not divide the
+  /// One tensor [rows, heads * dv] of q's element type, f32 where that is bf16. Throws where a number makes no sense, heads do not divide the
   /// widths, or operands differ in rows, widths or sequences.
   public func resultTypes(for operands: [ValueType]) throws(OperationError) -> [ValueType] {
     try requireOperandCount(operands, 4 + (hasTargets ? 1 : 0) + bias.operandCount)
@@ -87,6 +91,10 @@ public struct Attention: OperationPayload {
     try require(
       query.width == key.width,
       "query has \(heads) heads of \(query.width / heads), key has \(heads) heads of \(key.width / heads)")
+    try require(
+      query.element != .f16 && key.element == query.element && value.element == query.element,
+      "query, key and value must be all of f32, f64 or bf16, found \(query.element.rawValue), "
+        + "\(key.element.rawValue) and \(value.element.rawValue)")
     let offsets = try requireOffsets(operands[3], "offsets", rows: query.rows)
     if hasTargets { _ = try requireIntegers(operands[4], "targets", rows: offsets.sequences) }
     let first = hasTargets ? 5 : 4
@@ -101,7 +109,7 @@ public struct Attention: OperationPayload {
       _ = try requireIntegers(operands[first + 2], "query times", rows: query.rows)
       _ = try requireIntegers(operands[first + 3], "key times", rows: query.rows)
     }
-    return [.tensor([query.rows, .fixed(value.width)], query.element)]
+    return [.tensor([query.rows, .fixed(value.width)], query.element == .bf16 ? .f32 : query.element)]
   }
 
   private func verifyAttributes() throws(OperationError) {

@@ -1,4 +1,7 @@
 /// `x W + bias`, accumulated in fp32 or wider: operands x [rows, in], W, and optionally bias [out].
+///
+/// x and W are of one type. Products of f16 and of bf16 numbers are exact in fp32; sums, bias and result are f32, or f64 where
+/// x and W are.
 public struct Linear: OperationPayload {
   /// Its name in the text form.
   public static let mnemonic = "linear"
@@ -17,8 +20,8 @@ public struct Linear: OperationPayload {
   /// A product with W stored as `orientation` says.
   public init(_ orientation: Orientation = .inOut) { self.orientation = orientation }
 
-  /// One tensor [rows, out] of x's element type. Throws where W is no matrix of fixed shape, or W or the bias does not
-  /// fit.
+  /// One tensor [rows, out] of f32, or f64 where x and W are. Throws where W is no matrix of fixed shape, or W or the
+  /// bias does not fit.
   public func resultTypes(for operands: [ValueType]) throws(OperationError) -> [ValueType] {
     try requireOperandCount(operands, 2, 3)
     let x = try requireMatrix(operands[0], "x")
@@ -27,8 +30,11 @@ public struct Linear: OperationPayload {
     else { throw OperationError("the weight must be a matrix of fixed shape, found \(operands[1])") }
     let (input, output) = orientation == .inOut ? (first, second) : (second, first)
     try require(input == x.width, "x is \(x.width) wide, but the weight takes \(input)")
-    if operands.count == 3 { try requireVector(operands[2], "bias", count: output) }
-    return [.tensor([x.rows, .fixed(output)], x.element)]
+    try require(
+      weight.element == x.element, "x is of \(x.element.rawValue), but the weight is of \(weight.element.rawValue)")
+    let result: ElementType = x.element == .f64 ? .f64 : .f32
+    if operands.count == 3 { try requireVector(operands[2], "bias", count: output, result) }
+    return [.tensor([x.rows, .fixed(output)], result)]
   }
 
   /// Reads `orientation`, `in_out` where it is missing.

@@ -1,4 +1,7 @@
 /// Row `ids[i]` of a table, for every i: operands table [entries, width] and ids [rows].
+///
+/// A table of f16 or bf16 gives f32, exactly. A table of u8 holds rows in a quantized form, `rows`, of `width` elements each,
+/// which are decoded in fp32.
 public struct Gather: OperationPayload {
   /// Its name in the text form.
   public static let mnemonic = "gather"
@@ -13,15 +16,23 @@ public struct Gather: OperationPayload {
 
   /// What is done with an id that is no row of the table.
   public var outOfRange: OutOfRange
+  /// The form of the rows of a u8 table; nil where the table is of floating-point numbers.
+  public var rows: TableFormat?
+  /// Elements of a row in that form; 0 where the table says it itself.
+  public var width: Int
 
   /// A lookup; without `outOfRange` an id outside the table is an error of the call.
-  public init(outOfRange: OutOfRange = .error) { self.outOfRange = outOfRange }
+  public init(outOfRange: OutOfRange = .error, rows: TableFormat? = nil, width: Int = 0) {
+    self.outOfRange = outOfRange
+    self.rows = rows
+    self.width = width
+  }
 
-  /// One tensor [rows, width] of the table's element type. Throws where the table's shape is not fixed, ids are not
-  /// int64, or the fallback is no row of the table.
+  /// One tensor [rows, width] of f32, or of f64 where the table is. Throws where the table's shape is not fixed or not that
+  /// of its form, ids are not int64, or the fallback is no row of the table.
   public func resultTypes(for operands: [ValueType]) throws(OperationError) -> [ValueType] {
     try requireOperandCount(operands, 2)
-    let table = try requireMatrix(operands[0], "table")
+    let table = try self.table(operands[0])
     guard let entries = table.rows.extent, entries > 0 else {
       throw OperationError("table must have a fixed, positive number of rows, found \(operands[0])")
     }
@@ -29,24 +40,44 @@ public struct Gather: OperationPayload {
     if case .fallback(let row) = outOfRange {
       try require((0..<entries).contains(row), "fallback row \(row) is outside a table of \(entries) rows")
     }
-    return [.tensor([rows, .fixed(table.width)], table.element)]
+    return [.tensor([rows, .fixed(table.width)], table.element == .f64 ? .f64 : .f32)]
   }
 
-  /// Reads `out_of_range`: `error` or `fallback(row)`.
+  /// The rows, the elements of one, and the type of what is stored.
+  private func table(_ operand: ValueType) throws(OperationError) -> (rows: Dimension, width: Int, element: ElementType)
+  {
+    guard let rows else {
+      try require(operand.tensor?.element != .u8, "a table of u8 needs rows = int8 or rows = int4, and width")
+      try require(width == 0, "width belongs to a table of u8, with rows = int8 or rows = int4")
+      return try requireMatrix(operand, "table")
+    }
+    try require(width > 0 && width <= largestExtent, "width must lie in 1...2^40, found \(width)")
+    let bytes = rows.byteCount(width: width)
+    guard let type = operand.tensor, type.element == .u8, type.rank == 2, type.shape[1] == .fixed(bytes) else {
+      throw OperationError(
+        "\(rows.rawValue) rows of \(width) take \(bytes) bytes of u8 each, found a table \(operand)")
+    }
+    return (type.shape[0], width, .u8)
+  }
+
+  /// Reads `out_of_range`: `error` or `fallback(row)`; `rows` and `width` where they are there.
   public init(from reader: inout AttributeReader) {
     let outOfRange = reader.phrase("out_of_range", expected: "error or fallback(row)", placeholder: OutOfRange.error) {
       if $0.takeWord("error") { return .error }
       return $0.takeInteger("fallback").map { .fallback(row: $0) }
     }
-    self.init(outOfRange: outOfRange)
+    let rows: TableFormat? = reader.optionalWord("rows")
+    self.init(outOfRange: outOfRange, rows: rows, width: reader.integer("width", defaultValue: 0))
   }
 
-  /// Writes `out_of_range`.
+  /// Writes `out_of_range`, and `rows` and `width` where there are any.
   public func writeAttributes(to writer: inout AttributeWriter) {
     switch outOfRange {
     case .error: writer.phrase("out_of_range", "error")
     case .fallback(let row): writer.phrase("out_of_range", "fallback(\(row))")
     }
+    if let rows { writer.word("rows", rows) }
+    if width != 0 { writer.integer("width", width) }
   }
 }
 

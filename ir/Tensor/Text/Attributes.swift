@@ -227,6 +227,16 @@ public struct AttributeReader {
     }
   }
 
+  /// One of an enumeration's words; nil where the attribute is missing.
+  public mutating func optionalWord<T: RawRepresentable & CaseIterable>(_ name: String) -> T?
+  where T.RawValue == String {
+    guard entries.contains(where: { $0.name == name }) else {
+      known.append(name)
+      return nil
+    }
+    return word(name) as T
+  }
+
   /// Whether the bare name is there.
   public mutating func flag(_ name: String) -> Bool {
     known.append(name)
