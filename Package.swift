@@ -66,7 +66,7 @@ let package = Package(
     .testTarget(
       name: "DriverTests",
       dependencies: [
-        "CUltra", "Driver", "UltraRuntime", "Artifact", "Codegen", "Interpreter", "ModelFormat", "Passes",
+        "CUltra", "Driver", "UltraRuntime", "Artifact", "Codegen", "Interpreter", "LLVMKit", "ModelFormat", "Passes",
         "TestSupport", "TileIR", "ultrac",
       ]),
   ]

@@ -29,7 +29,8 @@ public struct WeightLayout: Hashable, Sendable {
       let count: Int
       switch buffer.home {
       case .weight(_, let packing):
-        count = packing.storedCount(rows: buffer.rows.dimension.extent ?? 0, columns: buffer.columns)
+        count = packing.storedCount(
+          rows: buffer.rows.dimension.extent ?? 0, columns: buffer.columns, buffer.element)
       case .table(let numbers): count = numbers.count
       case .input, .output, .workspace: continue
       }

@@ -1,43 +1,53 @@
 import TensorIR
 import TileIR
 
-/// Turns a weight's fp32 elements into the bytes that the artifact stores.
+/// Turns a weight's elements into the bytes that the artifact stores.
 public struct WeightPacking {
   /// Writes the packed weight piece by piece, so that no more than a panel is held in memory.
   ///
   /// - Parameters:
   ///   - rows: of the weight as the model stores it.
-  ///   - elements: `rows * columns` fp32 numbers, row-major, at any alignment.
+  ///   - elements: `rows * columns` elements of the type, row-major, at any alignment.
   ///   - write: takes the next bytes; they are valid during the call only.
   public static func write(
-    _ packing: Packing, rows: Int, columns: Int, elements: UnsafeRawBufferPointer,
+    _ packing: Packing, _ element: ElementType, rows: Int, columns: Int, elements: UnsafeRawBufferPointer,
     to write: (UnsafeRawBufferPointer) throws -> Void
   ) throws {
-    func element(_ index: Int) -> UInt32 { elements.loadUnaligned(fromByteOffset: index * 4, as: UInt32.self) }
-    switch packing {
-    case .plain: try write(elements)
-    case .reversed:
-      let reversed = (0..<rows * columns).map { element(rows * columns - 1 - $0) }
-      try emit(reversed, to: write)
-    case .panels(let width, let transposed):
-      let (inner, outer) = transposed ? (columns, rows) : (rows, columns)
-      var panel = [UInt32](repeating: 0, count: inner * width)
-      for first in stride(from: 0, to: outer, by: width) {
-        for step in 0..<inner {
-          for lane in 0..<width {
-            let column = first + lane
-            panel[step * width + lane] =
-              column < outer ? element(transposed ? column * columns + step : step * columns + column) : 0
-          }
-        }
-        try emit(panel, to: write)
-      }
+    switch element.byteCount {
+    case 1: try pack(packing, element, rows, columns, elements, of: UInt8.self, to: write)
+    case 2: try pack(packing, element, rows, columns, elements, of: UInt16.self, to: write)
+    case 4: try pack(packing, element, rows, columns, elements, of: UInt32.self, to: write)
+    default: try pack(packing, element, rows, columns, elements, of: UInt64.self, to: write)
     }
   }
 
-  private static func emit(
-    _ words: [UInt32], to write: (UnsafeRawBufferPointer) throws -> Void
+  private static func pack<Bits: FixedWidthInteger & BitwiseCopyable>(
+    _ packing: Packing, _ element: ElementType, _ rows: Int, _ columns: Int, _ elements: UnsafeRawBufferPointer,
+    of type: Bits.Type, to write: (UnsafeRawBufferPointer) throws -> Void
   ) throws {
-    try words.withUnsafeBytes { bytes in try write(bytes) }
+    func bits(_ index: Int) -> Bits {
+      elements.loadUnaligned(fromByteOffset: index * MemoryLayout<Bits>.size, as: Bits.self)
+    }
+    switch packing {
+    case .plain: try write(elements)
+    case .reversed:
+      let reversed = (0..<rows * columns).map { bits(rows * columns - 1 - $0) }
+      try reversed.withUnsafeBytes { try write($0) }
+    case .panels(let width, let transposed):
+      let (inner, outer) = transposed ? (columns, rows) : (rows, columns)
+      let together = element.contractedTogether
+      var panel = [Bits](repeating: 0, count: element.paddedContraction(inner) * width)
+      for first in stride(from: 0, to: outer, by: width) {
+        for step in 0..<inner {
+          let (group, place) = step.quotientAndRemainder(dividingBy: together)
+          for lane in 0..<width {
+            let column = first + lane
+            panel[(group * width + lane) * together + place] =
+              column < outer ? bits(transposed ? column * columns + step : step * columns + column) : 0
+          }
+        }
+        try panel.withUnsafeBytes { try write($0) }
+      }
+    }
   }
 }

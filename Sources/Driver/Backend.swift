@@ -83,14 +83,16 @@ public struct Backend: Sendable {
     case .table(let numbers): try numbers.withUnsafeBytes { try sink.write($0) }
     case .weight(let name, let packing):
       let rows = buffer.rows.dimension.extent ?? 0
-      let expected = rows * buffer.columns * ElementType.f32.byteCount
+      let expected = rows * buffer.columns * buffer.element.byteCount
       try weights.withWeight(name) { element, shape, bytes in
-        guard element == .f32, bytes.count == expected else {
+        guard element == buffer.element, bytes.count == expected else {
           throw DriverError(
             "weight \"\(name)\": found \(shape) of \(element.rawValue), \(bytes.count) bytes; "
-              + "expected \(rows) x \(buffer.columns) of f32")
+              + "expected \(rows) x \(buffer.columns) of \(buffer.element.rawValue)")
         }
-        try WeightPacking.write(packing, rows: rows, columns: buffer.columns, elements: bytes) { try sink.write($0) }
+        try WeightPacking.write(
+          packing, buffer.element, rows: rows, columns: buffer.columns, elements: bytes
+        ) { try sink.write($0) }
       }
     case .input, .output, .workspace: break
     }
@@ -130,7 +132,7 @@ public struct Backend: Sendable {
       let buffer = program[entry.buffer]
       let packing = if case .weight(_, let packing) = buffer.home { packing.name } else { "table" }
       return Manifest.Weight(
-        name: Self.weightName(program, entry.buffer), element: .f32,
+        name: Self.weightName(program, entry.buffer), element: Self.manifestElement(buffer.element),
         shape: [buffer.rows.dimension.extent ?? 1, buffer.columns], offset: entry.offset, bytes: entry.byteCount,
         packing: packing)
     }
@@ -147,10 +149,13 @@ public struct Backend: Sendable {
     switch type {
     case .offsets(let sequences, let rows): return .offsets(sequences: extent(sequences), rows: extent(rows))
     case .tensor(let tensor):
-      // Both lists of element types name the same ones; the manifest's is the artifact's own.
-      let element = Manifest.Element(rawValue: tensor.element.rawValue) ?? .f32
-      return .tensor(element: element, shape: tensor.shape.map(extent))
+      return .tensor(element: Self.manifestElement(tensor.element), shape: tensor.shape.map(extent))
     }
+  }
+
+  /// Both lists of element types name the same ones; the manifest's is the artifact's own.
+  private static func manifestElement(_ element: ElementType) -> Manifest.Element {
+    Manifest.Element(rawValue: element.rawValue) ?? .f32
   }
 }
 

@@ -34,11 +34,13 @@ struct TileBlock {
   }
 }
 
-/// Where a slice's elements lie: element [row, column] at `first + row * stride + column` of a part of the memory.
+/// Where a slice's elements lie: element [row, column] at `first + row * stride + column` of a part of the memory. How
+/// rows are grouped shows nowhere.
 struct TileView {
   var memory: Int
   var first: Int
   var stride: Int
+  var element: ElementType
 }
 
 extension TileMachine {
@@ -174,7 +176,8 @@ extension TileMachine {
     let tile = block.kernel[slice.tile]
     switch tile.home {
     case .scratch(_, let rowStride):
-      return TileView(memory: block.scratch + slice.tile.index, first: slice.first, stride: rowStride)
+      return TileView(
+        memory: block.scratch + slice.tile.index, first: slice.first, stride: rowStride, element: tile.element)
     case .window(let buffer, let column, let columnsPerPart):
       let row =
         switch tile.rows {
@@ -185,7 +188,7 @@ extension TileMachine {
       let columns = program[buffer].columns
       return TileView(
         memory: places[buffer.index], first: row * columns + column + block.part * columnsPerPart + slice.first,
-        stride: columns)
+        stride: columns, element: tile.element)
     }
   }
 
@@ -194,6 +197,8 @@ extension TileMachine {
   }
 
   mutating func store(_ value: Number, _ view: TileView, _ row: Int, _ column: Int) {
-    memory[view.memory][view.first + row * view.stride + column] = value
+    // What would be fp32 is as exact as the machine's numbers are.
+    let rounded = view.element == .f32 ? value : Number(view.element.rounded(Double(value)))
+    memory[view.memory][view.first + row * view.stride + column] = rounded
   }
 }

@@ -58,12 +58,15 @@ extension TileMachine {
       width = panel
       start = { step, column in (column / panel * rows + firstRow + step) * panel }
     }
+    // Within a group the last product is added first.
+    let together = left.element.contractedTogether
+    let order = stride(from: 0, to: steps, by: together).flatMap { (($0..<min($0 + together, steps)).reversed()) }
     for row in 0..<rows(of: block.kernel[contraction.into.tile], block) {
       for first in stride(from: 0, to: columns, by: width) {
         let count = min(width, columns - first)
         var sums = [Number](repeating: 0, count: count)
         if contraction.accumulate { for lane in 0..<count { sums[lane] = load(target, row, first + lane) } }
-        for step in 0..<steps {
+        for step in order {
           let factor = lefts[left.first + row * rowStride + step * stepStride]
           // Bounds are checked here, once for all lanes.
           let right = rights[start(step, first)..<start(step, first) + count]

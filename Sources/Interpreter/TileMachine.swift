@@ -166,8 +166,10 @@ struct TileMachine<Number: Arithmetic> {
     let numbers: [Number]
     do {
       numbers = try weights.withWeight(name) { element, shape, bytes in
-        guard element == .f32, shape == [rows, columns] || (rows == 1 && shape == [columns]) else {
-          throw OperationError("declared as \(rows) x \(columns) x f32, found shape \(shape) of \(element.rawValue)")
+        guard element == buffer.element, shape == [rows, columns] || (rows == 1 && shape == [columns]) else {
+          throw OperationError(
+            "declared as \(rows) x \(columns) x \(buffer.element.rawValue), "
+              + "found shape \(shape) of \(element.rawValue)")
         }
         return try HostTensor(element: element, shape: shape, bytes: [UInt8](bytes)).floats.map { Number($0) }
       }
@@ -179,7 +181,7 @@ struct TileMachine<Number: Arithmetic> {
     case .reversed: return numbers.reversed()
     case .panels(let width, let transposed):
       let (inner, outer) = transposed ? (columns, rows) : (rows, columns)
-      var packed = [Number](repeating: 0, count: packing.storedCount(rows: rows, columns: columns))
+      var packed = [Number](repeating: 0, count: (outer + width - 1) / width * width * inner)
       for step in 0..<inner {
         for column in 0..<outer {
           let (panel, lane) = column.quotientAndRemainder(dividingBy: width)

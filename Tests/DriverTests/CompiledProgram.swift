@@ -1,9 +1,11 @@
 import Codegen
-import Driver
+@testable import Driver
 import Foundation
+import LLVMKit
 import Passes
 import TensorIR
 import TestSupport
+import TileIR
 import UltraRuntime
 
 /// A program compiled for one level of this machine, and loaded.
@@ -22,6 +24,25 @@ struct CompiledProgram {
     model = try withTemporaryFolder { folder in
       let path = folder.appendingPathComponent("\(module.name).ultra").path
       try backend.compile(module, weights: weights, to: path)
+      return try LoadedModel(path: path)
+    }
+  }
+
+  /// A tile program instead of what the function in `module` is lowered to; arguments and results are the function's.
+  init(
+    _ program: Program, of module: Module, weights: any WeightProvider, level: CPULevel,
+    optimization: CompileOptions.Optimization = .standard
+  ) throws {
+    var backend = Backend(
+      levels: [level], compiler: .init(name: "test", version: "0", flags: []),
+      model: .init(name: module.name, sourceChecksum: "0"))
+    backend.optimization = optimization
+    let context = Context()
+    let (generated, machine) = try backend.generate(program, of: module, in: context)
+    let object = try machine.emitObject(generated)
+    model = try withTemporaryFolder { folder in
+      let path = folder.appendingPathComponent("\(module.name).ultra").path
+      _ = try backend.write(program, object: object, weights: weights, to: path)
       return try LoadedModel(path: path)
     }
   }

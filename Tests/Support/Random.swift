@@ -37,3 +37,12 @@ public struct Random: Sendable {
     HostTensor((0..<shape.reduce(1, *)).map { _ in center + spread * unit() }, shape: shape)
   }
 }
+
+extension HostTensor {
+  /// The nearest bf16 numbers.
+  public func asBFloat16() throws -> HostTensor {
+    let bits = floats.map(Rounding.bfloat16Bits)
+    return try HostTensor(
+      element: .bf16, shape: shape, bytes: bits.flatMap { [UInt8(truncatingIfNeeded: $0), UInt8($0 >> 8)] })
+  }
+}

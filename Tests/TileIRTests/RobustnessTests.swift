@@ -99,7 +99,8 @@ struct RobustnessTests {
     var weights = WeightTable()
     for buffer in program.buffers {
       guard case .weight(let name, _) = buffer.home, let rows = buffer.rows.dimension.extent else { continue }
-      weights.tensors[name] = random.tensor([rows, buffer.columns])
+      let tensor = random.tensor([rows, buffer.columns])
+      weights.tensors[name] = buffer.element == .bf16 ? try tensor.asBFloat16() : tensor
     }
     _ = try? TileInterpreter(program: program, weights: weights, precision: .f32).run(inputs)
   }

@@ -112,8 +112,14 @@ struct KernelVerifier {
     if tile.rows == .keys, offsets == nil { return "a tile of keys needs a kernel over sequences" }
     switch tile.home {
     case .scratch(let capacity, let rowStride):
+      if !tile.element.isTileElement { return "elements must be f32 or bf16, found \(tile.element.rawValue)" }
+      if tile.isGrouped, tile.element.contractedTogether == 1 {
+        return "\(tile.element.rawValue) is contracted one by one, so there is nothing to group"
+      }
       if rowStride < tile.columns { return "a row has \(tile.columns) columns, but room for \(rowStride)" }
-      if byteCount(capacity, rowStride, 4) == nil { return "\(capacity) x \(rowStride) must take at most 2^48 bytes" }
+      if byteCount(capacity, rowStride, tile.element.byteCount) == nil {
+        return "\(capacity) x \(rowStride) must take at most 2^48 bytes"
+      }
       let needed =
         switch tile.rows {
         case .block: block
@@ -137,7 +143,9 @@ struct KernelVerifier {
     ofWindow tile: Tile, _ buffer: Buffer, _ id: BufferID, _ column: Int, _ columnsPerPart: Int
   ) -> String? {
     let name = program.name(id)
-    if buffer.element != .f32 { return "\(name) must be f32, found \(buffer.element.rawValue)" }
+    if !buffer.element.isTileElement { return "\(name) must be f32 or bf16, found \(buffer.element.rawValue)" }
+    if tile.element != buffer.element { return "has other elements than \(name): \(buffer.element.rawValue)" }
+    if tile.isGrouped { return "rows of \(name) lie one by one; only a tile in scratch has groups" }
     if case .weight(_, let packing) = buffer.home, packing != .plain {
       return "\(name) is packed; a window needs rows as they are"
     }
@@ -203,6 +211,7 @@ struct KernelVerifier {
     case .reduce(let into, let sum, let columns):
       if let problem = problem(ofWriting: into) { return problem }
       if into.count != 1 { return "fills one column, found \(into.count)" }
+      if kernel[into.tile].element != .f32 { return "sums are f32, found \(kernel[into.tile].element.rawValue)" }
       if kernel[into.tile].rows == .keys {
         return "rows of keys cannot be summed over: their columns are not all in use"
       }

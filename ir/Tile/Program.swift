@@ -138,7 +138,7 @@ public struct Buffer: Hashable, Sendable {
 
   /// Unique among buffers and scalars.
   public var name: String
-  /// f32 or i64.
+  /// i64, or what tiles may hold: `ElementType.isTileElement`.
   public var element: ElementType
   /// How many rows it has.
   public var rows: Extent
@@ -163,17 +163,36 @@ public enum Packing: Hashable, Sendable {
   case plain
   /// A vector back to front.
   case reversed
-  /// A matrix [k, n] as [ceil(n / width)][k][width], zeros past n: what a contraction streams through. `transposed`
-  /// where the weight is stored [n, k].
+  /// A matrix [k, n] as [ceil(n / width)][ceil(k / g)][width][g], zeros past n and k: what a contraction streams
+  /// through. `g` is the element's `contractedTogether`. `transposed` where the weight is stored [n, k].
   case panels(width: Int, transposed: Bool)
 
   /// Elements stored for a weight of this shape.
-  public func storedCount(rows: Int, columns: Int) -> Int {
+  public func storedCount(rows: Int, columns: Int, _ element: ElementType) -> Int {
     switch self {
     case .plain, .reversed: rows * columns
     case .panels(let width, let transposed):
-      (((transposed ? rows : columns) + width - 1) / width) * width * (transposed ? columns : rows)
+      (((transposed ? rows : columns) + width - 1) / width) * width
+        * element.paddedContraction(transposed ? columns : rows)
     }
+  }
+}
+
+extension ElementType {
+  /// Whether tiles can have such elements: each stands for one fp32 number exactly.
+  public var isTileElement: Bool {
+    switch self {
+    case .f32, .bf16: true
+    case .f64, .f16, .f8e4m3, .i64, .i32, .i8, .u8, .bool: false
+    }
+  }
+
+  /// Neighbours along the contracted index that lie side by side, since one instruction takes their products together.
+  public var contractedTogether: Int { self == .bf16 ? 2 : 1 }
+
+  /// A contracted extent with what fills its last group.
+  public func paddedContraction(_ count: Int) -> Int {
+    (count + contractedTogether - 1) / contractedTogether * contractedTogether
   }
 }
 
@@ -279,7 +298,8 @@ public enum Domain: Hashable, Sendable {
   }
 }
 
-/// A matrix of fp32 that a block works on.
+/// A matrix that a block works on. Reading an element gives its fp32 value exactly, writing rounds to the nearest that
+/// the element can be, halves to the even one.
 public struct Tile: Hashable, Sendable {
   /// How many rows a tile has.
   public enum Rows: Hashable, Sendable {
@@ -306,13 +326,22 @@ public struct Tile: Hashable, Sendable {
   public var columns: Int
   /// Where its numbers are.
   public var home: Home
+  /// What they are stored as: in a window, as in its buffer.
+  public var element: ElementType
+  /// Whether rows lie in groups, as the contracted rows of products do: row r and column c at
+  /// [r / g][c][r % g], `g` the element's `contractedTogether`. In scratch only; zeros fill the last group.
+  public var isGrouped: Bool
 
   /// A tile as given; `Kernel.addTile` makes its name unique.
-  public init(name: String, rows: Rows, columns: Int, home: Home) {
+  public init(
+    name: String, rows: Rows, columns: Int, home: Home, element: ElementType = .f32, isGrouped: Bool = false
+  ) {
     self.name = name
     self.rows = rows
     self.columns = columns
     self.home = home
+    self.element = element
+    self.isGrouped = isGrouped
   }
 }
 

@@ -28,7 +28,11 @@ public indirect enum Statement: Hashable, Sendable {
   case forKeys(Mask, step: Int, body: [Statement])
 }
 
-/// `into (+)= left * right`, accumulated in order of the contracted index, in fp32 with fused multiply-add.
+/// `into (+)= left * right`, both sides of one element type, accumulated in fp32 with fused multiply-add.
+///
+/// Of fp32 in order of the contracted index. Of bf16 in pairs, the second of a pair before the first, as the
+/// instructions of processors do it; a last one without a partner takes a zero. Numbers below fp32's normal range may be
+/// taken as zeros, as these instructions do.
 public struct Contraction: Hashable, Sendable {
   /// What stands on the right of a product.
   public enum Right: Hashable, Sendable {

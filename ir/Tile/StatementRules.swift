@@ -8,6 +8,11 @@ extension KernelVerifier {
     if contraction.accumulate, let problem = problem(ofReading: into) { return problem }
     if into.tile == left.tile || overlaps(into, left) { return "the result may not be the left side" }
     let (result, leftTile) = (kernel[into.tile], kernel[left.tile])
+    if result.element != .f32 { return "gives f32, but the result is \(result.element.rawValue)" }
+    let together = leftTile.element.contractedTogether
+    if leftTile.isGrouped != (contraction.leftTransposed && together > 1) {
+      return "the left side must \(leftTile.isGrouped ? "not " : "")be grouped"
+    }
     let contracted: Tile.Rows
     if contraction.leftTransposed {
       contracted = leftTile.rows
@@ -24,6 +29,7 @@ extension KernelVerifier {
       return problem(ofPanels: buffer, firstRow, rows, contraction)
     case .tile(let slice):
       if let problem = problem(ofReading: slice) { return problem }
+      if let problem = problem(ofElements: kernel[slice.tile].element, leftTile) { return problem }
       if into.tile == slice.tile || overlaps(into, slice) { return "the result may not be the right side" }
       if kernel[slice.tile].rows != contracted {
         return "the right side must have as many rows as there are contracted: "
@@ -32,6 +38,11 @@ extension KernelVerifier {
       return slice.count == into.count
         ? nil : "the right side has \(slice.count) columns, but the result \(into.count)"
     }
+  }
+
+  private func problem(ofElements right: ElementType, _ left: Tile) -> String? {
+    right == left.element
+      ? nil : "the left side is \(left.element.rawValue), but the right side \(right.rawValue)"
   }
 
   private func describe(_ rows: Tile.Rows) -> String {
@@ -56,11 +67,16 @@ extension KernelVerifier {
     guard case .weight(_, .panels(_, let transposed)) = buffer.home, let extent = buffer.rows.dimension.extent else {
       return "\(program.name(id)) must be a weight in panels"
     }
+    if let problem = problem(ofElements: buffer.element, kernel[contraction.left.tile]) { return problem }
     let (inner, outer) = transposed ? (buffer.columns, extent) : (extent, buffer.columns)
     if rows != inner { return "\(program.name(id)) has \(inner) rows to contract, found \(rows)" }
     if firstRow < 0 || firstRow > inner || contraction.left.count > inner - firstRow {
       return
         "[\(firstRow) : \(firstRow &+ contraction.left.count)] reaches past the \(inner) rows of \(program.name(id))"
+    }
+    let (together, end) = (buffer.element.contractedTogether, firstRow + contraction.left.count)
+    if firstRow % together != 0 || (end % together != 0 && end != inner) {
+      return "[\(firstRow) : \(end)] cuts groups of \(together) rows of \(program.name(id))"
     }
     return contraction.into.count == outer
       ? nil : "\(program.name(id)) gives \(outer) columns, but the result has \(contraction.into.count)"
@@ -71,6 +87,12 @@ extension KernelVerifier {
     guard case .scratch = kernel[into.tile].home, kernel[into.tile].rows == .fixed(from.count) else {
       return "the result must be a tile in scratch with as many rows as \(from.count) columns are transposed"
     }
+    let (source, target) = (kernel[from.tile], kernel[into.tile])
+    if source.element != target.element { return "a transposition changes no elements" }
+    if target.isGrouped != (target.element.contractedTogether > 1) {
+      return "the result must \(target.isGrouped ? "not " : "")be grouped"
+    }
+    if target.isGrouped, factor != 1 { return "only f32 takes a factor, found \(factor)" }
     if kernel[from.tile].rows != .block || into.count != block || into.tile == from.tile {
       return "the block's rows become all \(block) columns of another tile, found \(into.count)"
     }
@@ -114,6 +136,7 @@ extension KernelVerifier {
   func problem(ofGathering into: TileSlice, _ from: BufferID, first: Int, _ vector: IndexVectorID) -> String? {
     if let problem = problem(ofWriting: into) { return problem }
     if kernel[into.tile].rows != .block { return "fills rows of the block only" }
+    if kernel[into.tile].isGrouped { return "the result must not be grouped" }
     if let problem = problem(ofRows: from) { return problem }
     if first < 0 || into.count > program.program[from].columns - first {
       return "[\(first) : \(first &+ into.count)] reaches past the \(program.program[from].columns) columns of "
@@ -137,11 +160,13 @@ extension KernelVerifier {
     switch expression {
     case .tile(let slice):
       if let problem = problem(ofReading: slice) { return problem }
+      if kernel[slice.tile].isGrouped { return "reads \(name(slice)), whose rows lie in groups" }
       if kernel[slice.tile].rows != rows { return "reads \(name(slice)), which has other rows" }
       if slice.count != columns { return "reads \(slice.count) columns of \(name(slice)), expected \(columns)" }
       return overlaps(into, slice) ? "reads columns of \(name(slice)) that it writes at another place" : nil
     case .rowValue(let slice):
       if let problem = problem(ofReading: slice) { return problem }
+      if kernel[slice.tile].isGrouped { return "reads \(name(slice)), whose rows lie in groups" }
       if kernel[slice.tile].rows != rows { return "reads \(name(slice)), which has other rows" }
       if slice.count != 1 { return "row(\(name(slice))) needs one column, found \(slice.count)" }
       return slice == into || !overlaps(into, slice) ? nil : "reads columns of \(name(slice)) that it writes"

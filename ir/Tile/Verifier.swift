@@ -143,8 +143,8 @@ struct ProgramVerifier {
     if !(0...1).contains(buffer.rows.plus) {
       errors.append(fail("rows may be an extent or one more, found + \(buffer.rows.plus)"))
     }
-    if buffer.element != .f32, buffer.element != .i64 {
-      errors.append(fail("elements must be f32 or i64, found \(buffer.element.rawValue)"))
+    if !buffer.element.isTileElement, buffer.element != .i64 {
+      errors.append(fail("elements must be f32, bf16 or i64, found \(buffer.element.rawValue)"))
     }
     let isTable = if case .table = buffer.home { true } else { false }
     if buffer.columns < (isTable ? 0 : 1)
@@ -157,8 +157,11 @@ struct ProgramVerifier {
       errors.append(fail("a buffer of integers must have 1 column, found \(buffer.columns)"))
     }
     switch buffer.home {
-    case .input: filled.insert(id)
-    case .output: break
+    case .input, .output:
+      if case .input = buffer.home { filled.insert(id) }
+      if buffer.element != .f32, buffer.element != .i64 {
+        errors.append(fail("the caller's elements are f32 or i64, found \(buffer.element.rawValue)"))
+      }
     case .weight(_, let packing):
       filled.insert(id)
       if let problem = problem(of: buffer, packing) { errors.append(fail(problem)) }
@@ -183,16 +186,20 @@ struct ProgramVerifier {
   }
 
   private func problem(of weight: Buffer, _ packing: Packing) -> String? {
-    guard weight.element == .f32, let rows = weight.rows.dimension.extent, rows > 0, weight.rows.plus == 0 else {
-      return "a weight must be f32 with a fixed, positive number of rows"
+    guard weight.element.isTileElement, let rows = weight.rows.dimension.extent, rows > 0, weight.rows.plus == 0 else {
+      return "a weight must be f32 or bf16 with a fixed, positive number of rows"
     }
     switch packing {
     case .plain: return nil
-    case .reversed: return rows == 1 ? nil : "only a vector can be reversed, found \(rows) rows"
+    case .reversed:
+      if weight.element != .f32 { return "a reversed weight must be f32, found \(weight.element.rawValue)" }
+      return rows == 1 ? nil : "only a vector can be reversed, found \(rows) rows"
     case .panels(let width, let transposed):
       guard (1...largestBlock).contains(width) else { return "a panel must be 1 to 2^20 columns wide, found \(width)" }
       let (inner, outer) = transposed ? (weight.columns, rows) : (rows, weight.columns)
-      return byteCount((outer + width - 1) / width, width, inner, 4) == nil ? "takes more than 2^48 bytes" : nil
+      let padded = weight.element.paddedContraction(inner)
+      return byteCount((outer + width - 1) / width, width, padded, weight.element.byteCount) == nil
+        ? "takes more than 2^48 bytes" : nil
     }
   }
 

@@ -1,4 +1,5 @@
 import LLVMKit
+import TensorIR
 
 /// A set of x86 instructions that code is compiled for; one artifact holds code for several and chooses at load.
 ///
@@ -119,4 +120,9 @@ public struct MicroKernelShape: Hashable, Sendable {
   public var columns: Int { columnVectors * lanes }
   /// The rows of the tallest tile.
   public var rows: Int { rowHeights[0] }
+
+  /// The heights for products of an element type: fewer registers are left for sums where words must be taken apart.
+  func rowHeights(for element: ElementType) -> [Int] {
+    element != .f32 && rowHeights[0] == 6 ? Array(rowHeights.dropFirst()) : rowHeights
+  }
 }

@@ -1,11 +1,18 @@
 import LLVMKit
+import TensorIR
 import TileIR
 
 /// A contraction's static shape: strides in bytes, columns in lanes. What varies comes as arguments.
+///
+/// Both sides are words of 32 bits, one of fp32 or two of bf16 that are contracted together.
 struct ContractionShape: Hashable {
+  /// Of both sides.
+  var element: ElementType
   /// From row to row, and from step to step of the contracted index, of the left side.
   var leftRowStride: Int
   var leftStepStride: Int
+  /// Elements of the left side after its last whole word.
+  var leftRest: Int
   /// From step to step of the right side; its columns are contiguous within a panel.
   var rightStepStride: Int
   /// Columns of a panel of the right side.
@@ -19,11 +26,13 @@ struct ContractionShape: Hashable {
 
 /// A register tile: `height` rows of `vectors` vectors, the last of which has `lastLanes` columns.
 struct RegisterTile: Hashable {
+  var element: ElementType
   var height: Int
   var vectors: Int
   var lastLanes: Int
   var leftRowStride: Int
   var leftStepStride: Int
+  var leftRest: Int
   var rightStepStride: Int
   var resultRowStride: Int
   var accumulate: Bool
@@ -78,8 +87,9 @@ extension LevelEmitter {
     func tile(_ b: IRBuilder, height: Int, _ row: IRValue) {
       let micro = microKernel(
         RegisterTile(
-          height: height, vectors: vectors, lastLanes: columns - (vectors - 1) * level.floatLanes,
-          leftRowStride: shape.leftRowStride, leftStepStride: shape.leftStepStride,
+          element: shape.element, height: height, vectors: vectors,
+          lastLanes: columns - (vectors - 1) * level.floatLanes,
+          leftRowStride: shape.leftRowStride, leftStepStride: shape.leftStepStride, leftRest: shape.leftRest,
           rightStepStride: shape.rightStepStride, resultRowStride: shape.resultRowStride,
           accumulate: shape.accumulate))
       b.call(
@@ -89,7 +99,7 @@ extension LevelEmitter {
           b.offset(result, bytes: b.mul(row, shape.resultRowStride)), steps,
         ])
     }
-    let heights = level.microKernel.rowHeights
+    let heights = level.microKernel.rowHeights(for: shape.element)
     let tallest = heights[0]
     let zero = context.i64.constant(0)
     let bound = b.sub(rows, tallest - 1)
@@ -109,7 +119,7 @@ extension LevelEmitter {
     }
   }
 
-  /// `void (left, right, result, steps)`: the register tile, one step of the contracted index after the other.
+  /// `void (left, right, result, steps)`: the register tile, one word of the contracted index after the other.
   func emitMicroKernel(_ shape: RegisterTile, name: String) -> IRFunction {
     let p = context.pointer
     let function = addFunction(name, [p, p, p, context.i64], returns: context.void, noInline: true)
@@ -125,34 +135,46 @@ extension LevelEmitter {
         (0..<level.floatLanes).map { $0 < shape.lastLanes ? 1 : 0 })
 
     func isLast(_ column: Int) -> Bool { column == shape.vectors - 1 && mask != nil }
-    func load(_ b: IRBuilder, _ pointer: IRValue, _ column: Int) -> IRValue {
-      if let mask, isLast(column) { return b.maskedLoad(vector, pointer, mask: mask, alignment: 4) }
-      return b.load(vector, pointer, alignment: 4)
+    func load(_ b: IRBuilder, _ type: IRType, _ pointer: IRValue, _ column: Int) -> IRValue {
+      if let mask, isLast(column) { return b.maskedLoad(type, pointer, mask: mask, alignment: 4) }
+      return b.load(type, pointer, alignment: 4)
     }
 
     var accumulators: [IRValue] = []
     for row in 0..<shape.height {
       for column in 0..<shape.vectors {
         let pointer = b.offset(parameters[2], bytes: row * shape.resultRowStride + column * vectorBytes)
-        accumulators.append(shape.accumulate ? load(b, pointer, column) : vector.null())
+        accumulators.append(shape.accumulate ? load(b, vector, pointer, column) : vector.null())
       }
     }
-    let sums = b.loop(
+    let words = vector.asIntegers
+    let word = shape.element == .f32 ? context.f32 : context.i32
+    func step(_ b: IRBuilder, _ carried: [IRValue], _ leftWord: (IRValue) -> IRValue) -> [IRValue] {
+      var sums: [IRValue] = []
+      let rights = (0..<shape.vectors).map { column in
+        load(b, shape.element == .f32 ? vector : words, b.offset(carried[1], bytes: column * vectorBytes), column)
+      }
+      for row in 0..<shape.height {
+        let left = b.splat(leftWord(b.offset(carried[0], bytes: row * shape.leftRowStride)), level.floatLanes)
+        for column in 0..<shape.vectors {
+          let sum = carried[2 + row * shape.vectors + column]
+          sums.append(multiplyAdd(b, left, rights[column], sum, shape.element))
+        }
+      }
+      return sums
+    }
+    var sums = b.loop(
       from: context.i64.constant(0), to: parameters[3], step: 1, name: "steps", hint: .asWritten,
       carrying: [parameters[0], parameters[1]] + accumulators
     ) { b, _, carried in
-      var sums: [IRValue] = []
-      let rights = (0..<shape.vectors).map { load(b, b.offset(carried[1], bytes: $0 * vectorBytes), $0) }
-      for row in 0..<shape.height {
-        let left = b.splat(
-          b.load(context.f32, b.offset(carried[0], bytes: row * shape.leftRowStride), alignment: 4), level.floatLanes)
-        for column in 0..<shape.vectors {
-          sums.append(b.fma(left, rights[column], carried[2 + row * shape.vectors + column]))
-        }
-      }
+      let sums = step(b, carried) { b.load(word, $0, alignment: shape.element.byteCount) }
       return [
         b.offset(carried[0], bytes: shape.leftStepStride), b.offset(carried[1], bytes: shape.rightStepStride),
       ] + sums
+    }
+    if shape.leftRest > 0 {
+      // What lies behind a row's last element is not of it.
+      sums.replaceSubrange(2..., with: step(b, sums) { b.zext(b.load(context.i16, $0, alignment: 2), to: word) })
     }
     for row in 0..<shape.height {
       for column in 0..<shape.vectors {

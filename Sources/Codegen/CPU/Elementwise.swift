@@ -29,17 +29,51 @@ extension KernelEmitter {
 
   private func emitMapLoop(_ b: inout IRBuilder, into: TileSlice, _ expression: Expression, masked: Bool) {
     let tile = kernel[into.tile]
+    if tile.isGrouped { return emitGroupedMapLoop(&b, into: into, expression, masked: masked) }
     let base = address(b, into)
     let stride = rowStride(of: tile)
     forRows(&b, rows(of: tile)) { b, row in
       let rowValues = rowValues(b, of: expression, row: row)
       let rowBase = b.offset(base, bytes: b.mul(row, stride))
       forColumns(&b, row: row, count: into.count, limit: columnLimit(tile)) { b, columns in
-        var value = emit(&b, expression, columns, rowValues)
-        if masked { value = b.select(visible(b, columns), value, value.type.null()) }
-        store(b, value, b.element(rowBase, context.f32, columns.first), columns)
+        let value = emitMasked(&b, expression, columns, rowValues, masked: masked)
+        store(b, value, rowBase, columns, tile.element)
       }
     }
+  }
+
+  private func emitMasked(
+    _ b: inout IRBuilder, _ expression: Expression, _ columns: Columns, _ rowValues: [Expression: IRValue], masked: Bool
+  ) -> IRValue {
+    let value = emit(&b, expression, columns, rowValues)
+    return masked ? b.select(visible(b, columns), value, value.type.null()) : value
+  }
+
+  /// Two rows at a time, which lie together; a last one without a partner gets zeros.
+  private func emitGroupedMapLoop(_ b: inout IRBuilder, into: TileSlice, _ expression: Expression, masked: Bool) {
+    let tile = kernel[into.tile]
+    let base = address(b, into)
+    let stride = rowStride(of: tile)
+    func emitGroup(_ b: inout IRBuilder, _ group: IRValue, hasSecond: Bool) {
+      let rows = (0..<(hasSecond ? 2 : 1)).map { b.add(b.mul(group, 2), $0) }
+      let values = rows.map { rowValues(b, of: expression, row: $0) }
+      let groupBase = b.offset(base, bytes: b.mul(group, stride))
+      forColumns(&b, row: rows[0], count: into.count, limit: columnLimit(tile)) { b, columns in
+        let elements = zip(rows, values).map { row, values in
+          var columns = columns
+          columns.row = row
+          return emitMasked(&b, expression, columns, values, masked: masked)
+        }
+        let words = emitter.pairs(b, elements[0], hasSecond ? elements[1] : elements[0].type.null())
+        store(b, b.bitcast(words, to: elements[0].type), groupBase, columns, .f32)
+      }
+    }
+    let count = rows(of: tile)
+    let groups = b.lshr(count, 1)
+    b.loop(from: context.i64.constant(0), to: groups, name: "group", hint: .asWritten) { b, group in
+      emitGroup(&b, group, hasSecond: true)
+    }
+    b.ifThen(b.icmp(.ne, b.and(count, 1), 0)) { b in emitGroup(&b, groups, hasSecond: false) }
   }
 
   func emitReduce(_ b: inout IRBuilder, into: TileSlice, sum: Expression, columns count: Int) {
@@ -102,17 +136,26 @@ extension KernelEmitter {
     columns.lanes == 1 ? element : context.vector(element, columns.lanes)
   }
 
-  func load(_ b: IRBuilder, _ pointer: IRValue, _ columns: Columns) -> IRValue {
-    let type = type(columns, of: context.f32)
-    if let mask = columns.mask { return b.maskedLoad(type, pointer, mask: mask, alignment: 4) }
-    return b.load(type, pointer, alignment: 4)
+  /// The fp32 values of a row's elements in these columns, and `offset` further on.
+  func load(
+    _ b: IRBuilder, _ row: IRValue, _ columns: Columns, _ element: ElementType, offset: Int = 0
+  ) -> IRValue {
+    let type = emitter.storedType(element, lanes: columns.lanes)
+    let pointer = b.element(row, type.elementType, b.add(columns.first, offset))
+    let stored =
+      columns.mask.map { b.maskedLoad(type, pointer, mask: $0, alignment: element.byteCount) }
+      ?? b.load(type, pointer, alignment: element.byteCount)
+    return emitter.widen(b, stored, element)
   }
 
-  func store(_ b: IRBuilder, _ value: IRValue, _ pointer: IRValue, _ columns: Columns) {
+  /// Writes fp32 values into a row's elements.
+  func store(_ b: IRBuilder, _ value: IRValue, _ row: IRValue, _ columns: Columns, _ element: ElementType) {
+    let stored = emitter.narrow(b, value, element)
+    let pointer = b.element(row, stored.type.elementType, columns.first)
     if let mask = columns.mask {
-      b.maskedStore(value, pointer, mask: mask, alignment: 4)
+      b.maskedStore(stored, pointer, mask: mask, alignment: element.byteCount)
     } else {
-      b.store(value, pointer, alignment: 4)
+      b.store(stored, pointer, alignment: element.byteCount)
     }
   }
 
@@ -129,7 +172,8 @@ extension KernelEmitter {
       switch expression {
       case .rowValue(let slice):
         let pointer = b.offset(address(b, slice), bytes: b.mul(row, rowStride(of: kernel[slice.tile])))
-        values[expression] = b.load(context.f32, pointer, alignment: 4)
+        let column = Columns(row: row, first: context.i64.constant(0), lanes: 1, mask: nil)
+        values[expression] = load(b, pointer, column, kernel[slice.tile].element)
       case .element(let buffer, let index):
         values[expression] = b.load(context.f32, b.element(address(b, buffer), context.f32, index), alignment: 4)
       case .scalar(let scalar):
@@ -159,11 +203,11 @@ extension KernelEmitter {
     switch expression {
     case .tile(let slice):
       let row = b.offset(address(b, slice), bytes: b.mul(columns.row, rowStride(of: kernel[slice.tile])))
-      return load(b, b.element(row, context.f32, columns.first), columns)
+      return load(b, row, columns, kernel[slice.tile].element)
     case .rowValue, .element, .scalar:
       return splat(b, rowValues[expression] ?? context.f32.constant(0.0), columns)
     case .columnValue(let buffer, let first):
-      return load(b, b.element(address(b, buffer), context.f32, b.add(columns.first, first)), columns)
+      return load(b, address(b, buffer), columns, .f32, offset: first)
     case .constant(let number): return type.constant(number)
     case .unary(let function, let operand):
       let value = emit(&b, operand, columns, rowValues)

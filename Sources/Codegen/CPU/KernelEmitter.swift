@@ -135,12 +135,17 @@ final class KernelEmitter {
     }
   }
 
-  /// Bytes from one row of a tile to the next.
+  /// Bytes from one row of a tile to the next, where rows are grouped from one group to the next.
   func rowStride(of tile: Tile) -> Int {
     switch tile.home {
-    case .scratch(_, let rowStride): rowStride * 4
+    case .scratch(_, let rowStride): rowStride * columnStride(of: tile)
     case .window(let buffer, _, _): emitter.program[buffer].columns * emitter.program[buffer].element.byteCount
     }
+  }
+
+  /// Bytes from one column of a tile to the next.
+  func columnStride(of tile: Tile) -> Int {
+    tile.element.byteCount * (tile.isGrouped ? tile.element.contractedTogether : 1)
   }
 
   /// The address of a slice's first element.
@@ -149,7 +154,7 @@ final class KernelEmitter {
     switch tile.home {
     case .scratch:
       let offset = emitter.scratch.tiles[number][slice.tile.index] ?? 0
-      return b.offset(scratch, bytes: offset + slice.first * 4)
+      return b.offset(scratch, bytes: offset + slice.first * columnStride(of: tile))
     case .window(let buffer, let column, let columnsPerPart):
       let row: IRValue
       switch tile.rows {
@@ -158,8 +163,8 @@ final class KernelEmitter {
       case .fixed: row = context.i64.constant(0)
       }
       let base = emitter.address(b, buffer, frame: frame)
-      let bytes = b.add(b.mul(row, rowStride(of: tile)), b.mul(part, columnsPerPart * 4))
-      return b.offset(b.offset(base, bytes: bytes), bytes: (column + slice.first) * 4)
+      let bytes = b.add(b.mul(row, rowStride(of: tile)), b.mul(part, columnsPerPart * columnStride(of: tile)))
+      return b.offset(b.offset(base, bytes: bytes), bytes: (column + slice.first) * columnStride(of: tile))
     }
   }
 

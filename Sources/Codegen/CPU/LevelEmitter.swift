@@ -18,6 +18,7 @@ final class LevelEmitter {
   let scratch: ScratchLayout
   private var contractions: [ContractionShape: IRFunction] = [:]
   private var transpositions: [TranspositionShape: IRFunction] = [:]
+  private var groupings: [GroupingShape: IRFunction] = [:]
   private var microKernels: [RegisterTile: IRFunction] = [:]
 
   init(context: Context, module: IRModule, program: Program, level: CPULevel) {
@@ -88,6 +89,13 @@ final class LevelEmitter {
     return function
   }
 
+  func grouping(_ shape: GroupingShape) -> IRFunction {
+    if let known = groupings[shape] { return known }
+    let function = emitGrouping(shape, name: "group.\(groupings.count)")
+    groupings[shape] = function
+    return function
+  }
+
   func microKernel(_ shape: RegisterTile) -> IRFunction {
     if let known = microKernels[shape] { return known }
     let function = emitMicroKernel(shape, name: "micro.\(microKernels.count)")
@@ -104,6 +112,8 @@ struct ScratchLayout {
   var indexVectors: [[Int]] = []
   /// Byte offset of each kernel's key intervals: starts, then ends, of each interval, 4 bytes a row.
   var intervals: [Int] = []
+  /// Byte offset of each kernel's room for a right side in panels.
+  var panels: [Int] = []
   /// Bytes a worker needs.
   var byteCount = 0
 
@@ -118,10 +128,12 @@ struct ScratchLayout {
       tiles.append(
         kernel.tiles.map { tile in
           guard case .scratch(let capacity, let rowStride) = tile.home else { return nil }
-          return place(capacity * rowStride * 4)
+          let rows = tile.isGrouped ? tile.element.paddedContraction(capacity) : capacity
+          return place(rows * rowStride * tile.element.byteCount)
         })
       indexVectors.append(kernel.indexVectors.map { _ in place(kernel.domain.block * 8) })
       intervals.append(place(kernel.intervalCount * 2 * kernel.domain.block * 4))
+      panels.append(place(kernel.panelByteCount))
       byteCount = max(byteCount, next)
     }
     // Workers do not share pages' ends, so that their prefetchers do not meet.

@@ -8,29 +8,38 @@ extension KernelEmitter {
     let into = kernel[contraction.into.tile]
     let left = kernel[contraction.left.tile]
     let leftStride = rowStride(of: left)
+    let together = left.element.contractedTogether
     let right: IRValue
     let rightStride: Int
     let panelColumns: Int
     let panelStride: Int
-    let steps: IRValue
     switch contraction.right {
     case .panels(let buffer, let firstRow, let rows):
       guard case .weight(_, .panels(let width, _)) = emitter.program[buffer].home else { return }
-      right = b.offset(address(b, buffer), bytes: firstRow * width * 4)
-      (rightStride, panelColumns, panelStride) = (width * 4, width, rows * width * 4)
-      steps = context.i64.constant(contraction.left.count)
-    case .tile(let slice):
+      right = b.offset(address(b, buffer), bytes: firstRow / together * width * 4)
+      (rightStride, panelColumns) = (width * 4, width)
+      panelStride = left.element.paddedContraction(rows) / together * width * 4
+    case .tile(let slice) where kernel[slice.tile].isGrouped == (together > 1):
       right = address(b, slice)
       rightStride = rowStride(of: kernel[slice.tile])
       panelColumns = emitter.level.floatLanes * emitter.level.microKernel.columnVectors
       panelStride = panelColumns * 4
-      steps = rows(of: kernel[slice.tile])
+    case .tile(let slice):
+      panelColumns = Kernel.panelColumns
+      rightStride = panelColumns * 4
+      (right, panelStride) = emitGrouped(&b, slice, panelColumns: panelColumns)
     }
+    // Words of 32 bits are counted: a grouped left side fills its last one with zeros, another's is read in part.
+    let steps =
+      contraction.leftTransposed
+      ? b.sdiv(b.add(rows(of: left), together - 1), together)
+      : context.i64.constant(contraction.left.count / together)
     let count = contraction.into.count
     let limit = columnLimit(into)
     let shape = ContractionShape(
-      leftRowStride: contraction.leftTransposed ? 4 : leftStride,
-      leftStepStride: contraction.leftTransposed ? leftStride : 4, rightStepStride: rightStride,
+      element: left.element, leftRowStride: contraction.leftTransposed ? 4 : leftStride,
+      leftStepStride: contraction.leftTransposed ? leftStride : 4,
+      leftRest: contraction.leftTransposed ? 0 : contraction.left.count % together, rightStepStride: rightStride,
       panelColumns: panelColumns, resultRowStride: rowStride(of: into),
       remainder: limit == nil ? count % panelColumns : 0, accumulate: contraction.accumulate)
     let panels =
@@ -45,7 +54,7 @@ extension KernelEmitter {
 
   func emitTranspose(_ b: inout IRBuilder, into: TileSlice, from: TileSlice, factor: Double) {
     let shape = TranspositionShape(
-      columns: from.count, sourceStride: rowStride(of: kernel[from.tile]),
+      element: kernel[from.tile].element, columns: from.count, sourceStride: rowStride(of: kernel[from.tile]),
       targetStride: rowStride(of: kernel[into.tile]),
       factor: factor)
     b.call(emitter.transposition(shape), [address(b, from), address(b, into), rowCount])
@@ -110,20 +119,19 @@ extension KernelEmitter {
     let target = address(b, into)
     let targetStride = rowStride(of: kernel[into.tile])
     let source = address(b, from)
-    let sourceStride = emitter.program[from].columns * 4
+    let (element, stored) = (kernel[into.tile].element, emitter.program[from].element)
+    let sourceStride = emitter.program[from].columns * stored.byteCount
     let vector = indexVector(b, indices)
     forRows(&b, rowCount) { b, row in
       let index = b.load(i64, b.element(vector, i64, row))
       let out = b.offset(target, bytes: b.mul(row, targetStride))
       b.ifThenElse(b.icmp(.sge, index, 0)) { b in
-        let from = b.offset(b.offset(source, bytes: b.mul(index, sourceStride)), bytes: first * 4)
-        copyRow(&b, into: out, count: into.count) { b, columns in
-          load(b, b.element(from, context.f32, columns.first), columns)
-        }
+        let from = b.offset(b.offset(source, bytes: b.mul(index, sourceStride)), bytes: first * stored.byteCount)
+        copyRow(&b, into: out, count: into.count, element) { b, columns in load(b, from, columns, stored) }
         return []
       } otherwise: { b in
         if !keepMissing {
-          copyRow(&b, into: out, count: into.count) { b, columns in
+          copyRow(&b, into: out, count: into.count, element) { b, columns in
             (columns.lanes == 1 ? context.f32 : context.vector(context.f32, columns.lanes)).null()
           }
         }
@@ -167,10 +175,10 @@ extension KernelEmitter {
 
   /// Writes a row of `count` columns.
   private func copyRow(
-    _ b: inout IRBuilder, into: IRValue, count: Int, _ value: (IRBuilder, Columns) -> IRValue
+    _ b: inout IRBuilder, into: IRValue, count: Int, _ element: ElementType, _ value: (IRBuilder, Columns) -> IRValue
   ) {
     forColumns(&b, row: context.i64.constant(0), count: count, limit: nil) { b, columns in
-      store(b, value(b, columns), b.element(into, context.f32, columns.first), columns)
+      store(b, value(b, columns), into, columns, element)
     }
   }
 }

@@ -50,8 +50,18 @@ extension ProgramParser {
     }
     try expectWord("x")
     let columns = try integer("the number of columns")
+    let declared = try takeWord("x") ? try elementType() : nil
     try expectWord("in")
-    return Tile(name: name, rows: rows, columns: columns, home: try tileHome())
+    if declared != nil, token.kind != .word("scratch") { throw unexpected("scratch(rows x stride)") }
+    let home = try tileHome()
+    switch home {
+    case .scratch:
+      let isGrouped = try takeWord("grouped")
+      return Tile(
+        name: name, rows: rows, columns: columns, home: home, element: declared ?? .f32, isGrouped: isGrouped)
+    case .window(let buffer, _, _):
+      return Tile(name: name, rows: rows, columns: columns, home: home, element: program[buffer].element)
+    }
   }
 
   private mutating func tileHome() throws(TensorIRError) -> Tile.Home {

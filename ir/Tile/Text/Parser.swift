@@ -161,15 +161,20 @@ struct ProgramParser: TokenParser {
     try expectWord("x")
     let columns = try integer("the number of columns")
     try expectWord("x")
-    guard case .word(let text) = token.kind, let element = ElementType(rawValue: text) else {
-      throw unexpected("an element type (\(ElementType.allCases.map(\.rawValue).joined(separator: ", ")))")
-    }
-    try advance()
+    let element = try elementType()
     try expect("=")
     let home = try home(of: name)
     buffers[name] = program.addBuffer(
       Buffer(name: name, element: element, rows: rows, columns: columns, home: home))
     locations.buffers.append(location)
+  }
+
+  mutating func elementType() throws(TensorIRError) -> ElementType {
+    guard case .word(let text) = token.kind, let element = ElementType(rawValue: text) else {
+      throw unexpected("an element type (\(ElementType.allCases.map(\.rawValue).joined(separator: ", ")))")
+    }
+    try advance()
+    return element
   }
 
   /// `rows`, or `(sequences + 1)`.

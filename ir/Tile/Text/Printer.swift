@@ -152,12 +152,15 @@ private struct KernelPrinter {
       }
     let home: String
     switch tile.home {
-    case .scratch(let capacity, let rowStride): home = "scratch(\(capacity) x \(rowStride))"
+    case .scratch(let capacity, let rowStride):
+      home = "scratch(\(capacity) x \(rowStride))" + (tile.isGrouped ? " grouped" : "")
     case .window(let buffer, let column, let columnsPerPart):
       let first = column == 0 && columnsPerPart == 0 ? "" : " from column \(column)"
       home = printer.name(buffer) + first + (columnsPerPart == 0 ? "" : " + part * \(columnsPerPart)")
     }
-    return "\(rows) x \(tile.columns) in \(home)"
+    // A window has its buffer's elements.
+    let element = if case .scratch = tile.home, tile.element != .f32 { " x \(tile.element.rawValue)" } else { "" }
+    return "\(rows) x \(tile.columns)\(element) in \(home)"
   }
 
   // MARK: - Names
