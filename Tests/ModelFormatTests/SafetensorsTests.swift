@@ -96,7 +96,7 @@ import Testing
 
   @Test func refusesUseOfTypesWithoutOne() throws {
     let header =
-      #"{"q":{"dtype":"F8_E4M3","shape":[2],"data_offsets":[0,2]},"x":{"dtype":"I8","shape":[1],"data_offsets":[2,3]}}"#
+      #"{"q":{"dtype":"F8_E5M2","shape":[2],"data_offsets":[0,2]},"x":{"dtype":"I8","shape":[1],"data_offsets":[2,3]}}"#
     let file = try SafetensorsFile(bytes: file(header, data: 3), name: "w.safetensors")
     do {
       _ = try file.tensor(named: "q")
@@ -104,7 +104,7 @@ import Testing
     } catch {
       #expect(
         "\(error)"
-          == "w.safetensors: tensor \"q\": elements of type F8_E4M3 cannot be used, expected F64, F32, F16, BF16, I64, I32, U8 or BOOL"
+          == "w.safetensors: tensor \"q\": elements of type F8_E5M2 cannot be used, expected F64, F32, F16, BF16, I64, I32, U8, BOOL, I8 or F8_E4M3"
       )
     }
     do {
