@@ -34,7 +34,11 @@ public struct CompileOptions: Sendable {
   /// Passes after which the program's text is handed to `onProgram`; "all" names every one.
   public var printAfter: [String] = []
   /// Whether the verifier runs after every pass, not only at the end.
-  public var verifyEach = false
+  public var verifyEach = true
+  /// A folder that gets a file with the program after each phase; nil for none. It is made where there is none.
+  public var dumpFolder: String?
+  /// The file that gets what shows a pass's failure again; nil for none.
+  public var reproducer: String?
 
   /// The defaults, for the model.json at this path.
   public init(model: String) { self.model = model }
@@ -45,7 +49,7 @@ public struct CompileOptions: Sendable {
     let usual = if let passes { try PassPipeline(parsing: passes) } else { PassPipeline(level: optimization.rawValue) }
     pipeline.steps += usual.steps
     var manager = PassManager(pipeline)
-    manager.verifiesEach = manager.verifiesEach || verifyEach
+    manager.verifiesEach = verifyEach
     manager.printsAfter = try PassSelection(printAfter)
     return manager
   }

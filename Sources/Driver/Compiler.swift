@@ -17,6 +17,7 @@ public struct Compiler {
   public var onProgram: (String) -> Void = { _ in }
   /// What has been done so far; complete when a call returns.
   public private(set) var report: CompileReport
+  private var dump: PhaseDump?
   private let clock = ContinuousClock()
   private let start: ContinuousClock.Instant
 
@@ -35,10 +36,11 @@ public struct Compiler {
 
   /// Compiles a program that was made by other means than `options.model`, which only names it here.
   public mutating func compile(_ module: Module, weights: any WeightProvider, to path: String) throws {
+    let manager = try begin()
     var front = Front(weights: weights, module: module, backend: backend(sourceChecksum: "none"))
     front.backend.model.name = module.name
     report.model = module.name
-    try run(options.passManager(), on: &front)
+    try run(manager, on: &front)
     try finish(&front, to: path)
   }
 
@@ -66,10 +68,7 @@ public struct Compiler {
     case .tileIR: return try lower(&front).text
     case .llvmIR: return try generate(&front).module.text
     case .assembly:
-      let generated = try generate(&front)
-      return try step("assembly", "writing assembly") {
-        (try generated.machine.emitAssembly(generated.module), "")
-      }
+      return try assembly(of: try generate(&front))
     }
   }
 
@@ -94,15 +93,26 @@ public struct Compiler {
     var module: IRModule
     var machine: TargetMachine
     var program: Program
+
+    func copy() -> Generated { Generated(module: module.copy(), machine: machine, program: program) }
+  }
+
+  /// What can be wrong with options is said before minutes may go by.
+  private mutating func begin() throws -> PassManager {
+    let manager = try options.passManager()
+    dump = try options.dumpFolder.map(PhaseDump.init(folder:))
+    return manager
   }
 
   private mutating func prepare() throws -> Front {
-    // Said before minutes may go by.
-    let manager = try options.passManager()
+    let manager = try begin()
     let imported = try importModel()
     let checksum = try step("checksum", "reading the weights") { (Self.checksum(of: imported), "") }
     var front = Front(weights: imported.weights, module: imported.module, backend: backend(sourceChecksum: checksum))
     front.backend.model.name = imported.name
+    front.backend.passes = imported.trainedStructure.map { part in
+      Manifest.Pass(name: part.pass, options: part.settings, exactness: .asTrained, note: part.summary)
+    }
     try run(manager, on: &front)
     return front
   }
@@ -117,22 +127,19 @@ public struct Compiler {
   }
 
   private mutating func run(_ manager: PassManager, on front: inout Front) throws {
+    try dump?.write(front.module.text, after: "import", ending: "tir")
     onStep("running passes")
-    var steps: [CompileReport.Step] = []
-    var modules: [Module] = []
-    let reports = try manager.run(on: &front.module, print: onProgram) { report, module in
-      let summary = report.notes.isEmpty ? "nothing to do" : report.notes.joined(separator: ", ")
-      steps.append(
-        CompileReport.Step(
-          name: report.step, summary: summary, exactness: report.exactness.rawValue, seconds: report.time / .seconds(1))
-      )
-      modules.append(module)
+    let reports = try Reproducer.writing(to: options.reproducer) {
+      try manager.run(on: &front.module, print: onProgram) { pass, module in
+        try dump?.write(module.text, after: pass.pass, ending: "tir")
+        let summary = pass.notes.isEmpty ? "nothing to do" : pass.notes.joined(separator: ", ")
+        report.steps.append(
+          CompileReport.Step(
+            name: pass.step, summary: summary, exactness: pass.exactness.rawValue, seconds: pass.time / .seconds(1)))
+        count(module)
+      }
     }
-    for (step, module) in zip(steps, modules) {
-      report.steps.append(step)
-      count(module)
-    }
-    front.backend.passes = zip(manager.pipeline.steps, reports).map { step, report in
+    front.backend.passes += zip(manager.pipeline.steps, reports).map { step, report in
       Manifest.Pass(
         name: report.pass, options: step.settings.map { "\($0.name)=\($0.value)" }.joined(separator: ","),
         exactness: report.exactness == .exact ? .exact : .approximate,
@@ -151,11 +158,17 @@ public struct Compiler {
       return (imported, "\(Quantity.bytes(bytes)) of weights, \(imported.module.weights.count) tensors")
     }
     report.model = imported.name
+    count(imported.plainProgram)
+    for part in imported.trainedStructure {
+      report.steps.append(
+        CompileReport.Step(
+          name: part.step, summary: part.summary, exactness: Manifest.Exactness.asTrained.words, seconds: 0))
+      count(part.program)
+    }
     report.notes += imported.notes
     if !imported.unusedTensors.isEmpty {
       report.notes.append("no layer uses \(imported.unusedTensors.joined(separator: ", "))")
     }
-    count(imported.module)
     return imported
   }
 
@@ -178,22 +191,34 @@ public struct Compiler {
   }
 
   private mutating func lower(_ front: inout Front) throws -> Program {
-    try step("to-tiles", "lowering to tiles") {
+    let program = try step("to-tiles", "lowering to tiles") {
       let program = try front.backend.lower(front.module)
       return (program, "\(program.kernels.count) kernels, \(program.buffers.count) buffers")
     }
+    try dump?.write(program.text, after: "to-tiles", ending: "tile")
+    return program
   }
 
   private mutating func generate(_ front: inout Front) throws -> Generated {
     let program = try lower(&front)
-    return try step("code", "generating code") {
+    let generated = try step("code", "generating code") {
       let (module, machine) = try front.backend.generate(program, of: front.module, in: Context())
       return (Generated(module: module, machine: machine, program: program), "\(module.functions.count) functions")
     }
+    try dump?.write(generated.module.text, after: "code", ending: "ll")
+    return generated
+  }
+
+  private mutating func assembly(of generated: Generated) throws -> String {
+    let text = try step("assembly", "writing assembly") { (try generated.machine.emitAssembly(generated.module), "") }
+    try dump?.write(text, after: "assembly", ending: "s")
+    return text
   }
 
   private mutating func object(_ front: inout Front) throws -> ([UInt8], Program) {
     let generated = try generate(&front)
+    // Emitting lowers a module in place: with and without a dump, the object file comes from one that nobody emitted.
+    if dump != nil { _ = try assembly(of: generated.copy()) }
     let object = try step("object", "generating machine code") {
       let object = try generated.machine.emitObject(generated.module)
       return (object, Quantity.bytes(Double(object.count)))
@@ -212,4 +237,11 @@ public struct Compiler {
       CompileReport.Step(name: name, summary: summary, seconds: (clock.now - began) / .seconds(1)))
     return result
   }
+}
+
+extension TrainedStructure {
+  /// As between the braces of a pass on the command line.
+  fileprivate var settings: String { options.map { "\($0.name)=\($0.value)" }.joined(separator: ",") }
+  /// The pass that it is like, as on the command line.
+  fileprivate var step: String { "\(pass){\(settings)}" }
 }

@@ -15,7 +15,15 @@ public final class IRModule {
     raw = LLVMModuleCreateWithNameInContext(name, context.raw)
   }
 
+  private init(raw: LLVMModuleRef, in context: Context) {
+    self.raw = raw
+    self.context = context
+  }
+
   deinit { LLVMDisposeModule(raw) }
+
+  /// The finished module again, in the same context: what emits one of them leaves the other alone.
+  public func copy() -> IRModule { IRModule(raw: LLVMCloneModule(raw), in: context) }
 
   /// The module in LLVM's text form.
   public var text: String { takeMessage(LLVMPrintModuleToString(raw)) }

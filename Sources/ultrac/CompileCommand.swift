@@ -1,6 +1,7 @@
 import ArgumentParser
 import Artifact
 import Driver
+import Passes
 
 struct CompileCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
@@ -59,6 +60,8 @@ struct CompileCommand: ParsableCommand {
     options.passes = passes.passes
     options.printAfter = passes.printIRAfter
     options.verifyEach = passes.verifyEach
+    options.dumpFolder = passes.dumpFolder
+    options.reproducer = passes.reproducer ?? defaultReproducer
     var compiler = Compiler(options)
     compiler.onStep = Terminal.showProgress
     compiler.onProgram = Terminal.printError
@@ -85,6 +88,21 @@ struct CompileCommand: ParsableCommand {
 
   /// The model's path without its ending.
   private var stem: String { model.hasSuffix(".json") ? String(model.dropLast(5)) : model }
+
+  /// Beside the output; in the working folder where the program goes to standard output.
+  private var defaultReproducer: String {
+    if emit.isText && output == nil { return "\(Self.name(stem)).\(Reproducer.fileEnding)" }
+    return "\(output.map(Self.withoutEnding) ?? stem).\(Reproducer.fileEnding)"
+  }
+
+  private static func name(_ path: String) -> Substring { path.split(separator: "/").last ?? "program" }
+
+  /// The path without its last dot and what follows, where that is in its last component and does not begin it.
+  private static func withoutEnding(_ path: String) -> String {
+    let name = name(path)
+    guard let dot = name.lastIndex(of: "."), dot != name.startIndex else { return path }
+    return String(path[..<dot])
+  }
 
   private func write(_ text: String, _ compiler: inout Compiler) throws {
     guard let output else {

@@ -36,12 +36,25 @@ struct OptCommand: ParsableCommand {
       return
     }
     var manager = PassManager(try PassPipeline(parsing: passes.passes ?? ""))
-    manager.verifiesEach = manager.verifiesEach || passes.verifyEach
+    manager.verifiesEach = passes.verifyEach
     manager.printsAfter = try PassSelection(passes.printIRAfter)
     var module = try TensorIRParser.parse(Self.read(program), file: program)
-    let reports = try manager.run(on: &module, print: Terminal.printError)
+    var dump = try passes.dumpFolder.map(PhaseDump.init(folder:))
+    try dump?.write(module.text, after: "import", ending: "tir")
+    let reports = try Reproducer.writing(to: passes.reproducer ?? Self.defaultReproducer(program)) {
+      try manager.run(on: &module, print: Terminal.printError) { report, module in
+        try dump?.write(module.text, after: report.pass, ending: "tir")
+      }
+    }
     print(module.text, terminator: "")
     if passes.timePasses { Self.printTimes(reports) }
+  }
+
+  /// In the working folder; none for a program that is a reproducer itself.
+  private static func defaultReproducer(_ program: String) -> String? {
+    if program.hasSuffix("." + Reproducer.fileEnding) { return nil }
+    let name = program == "-" ? "program" : program.split(separator: "/").last.map(String.init) ?? "program"
+    return "\(name.hasSuffix(".tir") ? String(name.dropLast(4)) : name).\(Reproducer.fileEnding)"
   }
 
   private static func read(_ path: String) throws -> String {

@@ -20,4 +20,19 @@ struct PassArguments: ParsableArguments {
 
   @Flag(help: "Report the time of every step.")
   var timePasses = false
+
+  @Option(
+    name: .customLong("dump-phases-to"),
+    help: ArgumentHelp(
+      "Write the program after each phase into this folder: 00-import.tir, 01-canonicalize.tir and so on.",
+      valueName: "folder"), completion: .directory)
+  var dumpFolder: String?
+
+  @Option(
+    help: ArgumentHelp(
+      """
+      Where to write what shows the failure of a pass again, a program with the command in it; beside the output, or in \
+      the working folder, otherwise.
+      """, valueName: "file"))
+  var reproducer: String?
 }

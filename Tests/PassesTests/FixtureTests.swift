@@ -51,6 +51,8 @@ func runShell(_ command: String, path: String = "", input: String? = nil) throws
   let file = folder.appending(path: "input")
   try (input ?? "").write(to: file, atomically: false, encoding: .utf8)
   process.standardInput = try FileHandle(forReadingFrom: file)
+  // Passes that fail leave a reproducer in the working folder.
+  process.currentDirectoryURL = folder
   try process.run()
   let data = output.fileHandleForReading.readDataToEndOfFile()
   process.waitUntilExit()
@@ -73,7 +75,8 @@ enum FixtureRunner {
   static func failure(of command: String, on fixture: Fixture) throws -> String? {
     if let builtTools {
       // A pipeline fails as its last command does: FileCheck, which refuses the empty text of a failed `ultrac`.
-      let line = command.replacing("%s", with: "'\(fixture.path)'")
+      let line = command.replacing("ultrac opt ", with: "ultrac opt --verify-each ")
+        .replacing("%s", with: "'\(fixture.path)'")
       let result = try runShell(line, path: builtTools)
       return result.status == 0 ? nil : result.output
     }
@@ -105,10 +108,20 @@ enum FixtureRunner {
 
 @Suite("Pass fixtures")
 struct FixtureTests {
-  @Test("there are fixtures for every pass")
+  @Test("there are fixtures for every pass, 15 and more of each on average")
   func found() {
-    for pass in ModulePass.all {
-      #expect(Fixture.all.contains { $0.path.contains("/\(pass.name)/") }, "no fixture shows \(pass.name)")
+    let counts = ModulePass.all.map { pass in
+      Fixture.all.count { $0.path.contains("/Fixtures/\(pass.name)/") && $0.source.contains(pass.name) }
+    }
+    for (pass, count) in zip(ModulePass.all, counts) { #expect(count > 0, "no fixture shows \(pass.name)") }
+    #expect(counts.reduce(0, +) >= 15 * ModulePass.all.count, "\(zip(ModulePass.all.map(\.name), counts).map { $0 })")
+  }
+
+  @Test("every folder of fixtures is that of a pass")
+  func named() {
+    for fixture in Fixture.all {
+      let folder = URL(filePath: fixture.path).pathComponents.dropLast().last
+      #expect(ModulePass.all.contains { $0.name == folder }, "\(fixture) is shown for no pass")
     }
   }
 

@@ -175,9 +175,12 @@ struct PassManagerTests {
     #expect(
       error?.message == "left a module that is not valid: m.tir:5:8: in @forward: %b = silu: is in the body twice")
     #expect(module.text == source)
+    // The reproducer begins with what was verified last, and ends with the pass at fault.
+    #expect(error?.reproducer == Reproducer(program: source, passes: "breaking"))
     manager.verifiesEach = false
     let late = #expect(throws: PassError.self) { try manager.run(on: &module) }
     #expect(late?.pass == "sample")
+    #expect(late?.reproducer == Reproducer(program: source, passes: "breaking,sample"))
   }
 
   @Test func leavesTheModuleWhereAPassFails() throws {
@@ -185,6 +188,38 @@ struct PassManagerTests {
     let error = #expect(throws: PassError.self) { try PassManager(PassPipeline([failing])).run(on: &module) }
     #expect(error?.description == "failing: no such thing")
     #expect(module.text == source)
+  }
+
+  @Test("a reproducer is the program that the failing pass got, with its options")
+  func reproducesAFailure() throws {
+    var module = try TensorIRParser.parse(source)
+    let steps = [
+      try PassPipeline.Step(eliminateCommonSubexpressions),
+      try PassPipeline.Step(attentionTruncation, [.init(name: "after", value: "2"), .init(name: "keep", value: "8")]),
+      try PassPipeline.Step(eliminateDeadCode),
+    ]
+    let error = #expect(throws: PassError.self) { try PassManager(PassPipeline(steps)).run(on: &module) }
+    let reproducer = try #require(error?.reproducer)
+    #expect(reproducer.passes == "attention-truncation{after=2,keep=8}")
+    var again = try TensorIRParser.parse(reproducer.program)
+    #expect(again.functions[0].body.count == 1)
+    let same = #expect(throws: PassError.self) {
+      try PassManager(PassPipeline(parsing: reproducer.passes)).run(on: &again)
+    }
+    #expect(same == error)
+  }
+
+  @Test func whoLooksOnMayEndTheRun() throws {
+    struct Enough: Error {}
+    var module = try TensorIRParser.parse(source)
+    #expect(throws: Enough.self) {
+      try PassManager(PassPipeline(parsing: "cse,dce")).run(on: &module, observe: { _, _ in throw Enough() })
+    }
+    #expect(module.text == source)
+  }
+
+  @Test func verifiesAfterEveryPassUnlessToldOtherwise() {
+    #expect(PassManager(PassPipeline()).verifiesEach)
   }
 
   @Test func refusesAModuleThatIsNotValid() throws {

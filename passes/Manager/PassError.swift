@@ -4,11 +4,14 @@ public struct PassError: Error, Hashable, Sendable, CustomStringConvertible {
   public var pass: String?
   /// What was found and what was expected.
   public var message: String
+  /// What shows the failure again; nil where no pass ran.
+  public var reproducer: Reproducer?
 
   /// An error of the pass `pass`, or of the pipeline's text.
-  public init(_ message: String, pass: String? = nil) {
+  public init(_ message: String, pass: String? = nil, reproducer: Reproducer? = nil) {
     self.message = message
     self.pass = pass
+    self.reproducer = reproducer
   }
 
   /// The message, after the pass's name where there is one.

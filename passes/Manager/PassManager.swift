@@ -45,50 +45,52 @@ public struct PassManager: Sendable {
   /// The passes after which the module is handed to `print`.
   public var printsAfter = PassSelection.none
 
-  /// Debug builds verify after every pass unless told otherwise.
+  /// Verifies after every pass unless told otherwise.
   public init(_ pipeline: PassPipeline) {
     self.pipeline = pipeline
-    #if DEBUG
-      verifiesEach = true
-    #else
-      verifiesEach = false
-    #endif
+    verifiesEach = true
   }
 
   /// Runs the passes in their order. `print` gets the module's text after the passes of `printsAfter`, with a line that
-  /// names the pass; `observe` gets every pass's report with the module that it left.
+  /// names the pass; `observe` gets every pass's report with the module that it left, and may end the run.
   ///
-  /// Throws where a pass fails, or where the module is not valid, before or after; `module` is then as it was.
+  /// Throws `PassError` where a pass fails, or where the module is not valid, before or after, and what `observe` throws;
+  /// `module` is then as it was.
   @discardableResult
   public func run(
-    on module: inout Module, print: (String) -> Void = { _ in }, observe: (PassReport, Module) -> Void = { _, _ in }
-  ) throws(PassError) -> [PassReport] {
+    on module: inout Module, print: (String) -> Void = { _ in },
+    observe: (PassReport, Module) throws -> Void = { _, _ in }
+  ) throws -> [PassReport] {
     do { try module.verify() } catch { throw PassError("the module is not valid: \(error)") }
     var result = module
+    // The module that was verified last, and the first step after that.
+    var verified = (module: module, step: 0)
     var reports: [PassReport] = []
     let clock = ContinuousClock()
     for (index, step) in pipeline.steps.enumerated() {
+      let given = result
+      func failure(_ message: String) -> PassError {
+        // This step alone fails, unless an earlier one left what it cannot be blamed for.
+        if (try? given.verify()) != nil { verified = (given, index) }
+        let passes = PassPipeline(Array(pipeline.steps[verified.step...index]))
+        return PassError(
+          message, pass: step.pass.name,
+          reproducer: Reproducer(program: verified.module.text, passes: passes.description))
+      }
       var context = PassContext()
       let before = result.operationCount
       let start = clock.now
-      do {
-        try step.body(&result, &context)
-      } catch {
-        throw PassError(error.message, pass: step.pass.name)
-      }
+      do { try step.body(&result, &context) } catch { throw failure(error.message) }
       let report = PassReport(
         step: step.description, pass: step.pass.name, exactness: step.pass.exactness, notes: context.notes,
         operationsBefore: before, operationsAfter: result.operationCount, time: clock.now - start)
       if printsAfter.contains(report.pass) { print("// After \(step)\n" + result.text) }
       if verifiesEach || index == pipeline.steps.count - 1 {
-        do {
-          try result.verify()
-        } catch {
-          throw PassError("left a module that is not valid: \(error)", pass: step.pass.name)
-        }
+        do { try result.verify() } catch { throw failure("left a module that is not valid: \(error)") }
+        verified = (result, index + 1)
       }
       reports.append(report)
-      observe(report, result)
+      try observe(report, result)
     }
     module = result
     return reports
