@@ -16,7 +16,7 @@ public struct Manifest: Codable, Hashable, Sendable {
   public var dimensions: [Dimension]
   /// In the order of `ultra_model.entries`.
   public var entries: [Entry]
-  /// The passes that ran, in order.
+  /// What was done to a stack of plain layers, in order: first what the model was trained with, then the passes that ran.
   public var passes: [Pass] = []
   /// Code levels in the file, the most capable first.
   public var levels: [Level] = []
@@ -176,7 +176,7 @@ public struct Manifest: Codable, Hashable, Sendable {
     }
   }
 
-  /// A pass that ran.
+  /// A pass that ran, or one that would do what the model was trained with.
   public struct Pass: Codable, Hashable, Sendable {
     /// As on the command line: `dce`.
     public var name: String
@@ -202,6 +202,9 @@ public struct Manifest: Codable, Hashable, Sendable {
     case approximate
     /// It changes what a stack of plain layers would compute, but the model was trained with that change.
     case asTrained = "as-trained"
+
+    /// In the words of reports.
+    public var words: String { self == .asTrained ? "as trained" : rawValue }
   }
 
   /// One level of processor features that the file has code for.

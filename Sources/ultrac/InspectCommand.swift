@@ -98,7 +98,7 @@ struct InspectCommand: ParsableCommand {
     var table = TextTable([("passes", .left), ("", .left), ("", .left)])
     for pass in manifest.passes {
       let options = pass.options.isEmpty ? "" : "{\(pass.options)}"
-      table.add(["  \(pass.name)\(options)", pass.exactness.rawValue, pass.note ?? ""])
+      table.add(["  \(pass.name)\(options)", pass.exactness.words, pass.note ?? ""])
     }
     return table.lines
   }

@@ -6,6 +6,11 @@ public struct ImportedModel: Sendable {
   public var module: Module
   /// The bytes of the module's weights, in fp32.
   public var weights: any WeightProvider
+  /// The program as it would be without the semi-local masks and truncations that the model was trained with; the same
+  /// where it has none.
+  public var plainProgram: Module
+  /// Those, in the order in which passes would do them; the last one's program is `module`.
+  public var trainedStructure: [TrainedStructure]
   /// The name in its description.
   public var name: String
   /// Tensors of the checkpoint that the model does not use, sorted by name.
@@ -63,8 +68,10 @@ extension ModelDescription {
     var builder = ModelBuilder(self, checkpoint)
     try builder.build()
     let used = builder.usedTensors
+    let structure = try trainedStructure(from: checkpoint)
     return ImportedModel(
-      module: builder.builder.finish(), weights: builder.weights, name: name,
+      module: builder.builder.finish(), weights: builder.weights, plainProgram: structure.plain,
+      trainedStructure: structure.parts, name: name,
       unusedTensors: checkpoint.names.filter { !used.contains($0) }, notes: [],
       sources: checkpoint.files.map { ImportedModel.Source(name: $0.path, content: .tensors($0)) })
   }
