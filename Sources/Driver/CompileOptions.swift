@@ -35,6 +35,9 @@ public struct CompileOptions: Sendable {
   public var printAfter: [String] = []
   /// Whether the verifier runs after every pass, not only at the end.
   public var verifyEach = true
+  /// Rows of the sequence that the report counts work for; nil for the most that the model takes, or 1024 where it takes
+  /// any number.
+  public var reportRows: Int?
   /// A folder that gets a file with the program after each phase; nil for none. It is made where there is none.
   public var dumpFolder: String?
   /// The file that gets what shows a pass's failure again; nil for none.

@@ -1,7 +1,9 @@
+import FoundationEssentials
+
 /// What a compilation did, step by step.
-public struct CompileReport: Sendable {
+public struct CompileReport: Encodable, Sendable {
   /// One step of the compilation: the import, a pass, a lowering.
-  public struct Step: Sendable {
+  public struct Step: Encodable, Sendable {
     /// "import", a pass with its options, "to-tiles" and the like.
     public var name: String
     /// What it found or did, in a few words.
@@ -26,8 +28,25 @@ public struct CompileReport: Sendable {
   public var steps: [Step] = []
   /// What the user should know: tensors of the checkpoint that nothing uses, settings without effect.
   public var notes: [String] = []
-  /// The last line: what was written, its size, its levels, the time of all.
-  public var conclusion = ""
+  /// The file that was written; nil where text went elsewhere.
+  public var written: Written?
+
+  /// A file that a compilation wrote.
+  public struct Written: Encodable, Sendable {
+    /// As the user named it.
+    public var path: String
+    /// Its size.
+    public var bytes: Int
+    /// The levels of code in it.
+    public var levels: [String]
+    /// Seconds that the whole compilation took by the clock on the wall.
+    public var seconds: Double
+
+    /// The last line of the report.
+    var line: String {
+      "wrote \(path)  \(Quantity.bytes(Double(bytes)))  \(levels.joined(separator: ", "))  \(Quantity.seconds(seconds))"
+    }
+  }
 
   /// The report as a table. `withTimes` adds the time of every step.
   public func lines(withTimes: Bool) -> [String] {
@@ -41,6 +60,13 @@ public struct CompileReport: Sendable {
       table.add(
         ["  " + step.name, step.summary, step.exactness, flops] + (withTimes ? [Quantity.seconds(step.seconds)] : []))
     }
-    return table.lines + notes.map { "note: \($0)" } + (conclusion.isEmpty ? [] : [conclusion])
+    return table.lines + notes.map { "note: \($0)" } + (written.map { [$0.line] } ?? [])
+  }
+
+  /// The report for programs: one JSON object with the fields of this type.
+  public func json() throws -> String {
+    let encoder = JSONEncoder()
+    encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
+    return String(decoding: try encoder.encode(self), as: UTF8.self)
   }
 }

@@ -74,10 +74,8 @@ public struct Compiler {
 
   /// Notes what was written where, as the last line of the report.
   public mutating func conclude(_ path: String, byteCount: Int) {
-    let levels = options.levels.map(\.rawValue).joined(separator: ", ")
-    let seconds = (clock.now - start) / .seconds(1)
-    report.conclusion =
-      "wrote \(path)  \(Quantity.bytes(Double(byteCount)))  \(levels)  \(Quantity.seconds(seconds))"
+    report.written = CompileReport.Written(
+      path: path, bytes: byteCount, levels: options.levels.map(\.rawValue), seconds: (clock.now - start) / .seconds(1))
   }
 
   // MARK: Steps
@@ -176,7 +174,9 @@ public struct Compiler {
   private mutating func count(_ module: Module) {
     guard let function = module.function(named: Backend.entry) else { return }
     let before = report.steps.last { $0.flops != nil }?.flops
-    if before == nil { report.length = function.longestSequence ?? CompileReport.defaultLength }
+    if before == nil {
+      report.length = options.reportRows ?? function.longestSequence ?? CompileReport.defaultLength
+    }
     let flops = function.cost(on: BatchShape(lengths: [report.length])).flops
     if flops != before { report.steps[report.steps.count - 1].flops = flops }
   }

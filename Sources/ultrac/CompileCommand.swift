@@ -49,14 +49,34 @@ struct CompileCommand: ParsableCommand {
       """, valueName: "pipeline"))
   var rewrite: String?
 
+  @Option(
+    name: .customLong("rows"),
+    help: ArgumentHelp(
+      "Rows of the sequence that the report counts work for: otherwise the most that the model takes, or 1024.",
+      valueName: "n"))
+  var reportRows: Int?
+
+  @Flag(help: "Print the report as JSON, with the time of every step.")
+  var json = false
+
   @OptionGroup(title: "Passes")
   var passes: PassArguments
+
+  func validate() throws {
+    if let reportRows, !(1...1 << 20).contains(reportRows) {
+      throw ValidationError("--rows: expected a whole number from 1 to \(1 << 20), found \(reportRows)")
+    }
+    if json && emit.isText && output == nil {
+      throw ValidationError("--json and the program would both go to standard output: name a file for it with -o")
+    }
+  }
 
   func run() throws {
     var options = CompileOptions(model: model)
     options.optimization = optimization.level
     options.levels = try .init(targetCPU: targetCPU)
     options.rewrites = rewrite
+    options.reportRows = reportRows
     options.passes = passes.passes
     options.printAfter = passes.printIRAfter
     options.verifyEach = passes.verifyEach
@@ -77,6 +97,7 @@ struct CompileCommand: ParsableCommand {
     case .assembly: try write(compiler.text(.assembly), &compiler)
     }
     Terminal.endProgress()
+    if json { return print(try compiler.report.json()) }
     let lines = compiler.report.lines(withTimes: passes.timePasses).joined(separator: "\n")
     if emit.isText && output == nil {
       // Standard output holds the program; a report is wanted there only where it was asked for, and then beside it.

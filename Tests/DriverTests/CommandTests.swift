@@ -72,6 +72,36 @@ import Testing
     }
   }
 
+  @Test func reportsAreForProgramsToo() throws {
+    try withTemporaryFolder { folder in
+      _ = try ModelFolder(folder)
+      func report(_ arguments: String...) throws -> [String: Any] {
+        let outcome = try ultrac(["compile", "model.json", "--json"] + arguments, in: folder)
+        #expect(outcome.status == 0 && outcome.errors.isEmpty)
+        return try #require(try JSONSerialization.jsonObject(with: Data(outcome.output.utf8)) as? [String: Any])
+      }
+      let whole = try report("--target-cpu", "x86-64-v3")
+      #expect(whole["model"] as? String == "small" && whole["length"] as? Int == 1024)
+      let steps = try #require(whole["steps"] as? [[String: Any]])
+      #expect(steps.first?["name"] as? String == "import" && steps.last?["name"] as? String == "artifact")
+      #expect(steps.allSatisfy { $0["seconds"] is Double })
+      let written = try #require(whole["written"] as? [String: Any])
+      #expect(written["path"] as? String == "model.ultra" && written["levels"] as? [String] == ["x86-64-v3"])
+      let attributes = try FileManager.default.attributesOfItem(
+        atPath: folder.appendingPathComponent("model.ultra").path)
+      #expect(written["bytes"] as? Int == attributes[.size] as? Int)
+
+      let short = try report("--emit", "tensor-ir", "-o", "p.tir", "--rows", "10")
+      let first = try #require((short["steps"] as? [[String: Any]])?.first)
+      // Two layers on 10 rows: products of 8 x 32 and 24 x 8, attention with 8 + 8 columns over 55 pairs.
+      let flops: Double = 2 * (2 * 10 * (8 * 32 + 24 * 8) + 2 * 55 * 16)
+      #expect(first["flops"] as? Double == flops)
+      for wrong in [["--json", "--emit", "tensor-ir"], ["--rows", "0"]] {
+        #expect(try ultrac(["compile", "model.json"] + wrong, in: folder).status == 64)
+      }
+    }
+  }
+
   @Test func badInputsAreNamed() throws {
     try withTemporaryFolder { folder in
       _ = try ModelFolder(folder)
