@@ -1,6 +1,7 @@
 # make demo   installs what is missing, builds, compiles a trained model and recommends films with it
 # make test   installs what is missing, builds, and runs every check there is
 # make quality   measures what lower precision and rewrites cost two trained models, and writes docs/quality.md
+# make flop   counts the work of published shapes, and writes docs/flop.md
 # make compare-pytorch   measures stacks against PyTorch eager, which it installs (several gigabytes)
 
 # One configuration for the demo and the tests, so that everything is built once. Optimized: the tests lean on the
@@ -9,7 +10,7 @@ SWIFT_FLAGS := -c release -Xswiftc -enable-testing
 PRODUCTS = $(shell swift build $(SWIFT_FLAGS) --show-bin-path)
 SOURCES := Package.swift ir passes Sources Tests
 
-.PHONY: demo test build lint packages python quality compare-pytorch
+.PHONY: demo test build lint packages python quality flop compare-pytorch
 
 demo: build python
 	.venv/bin/python examples/movielens-100k/recommend.py --ultrac $(PRODUCTS)/ultrac
@@ -37,6 +38,9 @@ python: packages
 
 quality: build python
 	.venv/bin/python benchmarks/movielens_quality.py --ultrac $(PRODUCTS)/ultrac --write docs/quality.md
+
+flop: build python
+	.venv/bin/python benchmarks/paper_flop.py --ultrac $(PRODUCTS)/ultrac --write docs/flop.md
 
 compare-pytorch: build
 	scripts/python-environment .venv-pytorch benchmarks/requirements.txt

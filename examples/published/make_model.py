@@ -11,6 +11,7 @@ alibaba/TorchEasyRec (ter-example), MLPerf DLRMv3 (dlrm-v3) and NVIDIA/recsys-ex
 
 import argparse
 import json
+import math
 import pathlib
 import struct
 import sys
@@ -68,9 +69,8 @@ def describe(name, layers, mask, length, width=512, heads=4, head=128, targets=F
     return model
 
 
-def weights(model):
-    """Names, shapes and seeded values, in the order of the file: products keep a row's size, norms are near one."""
-    generator = numpy.random.default_rng(1)
+def tensors(model):
+    """Names and shapes of the weights, in the order of the file."""
     layer, width = model["layer"], model["width"]
     inner = layer["heads"] * layer["hidden_dim"]
     for i in range(model["layer_count"]):
@@ -80,23 +80,39 @@ def weights(model):
             "_output_weight": (len(layer["concatenate"]) * inner, width),
         }
         for name, shape in shapes.items():
-            spread = shape[0] ** -0.5 if len(shape) == 2 else 0.1
-            center = 1.0 if name.endswith("norm_weight") else 0.0
-            values = (generator.standard_normal(shape, numpy.float32) * numpy.float32(spread)) + numpy.float32(center)
-            yield f"_hstu_transducer._stu_module._stu_layers.{i}.{name}", values
+            yield f"_hstu_transducer._stu_module._stu_layers.{i}.{name}", shape
 
 
-def write_safetensors(path, tensors):
+def seeded(file, named_shapes):
+    """Seeded values: products keep a row's size, norms are near one."""
+    generator = numpy.random.default_rng(1)
+    for name, shape in named_shapes:
+        spread = shape[0] ** -0.5 if len(shape) == 2 else 0.1
+        center = 1.0 if name.endswith("norm_weight") else 0.0
+        values = (generator.standard_normal(shape, numpy.float32) * numpy.float32(spread)) + numpy.float32(center)
+        file.write(values.tobytes())
+
+
+def empty(file, named_shapes):
+    """Zeros that take no room on the disk: for what looks at shapes alone."""
+    file.truncate(file.tell() + 4 * sum(math.prod(shape) for _, shape in named_shapes))
+
+
+def write_model(folder, model, fill=seeded):
+    """Writes model.json and weights.safetensors, the values of the weights by `fill`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    named_shapes = list(tensors(model))
     header, offset = {}, 0
-    for name, values in tensors:
-        header[name] = {"dtype": "F32", "shape": list(values.shape), "data_offsets": [offset, offset + values.nbytes]}
-        offset += values.nbytes
+    for name, shape in named_shapes:
+        end = offset + 4 * math.prod(shape)
+        header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [offset, end]}
+        offset = end
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    with open(path, "wb") as file:
+    with open(folder / "weights.safetensors", "wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
-        for _, values in tensors:
-            file.write(values.tobytes())
+        fill(file, named_shapes)
+    (folder / "model.json").write_text(json.dumps(model, indent=2) + "\n")
 
 
 def main():
@@ -110,10 +126,7 @@ def main():
         return
     if arguments.folder is None:
         sys.exit("give a folder to write to")
-    arguments.folder.mkdir(parents=True, exist_ok=True)
-    model = describe(arguments.shape, **SHAPES[arguments.shape])
-    write_safetensors(arguments.folder / "weights.safetensors", list(weights(model)))
-    (arguments.folder / "model.json").write_text(json.dumps(model, indent=2) + "\n")
+    write_model(arguments.folder, describe(arguments.shape, **SHAPES[arguments.shape]))
 
 
 if __name__ == "__main__":
