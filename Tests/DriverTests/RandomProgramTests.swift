@@ -32,6 +32,25 @@ import UltraRuntime
     }
   }
 
+  @Test("so does the code of what the usual passes leave", arguments: RandomProgram.Kind.allCases)
+  func agreesAfterPasses(kind: RandomProgram.Kind) throws {
+    let levels = CPULevel.supportedByHost
+    for seed in 301...312 as ClosedRange<UInt64> {
+      let program = try RandomProgram(kind, seed: seed)
+      var module = program.module
+      try PassManager(PassPipeline(level: 2)).run(on: &module)
+      let level = levels[Int(seed) % levels.count]
+      let compiled = try CompiledProgram(module, weights: program.weights, level: level, optimization: .less)
+      let expected = try Interpreter(module: program.module, weights: program.weights, precision: .f64)
+        .run("forward", inputs: program.inputs)
+      for (found, expected) in zip(try compiled.run(program.inputs), expected) {
+        expectClose(
+          found.tensor, expected.tensor, atol: kind.tolerance(of: expected.tensor), rtol: 0,
+          "\(program) for \(level): \(found.name)")
+      }
+    }
+  }
+
   @Test(
     "a sequence's result has the same bits alone, in any batch, on any number of threads",
     arguments: RandomProgram.Kind.allCases)

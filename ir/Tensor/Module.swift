@@ -208,7 +208,7 @@ public struct Function: Sendable {
   }
 
   /// The weights that the body or the results read.
-  var readWeights: Set<WeightID> {
+  package var readWeights: Set<WeightID> {
     var weights: Set<WeightID> = []
     let read = body.lazy.flatMap { self[$0].operands }
     for value in Array(read) + results.map(\.value) {

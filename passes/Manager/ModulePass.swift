@@ -1,7 +1,9 @@
 import TensorIR
 
-/// Whether a pass keeps every result bit for bit, or changes what is computed.
+/// Whether a pass keeps results, or changes what is computed.
 public enum Exactness: String, Hashable, Sendable, CaseIterable {
+  /// Results stay bit for bit; a pass that takes sums and products in another order says so, and keeps them within the
+  /// rounding of fp32.
   case exact
   /// Runs only where it is asked for, or where the model was trained so.
   case approximate
@@ -27,7 +29,7 @@ public struct ModulePass: Sendable {
   public let name: String
   /// What it does, in one line.
   public let summary: String
-  /// Whether results stay what they were, bit for bit.
+  /// Whether results stay what they were.
   public let exactness: Exactness
   /// The options it takes, in the order in which help lists them.
   public let options: [PassOptionDescription]

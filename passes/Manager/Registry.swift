@@ -4,6 +4,7 @@ extension ModulePass {
     canonicalize,
     eliminateCommonSubexpressions,
     eliminateDeadCode,
+    foldWeights,
     semiLocalAttention,
     attentionTruncation,
   ]
@@ -18,7 +19,10 @@ extension ModulePass {
 extension PassPipeline {
   /// The passes of `-O0` to `-O3`; all exact. Levels outside are taken as the nearest.
   public init(level: Int) {
-    let passes = level <= 0 ? [] : [canonicalize, eliminateCommonSubexpressions, eliminateDeadCode]
+    var passes: [ModulePass] = []
+    if level > 0 { passes += [canonicalize, eliminateCommonSubexpressions, eliminateDeadCode] }
+    // Lower precision, where it is asked for, has run before: it rounds what folding would take away.
+    if level > 1 { passes.append(foldWeights) }
     self.init(passes)
   }
 }
