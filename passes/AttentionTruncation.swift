@@ -10,7 +10,9 @@ public let attentionTruncation = ModulePass(
 ) { (module, options, context) throws(PassError) in
   var found = false
   for index in module.functions.indices {
-    let function = module.functions[index]
+    var function = module.functions[index]
+    // Rows change between operations of a region.
+    function.dissolveRegions()
     let layers = function.body.filter { function[$0].isAttention }
     guard !layers.isEmpty else { continue }
     found = true

@@ -9,7 +9,7 @@ struct FunctionRewriter {
 
   /// Calls `replace` for every operation in order, its operands up to date. Where that gives values, they stand in for
   /// the operation's results, one for each, and the operation leaves the body. It may change the operation in place, and
-  /// append others, which then stand before it.
+  /// append others, which then stand before it, in its region.
   mutating func visit(_ replace: (OperationID, inout Function) -> [ValueID]?) {
     var body: [OperationID] = []
     let original = function.body
@@ -17,6 +17,7 @@ struct FunctionRewriter {
       function[id].operands = function[id].operands.map { substitutes[$0] ?? $0 }
       let length = function.body.count
       let values = replace(id, &function)
+      for new in function.body[length...] { function[new].region = function[id].region }
       body += function.body[length...]
       if let values {
         for (result, value) in zip(function[id].results, values) { substitutes[result] = value }

@@ -157,10 +157,6 @@ extension Function {
 }
 
 extension Operation {
-  var isAttention: Bool {
-    if case .attention = payload { true } else { false }
-  }
-
   /// The operand that counts targets, where there is one.
   fileprivate var targets: [ValueID] {
     switch payload {

@@ -139,6 +139,8 @@ public struct Operation: Hashable, Sendable {
   public var operands: [ValueID]
   /// What it defines; as many as the payload infers types.
   public var results: [ValueID]
+  /// The region that it belongs to, whose operations stand together in the body; nil where it stands alone.
+  public var region: RegionID?
 }
 
 /// A straight line of operations over an arena of values, in an order where definitions come before uses.
@@ -172,6 +174,7 @@ public struct Function: Sendable {
   private var usedNames: Set<String> = []
   private var weightValues: [WeightID: ValueID] = [:]
   private var operationLocations: [OperationID: SourceLocation] = [:]
+  private var regionCount: UInt32 = 0
   /// Where a function that was read from text begins, names its arguments, and returns.
   var location: SourceLocation?
   var argumentLocations: [SourceLocation] = []
@@ -247,6 +250,12 @@ public struct Function: Sendable {
   public mutating func inferResultTypes(of id: OperationID) throws(OperationError) {
     let types = try self[id].payload.definition.resultTypes(for: self[id].operands.map { self[$0].type })
     for (result, type) in zip(self[id].results, types) { values[Int(result.index)].type = type }
+  }
+
+  /// A name for a new region, which operations are then given.
+  public mutating func newRegion() -> RegionID {
+    regionCount += 1
+    return RegionID(index: regionCount - 1)
   }
 
   /// Makes every use of `old`, in the body and in the results, a use of `new`.

@@ -110,7 +110,26 @@ private struct FunctionVerifier {
       }
       verify(id)
     }
+    // Rules of regions look at operands by number: they rely on what was verified so far.
+    if errors.isEmpty { verifyRegions() }
     verifyResults()
+  }
+
+  private mutating func verifyRegions() {
+    var closed: Set<RegionID> = []
+    for unit in function.units {
+      guard let region = unit.region else { continue }
+      guard closed.insert(region).inserted else {
+        fail("stands apart from the other operations of its region", unit.operations[0])
+        continue
+      }
+      var rules = RegionRules(function)
+      for id in unit.operations {
+        guard let problem = rules.add(id) else { continue }
+        fail(problem, id)
+        break
+      }
+    }
   }
 
   // MARK: Reporting

@@ -143,8 +143,31 @@ private struct ModuleParser: TokenParser {
         try expect("}")
         return scope.function
       }
-      try operation(of: &scope, in: module)
+      if try takeWord("region") {
+        try region(of: &scope, in: module, at: start)
+      } else {
+        try operation(of: &scope, in: module, region: nil)
+      }
     }
+  }
+
+  /// Operations up to the closing brace. The rows may be left out; where they are written, they must be those of the
+  /// operations.
+  private mutating func region(
+    of scope: inout Scope, in module: Module, at location: SourceLocation
+  ) throws(TensorIRError) {
+    let region = scope.function.newRegion()
+    let written: Dimension? = try takeWord("over") ? try dimension() : nil
+    try expect("{")
+    guard case .value = token.kind else { throw unexpected("an operation, %name = ...") }
+    repeat {
+      let id = try operation(of: &scope, in: module, region: region)
+      if let written, let rows = scope.function.rows(of: id), rows != written {
+        throw TensorIRError(
+          "the region is over \(written), but \(scope.function[id].payload.mnemonic) gives \(rows)", at: location,
+          function: scope.function.name)
+      }
+    } while try !take("}")
   }
 
   private mutating func arguments(of scope: inout Scope) throws(TensorIRError) {
@@ -242,8 +265,13 @@ private struct ModuleParser: TokenParser {
     return operands
   }
 
-  private mutating func operation(of scope: inout Scope, in module: Module) throws(TensorIRError) {
-    guard case .value = token.kind else { throw unexpected("an operation, %name = ..., or \"return\"") }
+  @discardableResult
+  private mutating func operation(
+    of scope: inout Scope, in module: Module, region: RegionID?
+  ) throws(TensorIRError) -> OperationID {
+    guard case .value = token.kind else {
+      throw unexpected("an operation, %name = ..., or " + (region == nil ? "\"return\"" : "\"}\""))
+    }
     var names: [String] = []
     var distinctNames: Set<String> = []
     repeat {
@@ -287,8 +315,10 @@ private struct ModuleParser: TokenParser {
     }
     let results = Array(zip(names, types)).map { (name: $0.0, type: $0.1) }
     let id = scope.function.append(payload, operands: operands, results: results)
+    scope.function[id].region = region
     scope.function.setLocation(location, of: id)
     for (name, value) in zip(names, scope.function[id].results) { scope.values[name] = value }
+    return id
   }
 
   /// The written types of an operation's results, which must be the inferred ones.

@@ -21,7 +21,12 @@ extension Function {
     let arguments = arguments.map { "%\(TextName.quoted(self[$0].name)): \(self[$0].type)" }.joined(separator: ", ")
     let results = results.map { "\(TextName.quoted($0.name)): \(self[$0.value].type)" }.joined(separator: ", ")
     var text = "func @\(TextName.quoted(name))(\(arguments)) -> (\(results)) {\n"
-    for id in body { text += "  \(self.text(of: id, in: module))\n" }
+    for unit in units {
+      let indentation = unit.region == nil ? "  " : "    "
+      if unit.region != nil { text += "  region over \(rows(of: unit.operations[0])?.description ?? "no rows") {\n" }
+      for id in unit.operations { text += "\(indentation)\(self.text(of: id, in: module))\n" }
+      if unit.region != nil { text += "  }\n" }
+    }
     let returned = self.results.map { reference($0.value, in: module) }.joined(separator: ", ")
     text += returned.isEmpty ? "  return\n" : "  return \(returned)\n"
     return text + "}\n"
