@@ -22,10 +22,12 @@ public struct Manifest: Codable, Hashable, Sendable {
   public var levels: [Level] = []
   /// In the order of the weights segment.
   public var weights: [Weight] = []
+  /// The kernels of every entry, in the order in which a call runs them, each one loop of the caller's threads.
+  public var kernels: [Kernel] = []
   /// The program as it was compiled, in the compiler's text form: what tools read to count its work.
   public var program: String?
 
-  /// A manifest without passes, levels and weights.
+  /// A manifest without passes, levels, weights and kernels.
   public init(compiler: Compiler, model: Model, dimensions: [Dimension], entries: [Entry]) {
     self.compiler = compiler
     self.model = model
@@ -244,6 +246,28 @@ public struct Manifest: Codable, Hashable, Sendable {
       self.offset = offset
       self.bytes = bytes
       self.packing = packing
+    }
+  }
+}
+
+extension Manifest {
+  /// Code that a call runs over blocks of rows, all of them before the next kernel begins.
+  public struct Kernel: Codable, Hashable, Sendable {
+    /// Its name, unique in the file: `attention_3`.
+    public var name: String
+    /// The entry that runs it.
+    public var entry: String
+    /// The operations that it computes: `attention + layer_norm + linear`.
+    public var computes: String
+    /// What its blocks cover, for people: `rows, 64 at a time`.
+    public var domain: String
+
+    /// A kernel of this name.
+    public init(name: String, entry: String, computes: String, domain: String) {
+      self.name = name
+      self.entry = entry
+      self.computes = computes
+      self.domain = domain
     }
   }
 }

@@ -21,6 +21,10 @@ extension Manifest {
     try unique(entries.map(\.name), "entries")
     try unique(levels.map(\.name), "levels")
     try unique(weights.map(\.name), "weights")
+    try unique(kernels.map(\.name), "kernels")
+    for (index, kernel) in kernels.enumerated() where !entries.contains(where: { $0.name == kernel.entry }) {
+      throw fail("kernels[\(index)].entry: there is no entry \"\(kernel.entry)\"")
+    }
 
     let given = Set(dimensions.lazy.filter { $0.atMost == nil }.map(\.name))
     for (index, dimension) in dimensions.enumerated() {

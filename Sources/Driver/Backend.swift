@@ -33,7 +33,8 @@ public struct Backend: Sendable {
   /// The tile program of the module's `forward`, verified: code generation relies on it. Throws where there is no such
   /// function, or where an operation cannot be lowered.
   public func lower(_ module: Module) throws -> Program {
-    let program = try lowerToTiles(module, function: Self.entry, schedule: schedule)
+    var program = try lowerToTiles(module, function: Self.entry, schedule: schedule)
+    planMemory(&program)
     try program.verify()
     return program
   }
@@ -136,6 +137,10 @@ public struct Backend: Sendable {
         shape: [buffer.rows.dimension.extent ?? 1, buffer.columns], offset: entry.offset, bytes: entry.byteCount,
         packing: packing)
     }
+    manifest.kernels = program.kernels.map { kernel in
+      Manifest.Kernel(
+        name: kernel.name, entry: Self.entry, computes: kernel.summary, domain: kernel.domain.manifestText)
+    }
     return manifest
   }
 
@@ -175,6 +180,17 @@ extension CompileOptions.Optimization {
     case .none: .none
     case .less, .standard: .default
     case .most: .aggressive
+    }
+  }
+}
+
+extension Domain {
+  /// What blocks cover, for people.
+  fileprivate var manifestText: String {
+    switch self {
+    case .rows(let dimension, let block): "\(dimension), \(block) at a time"
+    case .sequences(_, _, _, let block, let parts):
+      "rows of sequences, \(block) at a time" + (parts > 1 ? ", \(parts) parts apart" : "")
     }
   }
 }

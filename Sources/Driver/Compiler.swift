@@ -196,6 +196,13 @@ public struct Compiler {
       return (program, "\(program.kernels.count) kernels, \(program.buffers.count) buffers")
     }
     try dump?.write(program.text, after: "to-tiles", ending: "tile")
+    let slots = program.slots
+    let bytes = program.workspaceBytes(forOneSequenceOf: report.length)
+    report.steps.append(
+      CompileReport.Step(
+        name: "plan-memory",
+        summary: "\(slots.reduce(0) { $0 + $1.buffers.count }) buffers in \(slots.count) slots, "
+          + "\(Quantity.bytes(Double(bytes))) at \(report.length) rows", seconds: 0))
     return program
   }
 

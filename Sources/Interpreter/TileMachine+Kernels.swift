@@ -124,6 +124,12 @@ extension TileMachine {
     case .storeIndices(let into, let vector):
       for row in 0..<block.rowCount { store(block.indices[vector.index][row], into, block.firstRow + row) }
     case .forKeys(let mask, let step, let body): try forKeys(mask, step: step, body, &block)
+    case .forParts(let count, let body):
+      for part in 0..<count {
+        block.part = part
+        try run(body, &block)
+      }
+      block.part = 0
     }
   }
 
@@ -178,6 +184,11 @@ extension TileMachine {
     case .scratch(_, let rowStride):
       return TileView(
         memory: block.scratch + slice.tile.index, first: slice.first, stride: rowStride, element: tile.element)
+    case .columns(let base, let column, let columnsPerPart):
+      let first = column + block.part * columnsPerPart
+      var view = view(TileSlice(base, first: first, count: tile.columns), block)
+      view.first += slice.first
+      return view
     case .window(let buffer, let column, let columnsPerPart):
       let row =
         switch tile.rows {

@@ -85,16 +85,15 @@ struct TileMachine<Number: Arithmetic> {
   }
 
   private mutating func placeWorkspace() {
-    var slots: [Int: [BufferID]] = [:]
-    for index in program.buffers.indices {
-      if case .workspace(let slot) = program.buffers[index].home {
-        slots[slot, default: []].append(BufferID(index: index))
+    for (_, buffers) in program.slots {
+      // Numbers and integers of a slot lie apart here: they are never alive at once.
+      for isInteger in [false, true] {
+        let members = buffers.filter { (program[$0].element == .i64) == isInteger }
+        guard let first = members.first else { continue }
+        let count = members.map { rowsAtMost(program[$0].rows) * program[$0].columns }.max() ?? 0
+        place(first, poisoned: count)
+        for other in members { places[other.index] = places[first.index] }
       }
-    }
-    for members in slots.values {
-      let count = members.map { rowsAtMost(program[$0].rows) * program[$0].columns }.max() ?? 0
-      place(members[0], poisoned: count)
-      for other in members { places[other.index] = places[members[0].index] }
     }
   }
 

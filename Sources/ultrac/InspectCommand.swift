@@ -82,7 +82,14 @@ struct InspectCommand: ParsableCommand {
     ])
     var lines = [reader.path] + facts.lines.map { "  " + $0 }
     for entry in manifest.entries { lines += [""] + signature(entry) }
-    return lines + [""] + passes(manifest)
+    return lines + [""] + passes(manifest) + kernels(manifest)
+  }
+
+  private static func kernels(_ manifest: Manifest) -> [String] {
+    guard !manifest.kernels.isEmpty else { return [] }
+    var table = TextTable([("kernels", .left), ("computes", .left), ("blocks", .left)])
+    for kernel in manifest.kernels { table.add(["  \(kernel.name)", kernel.computes, kernel.domain]) }
+    return [""] + table.lines
   }
 
   private static func signature(_ entry: Manifest.Entry) -> [String] {

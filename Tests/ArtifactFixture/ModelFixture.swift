@@ -64,6 +64,9 @@ public enum ModelFixture {
       ])
     manifest.passes = [.init(name: "to-tiles", exactness: .exact)]
     manifest.levels = [.init(name: "portable", needs: "nothing")]
+    manifest.kernels = ["linear_0", "attention_1"].map {
+      .init(name: $0, entry: "forward", computes: "linear", domain: "rows, 64 at a time")
+    }
     if withWeights {
       let layout = try WeightsLayout(byteCounts: weights.map(\.bytes.count))
       manifest.weights = zip(weights, layout.offsets).map { weight, offset in

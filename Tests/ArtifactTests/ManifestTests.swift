@@ -11,6 +11,9 @@ import Testing
     manifest.passes = [
       .init(name: "semi-local-attention", options: "local=256,global=256", exactness: .asTrained, note: "as trained")
     ]
+    manifest.kernels = [
+      .init(name: "attention_1", entry: "forward", computes: "attention + linear", domain: "rows, 64 at a time")
+    ]
     let encoded = try manifest.encoded()
     #expect(try Manifest(json: encoded) == manifest)
     #expect(try Manifest(json: encoded).encoded() == encoded)
@@ -31,6 +34,8 @@ import Testing
     ("\"kept_rows\",\n            2", "\"kept_rows\",\n            -2", "extent -2 is negative"),
     ("\"kept_rows\",\n            2", "\"kept_rows\",\n            4611686018427387904", "negative or too large"),
     ("\"name\" : \"first\"", "\"name\" : 7", "manifest: weights[0].name: expected a string"),
+    ("\"entry\" : \"forward\"", "\"entry\" : \"backward\"", "manifest: kernels[0].entry: there is no entry"),
+    ("\"name\" : \"attention_1\"", "\"name\" : \"linear_0\"", "manifest: kernels[1].name: \"linear_0\" is there twice"),
     ("{\n", "[\n", "manifest: "),
   ])
   func contradictionsAreNamed(old: String, new: String, message: String) throws {

@@ -33,9 +33,11 @@ import UltraRuntime
       schedule.attentionRows = 32
       schedule.keys = 32
       models = []
+      var fused = program.module
+      try PassManager(PassPipeline(parsing: "canonicalize,cse,dce,fuse")).run(on: &fused)
       for level in CPULevel.supportedByHost {
         let compiled = try CompiledProgram(
-          program.module, weights: program.weights, level: level, schedule: schedule, optimization: .less)
+          fused, weights: program.weights, level: level, schedule: schedule, optimization: .less)
         models.append((level, compiled.model))
       }
       results = try models[models.count - 1].model.run(program.inputs)
@@ -98,6 +100,20 @@ import UltraRuntime
           #expect(got.tensor == wanted.tensor, "\(subject.program), \(got.name), \(level), \(threads) threads")
         }
       }
+    }
+  }
+
+  /// Every operation in a kernel of its own, and regions that reach as far as they can, with large blocks.
+  @Test(arguments: RandomProgram.Kind.allCases, ["", "fuse", "fuse{reach=next}"])
+  func regions(kind: RandomProgram.Kind, passes: String) throws {
+    let subject = try subject(kind)
+    var module = subject.program.module
+    try PassManager(PassPipeline(parsing: passes)).run(on: &module)
+    let level = try #require(CPULevel.supportedByHost.last)
+    let compiled = try CompiledProgram(
+      module, weights: subject.program.weights, level: level, optimization: .less)
+    for (got, wanted) in zip(try compiled.run(subject.program.inputs), subject.results) {
+      #expect(got.tensor == wanted.tensor, "\(subject.program), \(got.name), passes \"\(passes)\"")
     }
   }
 

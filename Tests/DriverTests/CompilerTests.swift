@@ -22,15 +22,14 @@ import TileIR
       let (bytes, report) = try ModelFolder(folder).compile()
       #expect(report.model == "small")
       let names = report.steps.map(\.name)
-      #expect(
-        names == [
-          "import", "checksum", "canonicalize", "cse", "dce", "fold-weights", "to-tiles", "code", "object", "artifact",
-        ])
+      let passes = ["canonicalize", "cse", "dce", "fold-weights", "fuse"]
+      let lowering = ["to-tiles", "plan-memory", "code", "object", "artifact"]
+      #expect(names == ["import", "checksum"] + passes + lowering)
       // 1024 rows: two layers of 8 x 32 and 24 x 8, and attention with 8 + 8 columns over half of all pairs.
       let products = 2.0 * 1024 * (8 * 32 + 24 * 8)
       let attention = 2.0 * 1024 * 1025 / 2 * 16
       #expect(report.steps[0].flops == 2 * (products + attention))
-      #expect(report.steps[2...5].allSatisfy { $0.exactness == "exact" })
+      #expect(report.steps[2...6].allSatisfy { $0.exactness == "exact" })
       #expect(report.written?.bytes == bytes.count)
       let last = try #require(report.lines(withTimes: false).last)
       #expect(last.contains("model.ultra") && last.contains(Quantity.bytes(Double(bytes.count))))
@@ -43,7 +42,9 @@ import TileIR
       let manifest = try ArtifactReader.open(folder.appendingPathComponent("model.ultra").path, verify: .full).manifest
       #expect(manifest.compiler.flags == ["-O2", "--target-cpu", "x86-64-v3,x86-64-v4"])
       #expect(manifest.levels.map(\.name) == ["x86-64-v4", "x86-64-v3"])
-      #expect(manifest.passes.map(\.name) == ["canonicalize", "cse", "dce", "fold-weights"])
+      #expect(manifest.passes.map(\.name) == ["canonicalize", "cse", "dce", "fold-weights", "fuse"])
+      #expect(manifest.kernels.allSatisfy { $0.entry == "forward" && !$0.computes.isEmpty && !$0.domain.isEmpty })
+      #expect(manifest.kernels.count { $0.computes.hasPrefix("attention + ") } == 2)
       #expect(manifest.passes.allSatisfy { $0.exactness == .exact })
       let ids = try #require(manifest.entries.first?.inputs.first { $0.name == "item_ids" })
       #expect(ids.role == .ids(below: 20))

@@ -19,7 +19,11 @@ import UltraRuntime
     for seed in Self.seeds {
       let program = try RandomProgram(kind, seed: seed)
       let level = levels[Int(seed) % levels.count]
-      let compiled = try CompiledProgram(program.module, weights: program.weights, level: level, optimization: .less)
+      var module = program.module
+      // Most with regions, some with an operation a kernel.
+      let passes = ["fuse", "fuse{reach=next}", "fuse", ""][Int(seed / 3) % 4]
+      try PassManager(PassPipeline(parsing: passes)).run(on: &module)
+      let compiled = try CompiledProgram(module, weights: program.weights, level: level, optimization: .less)
       let found = try compiled.run(program.inputs)
       let expected = try Interpreter(module: program.module, weights: program.weights, precision: .f64)
         .run("forward", inputs: program.inputs)
@@ -62,8 +66,10 @@ import UltraRuntime
       // Small blocks, so that there are many for the threads.
       var schedule = TileSchedule()
       schedule.rows = 8
+      var module = program.module
+      try PassManager(PassPipeline([fuse])).run(on: &module)
       let compiled = try CompiledProgram(
-        program.module, weights: program.weights, level: level, schedule: schedule, optimization: .less)
+        module, weights: program.weights, level: level, schedule: schedule, optimization: .less)
       let together = try compiled.run(program.inputs)
       for _ in 0..<3 {
         for (threaded, single) in zip(try compiled.run(program.inputs, pool: pool), together) {

@@ -109,7 +109,8 @@ struct PassManagerTests {
     arguments: [
       (
         "dse",
-        "there is no pass \"dse\"; known are canonicalize, cse, dce, fold-weights, semi-local-attention, attention-truncation"
+        "there is no pass \"dse\"; known are canonicalize, cse, dce, fold-weights, semi-local-attention, "
+          + "attention-truncation, fuse"
       ),
       ("dce,", "pass pipeline, column 5: expected a pass, found the end"),
       ("dce cse", "pass pipeline, column 5: expected \",\" or the end, found \"c\""),
@@ -133,7 +134,7 @@ struct PassManagerTests {
       #expect(PassPipeline(level: level).steps.allSatisfy { $0.pass.exactness == .exact })
     }
     #expect(PassPipeline(level: 1).description == "canonicalize,cse,dce")
-    #expect(PassPipeline(level: 2).description == "canonicalize,cse,dce,fold-weights")
+    #expect(PassPipeline(level: 2).description == "canonicalize,cse,dce,fold-weights,fuse")
   }
 
   @Test func namesAreUnique() {

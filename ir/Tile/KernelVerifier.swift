@@ -14,6 +14,7 @@ struct KernelVerifier {
   private var filledTiles: Set<TileID> = []
   private var indices: [IndexVectorID: IndexSource] = [:]
   private var isInKeys = false
+  private var isInParts = false
   private var statement = 0
   /// The most keys of a turn, 0 where there is no loop over keys.
   private let keyStep: Int
@@ -26,7 +27,7 @@ struct KernelVerifier {
     kernel = program.program.kernels[number]
     let tiles = kernel.tiles
     var targets: Set<BufferID> = []
-    for statement in kernel.body.flatMap(\.flattened) {
+    for statement in kernel.statements {
       if let buffer = statement.writtenBuffer { targets.insert(buffer) }
       if let into = statement.writtenSlice, tiles.indices.contains(into.tile.index),
         case .window(let buffer, _, _) = tiles[into.tile.index].home
@@ -35,8 +36,7 @@ struct KernelVerifier {
       }
     }
     self.targets = targets
-    keyStep =
-      kernel.body.flatMap(\.flattened).map { if case .forKeys(_, let step, _) = $0 { step } else { 0 } }.max() ?? 0
+    keyStep = kernel.statements.map { if case .forKeys(_, let step, _) = $0 { step } else { 0 } }.max() ?? 0
   }
 
   private var locations: ProgramLocations.Kernel? { program.locations?.kernels[number] }
@@ -57,7 +57,7 @@ struct KernelVerifier {
       }
     }
     guard errors.isEmpty else { return }
-    if kernel.body.flatMap(\.flattened).filter(\.isLoop).count > 1 {
+    if kernel.statements.filter(\.isLoopOverKeys).count > 1 {
       fail("a kernel may have one loop over keys", "for keys", locations?.location)
     }
     verify(kernel.body)
@@ -70,6 +70,7 @@ struct KernelVerifier {
   // MARK: - The domain
 
   var block: Int { kernel.domain.block }
+  /// Parts of a block that run at once; those of a loop run one after the other.
   var parts: Int { if case .sequences(_, _, _, _, let parts) = kernel.domain { parts } else { 1 } }
   var offsets: BufferID? { if case .sequences(let offsets, _, _, _, _) = kernel.domain { offsets } else { nil } }
 
@@ -136,7 +137,28 @@ struct KernelVerifier {
     case .window(let id, let column, let columnsPerPart):
       guard program.exists(id) else { return "there is no buffer \(id.index)" }
       return problem(ofWindow: tile, program.program[id], id, column, columnsPerPart)
+    case .columns(let id, let column, let columnsPerPart):
+      return problem(ofColumns: tile, of: id, column, columnsPerPart)
     }
+  }
+
+  /// Whether `count` columns from `column` on lie within `width` ones for every part.
+  private func fits(_ column: Int, _ columnsPerPart: Int, count: Int, width: Int) -> Bool {
+    guard (0...largestNumber).contains(column), (0...largestNumber).contains(columnsPerPart),
+      let last = byteCount(max(kernel.parts, 1) - 1, columnsPerPart)
+    else { return false }
+    return column + last + count <= width
+  }
+
+  private func problem(ofColumns tile: Tile, of id: TileID, _ column: Int, _ columnsPerPart: Int) -> String? {
+    guard kernel.tiles.indices.contains(id.index) else { return "there is no tile \(id.index)" }
+    let base = kernel[id]
+    let name = "%\(TextName.quoted(base.name))"
+    guard case .scratch = base.home, base.rows != .keys else { return "\(name) must be a tile in scratch, not of keys" }
+    if base.rows != tile.rows { return "\(name) has other rows" }
+    if base.element != tile.element || base.isGrouped != tile.isGrouped { return "\(name) has other elements" }
+    return fits(column, columnsPerPart, count: tile.columns, width: base.columns)
+      ? nil : "reaches past the \(base.columns) columns of \(name)"
   }
 
   private func problem(
@@ -149,9 +171,9 @@ struct KernelVerifier {
     if case .weight(_, let packing) = buffer.home, packing != .plain {
       return "\(name) is packed; a window needs rows as they are"
     }
-    guard (0...largestNumber).contains(column), (0...largestNumber).contains(columnsPerPart),
-      let last = byteCount(parts - 1, columnsPerPart), column + last + tile.columns <= buffer.columns
-    else { return "reaches past the \(buffer.columns) columns of \(name)" }
+    guard fits(column, columnsPerPart, count: tile.columns, width: buffer.columns) else {
+      return "reaches past the \(buffer.columns) columns of \(name)"
+    }
     switch tile.rows {
     case .block, .keys:
       if let rows, buffer.rows != Extent(rows) {
@@ -182,10 +204,16 @@ struct KernelVerifier {
         return
       }
       note(statement)
-      if case .forKeys(_, _, let inner) = statement {
+      switch statement {
+      case .forKeys(_, _, let inner):
         isInKeys = true
         verify(inner)
         isInKeys = false
+      case .forParts(_, let inner):
+        isInParts = true
+        verify(inner)
+        isInParts = false
+      default: break
       }
     }
   }
@@ -194,7 +222,7 @@ struct KernelVerifier {
   private mutating func note(_ statement: Statement) {
     if let buffer = statement.writtenBuffer { written.insert(buffer) }
     if let into = statement.writtenSlice {
-      filledTiles.insert(into.tile)
+      filledTiles.insert(root(of: into.tile))
       if case .window(let buffer, _, _) = kernel[into.tile].home { written.insert(buffer) }
     }
     if case .indices(let vector, let source) = statement { indices[vector] = source }
@@ -240,8 +268,20 @@ struct KernelVerifier {
       if !(1...largestBlock).contains(step) { return "a turn must have 1 to 2^20 keys, found \(step)" }
       do { try mask.verify() } catch { return error.message }
       return nil
+    case .forParts(let count, _):
+      if isInParts { return "stands in a loop over parts already" }
+      if parts > 1 { return "the kernel's domain counts parts already" }
+      if !(1...largestBlock).contains(count) { return "there must be 1 to 2^20 parts, found \(count)" }
+      return count == kernel.parts ? nil : "another loop of the kernel has \(kernel.parts) parts, found \(count)"
     }
   }
+
+  /// The tile whose memory a tile has: itself, or the one that it is columns of.
+  private func root(of id: TileID) -> TileID {
+    if case .columns(let base, _, _) = kernel[id].home { base } else { id }
+  }
+
+  func isWindow(_ id: TileID) -> Bool { if case .window = kernel[id].home { true } else { false } }
 
   func isScratchOfKeys(_ id: TileID) -> Bool {
     guard case .scratch = kernel[id].home else { return false }
@@ -260,8 +300,13 @@ struct KernelVerifier {
       return "[\(slice.first) : \(slice.first &+ slice.count)] is no range of the \(tile.columns) columns of \(name)"
     }
     if tile.rows == .keys, !isInKeys { return "\(name) has rows in a loop over keys only" }
+    if tile.columnsPerPart > 0, !isInParts, hasLoopOverParts {
+      return "\(name) moves with the part, so it has columns in a loop over parts only"
+    }
     return nil
   }
+
+  private var hasLoopOverParts: Bool { kernel.statements.contains { if case .forParts = $0 { true } else { false } } }
 
   func problem(ofWriting slice: TileSlice) -> String? {
     if let problem = problem(of: slice) { return problem }
@@ -279,8 +324,8 @@ struct KernelVerifier {
     if let problem = problem(of: slice) { return problem }
     let tile = kernel[slice.tile]
     switch tile.home {
-    case .scratch:
-      return filledTiles.contains(slice.tile)
+    case .scratch, .columns:
+      return filledTiles.contains(root(of: slice.tile))
         ? nil : "reads %\(TextName.quoted(tile.name)), which nothing has written before"
     case .window(let buffer, _, _):
       return tile.rows == .block ? problem(ofReadingHere: buffer) : problem(ofReadingElsewhere: buffer)
@@ -341,21 +386,37 @@ struct KernelVerifier {
     if first.tile == second.tile {
       return first.first < second.first + second.count && second.first < first.first + first.count
     }
-    guard case .window(let one, let oneColumn, let onePart) = kernel[first.tile].home,
-      case .window(let other, let otherColumn, let otherPart) = kernel[second.tile].home, one == other
-    else { return false }
-    let (a, b) = (oneColumn + first.first, otherColumn + second.first)
-    return onePart != otherPart || (a < b + second.count && b < a + first.count)
+    let (one, other) = (kernel[first.tile], kernel[second.tile])
+    if case .window(let buffer, _, _) = one.home {
+      guard case .window(buffer, _, _) = other.home else { return false }
+    } else if root(of: first.tile) != root(of: second.tile) {
+      return false
+    }
+    let (a, b) = (one.firstColumn + first.first, other.firstColumn + second.first)
+    return one.columnsPerPart != other.columnsPerPart || (a < b + second.count && b < a + first.count)
+  }
+}
+
+extension Tile {
+  /// Where its columns begin for part 0, in the buffer or tile that they are columns of.
+  fileprivate var firstColumn: Int {
+    switch home {
+    case .scratch: 0
+    case .window(_, let column, _), .columns(_, let column, _): column
+    }
+  }
+
+  /// How far its columns move from one part to the next.
+  fileprivate var columnsPerPart: Int {
+    switch home {
+    case .scratch: 0
+    case .window(_, _, let columnsPerPart), .columns(_, _, let columnsPerPart): columnsPerPart
+    }
   }
 }
 
 extension Statement {
-  /// The statement, then those in its loop.
-  fileprivate var flattened: [Statement] {
-    if case .forKeys(_, _, let body) = self { [self] + body.flatMap(\.flattened) } else { [self] }
-  }
-
-  fileprivate var isLoop: Bool { if case .forKeys = self { true } else { false } }
+  fileprivate var isLoopOverKeys: Bool { if case .forKeys = self { true } else { false } }
 
   /// The columns that this statement fills, where it fills a tile.
   fileprivate var writtenSlice: TileSlice? {
@@ -364,7 +425,7 @@ extension Statement {
       .clear(let into):
       into
     case .contract(let contraction): contraction.into
-    case .indices, .gatherIntegers, .nextIntegers, .storeIndices, .forKeys: nil
+    case .indices, .gatherIntegers, .nextIntegers, .storeIndices, .forKeys, .forParts: nil
     }
   }
 
@@ -389,6 +450,7 @@ extension Statement {
     case .storeIndices: "store"
     case .clear: "clear"
     case .forKeys: "for keys"
+    case .forParts: "for parts"
     }
   }
 }

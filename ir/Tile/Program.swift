@@ -238,6 +238,8 @@ public enum SetupStep: Hashable, Sendable {
 public struct Kernel: Hashable, Sendable {
   /// Its name in the text form and, after its number, in compiled code.
   public var name: String
+  /// What it computes, for people: "attention + layer_norm + linear".
+  public var summary = ""
   /// What its blocks cover.
   public var domain: Domain
   /// A `TileID` counts them.
@@ -316,6 +318,8 @@ public struct Tile: Hashable, Sendable {
     case scratch(capacity: Int, rowStride: Int)
     /// Rows of a buffer, from `column + part * columnsPerPart` on.
     case window(BufferID, column: Int, columnsPerPart: Int)
+    /// Columns of a tile in scratch with the same rows, from `column + part * columnsPerPart` on.
+    case columns(TileID, column: Int, columnsPerPart: Int)
   }
 
   /// Unique among the kernel's tiles and vectors of indices.

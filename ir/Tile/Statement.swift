@@ -26,6 +26,39 @@ public indirect enum Statement: Hashable, Sendable {
   case clear(TileSlice)
   /// Runs over the keys that some row of the block sees, at most `step` at a time, in ascending order, none twice.
   case forKeys(Mask, step: Int, body: [Statement])
+  /// Runs the body once for each of `count` parts (heads), in ascending order: tiles whose columns move with the part
+  /// are those of the part at hand.
+  case forParts(count: Int, body: [Statement])
+
+  /// The statements of a loop; none where the statement is no loop.
+  public var inner: [Statement] {
+    switch self {
+    case .forKeys(_, _, let body), .forParts(_, let body): body
+    case .map, .reduce, .contract, .transpose, .indices, .gather, .gatherIntegers, .nextIntegers, .storeIndices, .clear:
+      []
+    }
+  }
+
+  /// The statement, then those in its loop, and in the loops in that.
+  public var flattened: [Statement] { [self] + inner.flatMap(\.flattened) }
+}
+
+extension Kernel {
+  /// Every statement, those of loops after the loop.
+  public var statements: [Statement] { body.flatMap(\.flattened) }
+
+  /// The mask of the kernel's loop over keys; nil where there is none.
+  public var mask: Mask? {
+    for case .forKeys(let mask, _, _) in statements { return mask }
+    return nil
+  }
+
+  /// How many parts a block has: those of its loops over parts, or those that the domain counts.
+  public var parts: Int {
+    for case .forParts(let count, _) in statements { return count }
+    if case .sequences(_, _, _, _, let parts) = domain { return parts }
+    return 1
+  }
 }
 
 /// `into (+)= left * right`, both sides of one element type, accumulated in fp32 with fused multiply-add.

@@ -57,7 +57,7 @@ extension KernelVerifier {
     switch (tile.rows, tile.home) {
     case (.block, _): block
     case (.fixed(let count), _), (.keys, .scratch(let count, _)): count
-    case (.keys, .window): largestBlock
+    case (.keys, .window), (.keys, .columns): largestBlock
     }
   }
 
@@ -84,7 +84,7 @@ extension KernelVerifier {
 
   func problem(ofTransposing from: TileSlice, into: TileSlice, _ factor: Double) -> String? {
     if let problem = problem(ofWriting: into) ?? problem(ofReading: from) { return problem }
-    guard case .scratch = kernel[into.tile].home, kernel[into.tile].rows == .fixed(from.count) else {
+    guard !isWindow(into.tile), kernel[into.tile].rows == .fixed(from.count) else {
       return "the result must be a tile in scratch with as many rows as \(from.count) columns are transposed"
     }
     let (source, target) = (kernel[from.tile], kernel[into.tile])

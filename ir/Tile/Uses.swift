@@ -37,12 +37,45 @@ extension Statement {
       body(from)
     case .nextIntegers(let into, let from, let last): [into, from, last].forEach(body)
     case .storeIndices(let buffer, _): body(buffer)
-    case .forKeys(_, _, let statements): for statement in statements { statement.forEachBuffer(body) }
+    case .forKeys(_, _, let statements), .forParts(_, let statements):
+      for statement in statements { statement.forEachBuffer(body) }
+    }
+  }
+}
+
+extension Statement {
+  /// Calls `body` with every tile named here, those of the statements in a loop excepted.
+  public func forEachTile(_ body: (TileID) -> Void) {
+    switch self {
+    case .map(let into, let expression, _), .reduce(let into, let expression, _):
+      body(into.tile)
+      expression.forEachTile(body)
+    case .contract(let contraction):
+      body(contraction.into.tile)
+      body(contraction.left.tile)
+      if case .tile(let right) = contraction.right { body(right.tile) }
+    case .transpose(let into, let from, _):
+      body(into.tile)
+      body(from.tile)
+    case .gather(let into, _, _, _, _), .clear(let into): body(into.tile)
+    case .indices, .gatherIntegers, .nextIntegers, .storeIndices, .forKeys, .forParts: break
     }
   }
 }
 
 extension Expression {
+  /// Calls `body` with every tile named here.
+  public func forEachTile(_ body: (TileID) -> Void) {
+    switch self {
+    case .tile(let slice), .rowValue(let slice): body(slice.tile)
+    case .unary(_, let operand), .unlessIndex(_, _, let operand): operand.forEachTile(body)
+    case .binary(_, let left, let right):
+      left.forEachTile(body)
+      right.forEachTile(body)
+    case .columnValue, .element, .constant, .scalar, .positionBias, .timeBias: break
+    }
+  }
+
   /// Calls `body` with every buffer named here, those behind tiles excepted.
   public func forEachBuffer(_ body: (BufferID) -> Void) {
     switch self {
@@ -64,5 +97,52 @@ extension SetupStep {
     case .selectOffsets(_, _, _, let into, _), .blockTable(_, _, let into): [into]
     case .checkOffsets, .checkTargets, .checkIDs, .checkLengths: []
     }
+  }
+}
+
+extension Program {
+  /// For each workspace buffer that is used the first and the last kernel that names it; what setup fills is alive from
+  /// before all kernels, step -1.
+  ///
+  /// Blocks of a kernel run in any order: while it runs, all that it names is alive.
+  public var workspaceLifetimes: [BufferID: ClosedRange<Int>] {
+    var lifetimes: [BufferID: ClosedRange<Int>] = [:]
+    func note(_ id: BufferID, _ step: Int) {
+      guard case .workspace = self[id].home else { return }
+      lifetimes[id] = (lifetimes[id]?.lowerBound ?? step)...step
+    }
+    for id in setup.flatMap(\.writtenBuffers) { note(id, -1) }
+    for (index, kernel) in kernels.enumerated() {
+      for id in kernel.buffers { note(id, index) }
+    }
+    return lifetimes
+  }
+
+  /// The workspace buffers of each slot, by slot and in the order of buffers.
+  public var slots: [(slot: Int, buffers: [BufferID])] {
+    var slots: [Int: [BufferID]] = [:]
+    for index in buffers.indices {
+      if case .workspace(let slot) = buffers[index].home { slots[slot, default: []].append(BufferID(index: index)) }
+    }
+    return slots.sorted { $0.key < $1.key }.map { ($0.key, $0.value) }
+  }
+
+  /// Bytes of all workspace buffers, those of a slot counted once, for a batch of one sequence of so many rows.
+  public func workspaceBytes(forOneSequenceOf rows: Int) -> Int {
+    slots.reduce(0) { sum, slot in sum + (slot.buffers.map { byteCount(of: $0, forOneSequenceOf: rows) }.max() ?? 0) }
+  }
+
+  /// Bytes that a buffer may take for a batch of one sequence of so many rows. What counts sequences is told by the
+  /// offsets, which have one more.
+  public func byteCount(of id: BufferID, forOneSequenceOf rows: Int) -> Int {
+    let buffer = self[id]
+    let extent: Int
+    switch buffer.rows.dimension {
+    case .fixed(let count): extent = count
+    case .symbol(let name):
+      let given = Dimension.symbol(givenBound(of: name))
+      extent = buffers.contains { $0.rows == Extent(given, plus: 1) } ? 1 : rows
+    }
+    return (extent + buffer.rows.plus) * buffer.columns * buffer.element.byteCount
   }
 }

@@ -46,8 +46,6 @@ struct ProgramVerifier {
   private(set) var errors: [TileIRError] = []
   private var dimensions: Set<String> = []
   private var globalNames: Set<String> = []
-  /// By slot, the first buffer in it.
-  private var slotOwners: [Int: BufferID] = [:]
   /// What setup says of offsets: the rows that they cut, and the most of a sequence.
   private(set) var cutRows: [BufferID: Dimension] = [:]
   private(set) var longest: [BufferID: Int] = [:]
@@ -174,13 +172,6 @@ struct ProgramVerifier {
     case .workspace(let slot):
       if !program.buffers.indices.contains(slot) {
         errors.append(fail("a slot must lie in 0..<\(program.buffers.count), the number of buffers, found \(slot)"))
-      }
-      let owner = slotOwners[slot] ?? id
-      slotOwners[slot] = owner
-      let other = program[owner]
-      if other.rows != buffer.rows || other.element != buffer.element {
-        let found = "@\(TextName.quoted(other.name))"
-        errors.append(fail("shares slot \(slot) with \(found), which has other rows or elements"))
       }
     }
   }
@@ -343,11 +334,7 @@ struct ProgramVerifier {
   /// Buffers of one slot must never be alive at once: alive is from the first kernel that names one to the last, and
   /// from before all kernels what setup fills.
   private mutating func verifySlots() {
-    var lifetimes: [BufferID: ClosedRange<Int>] = [:]
-    for id in program.setup.flatMap(\.writtenBuffers) { lifetimes[id] = -1 ... -1 }
-    for (index, kernel) in program.kernels.enumerated() {
-      for id in kernel.buffers { lifetimes[id] = (lifetimes[id]?.lowerBound ?? index)...index }
-    }
+    let lifetimes = program.workspaceLifetimes
     var slots: [Int: [BufferID]] = [:]
     for index in program.buffers.indices {
       let id = BufferID(index: index)

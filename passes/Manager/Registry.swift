@@ -7,6 +7,7 @@ extension ModulePass {
     foldWeights,
     semiLocalAttention,
     attentionTruncation,
+    fuse,
   ]
 
   /// The pass of this name.
@@ -22,7 +23,7 @@ extension PassPipeline {
     var passes: [ModulePass] = []
     if level > 0 { passes += [canonicalize, eliminateCommonSubexpressions, eliminateDeadCode] }
     // Lower precision, where it is asked for, has run before: it rounds what folding would take away.
-    if level > 1 { passes.append(foldWeights) }
+    if level > 1 { passes += [foldWeights, fuse] }
     self.init(passes)
   }
 }

@@ -3,95 +3,117 @@ import TileIR
 
 // Attention, a block of queries at a time: never more of rows x rows than a tile.
 extension TileLowering {
-  /// Queries lie transposed in a tile, so that a tile of scores [keys, queries] and the product with the values both
-  /// stream through keys and values as they lie in memory.
+  /// A kernel of its own: one block takes one head, or, where heads share a time bias, which costs more than a head's
+  /// products, all of them.
   mutating func lowerAttention(_ operation: Operation) throws(LoweringError) {
-    guard case .attention(let attention) = operation.payload else { return }
-    let operands = operation.operands
-    let queryWidth = width(of: operands[0]) / attention.heads
-    let valueWidth = width(of: operands[2]) / attention.heads
-    let block = schedule.attentionRows
-    let offsets = try buffer(of: operands[3])
-    let targets = attention.hasTargets ? try buffer(of: operands[4]) : nil
-    let table = blockTable(offsets, block: block)
-    let divisor = try divisorScalar(attention, offsets: offsets, targets: targets)
-    let bias = try biasExpression(attention, operands, offsets: offsets)
-
-    var before: [Statement] = []
-    var body: [Statement] = []
-    var after: [Statement] = []
-    // A time bias is the same for all heads and costs more than a head's products: a block then takes all heads.
-    let together = attention.bias == .positionAndTime && attention.heads <= Self.mostHeadsTogether
-
+    guard case .attention(let attention) = operation.payload,
+      case .sequences(let offsets, let targets)? = operation.rowDomain
+    else { return }
+    let heads: Heads = attention.bias == .positionAndTime ? .sharingBias : .apart
     begin(
       "attention",
-      .sequences(offsets: offsets, targets: targets, table: table, block: block, parts: together ? 1 : attention.heads))
+      try sequenceDomain(
+        offsets, targets, block: schedule.attentionRows, parts: heads == .apart ? attention.heads : 1))
+    kernel.summary = "attention"
     _ = try newMemory(for: operation.results[0])
+    try emitAttention(operation, heads)
+    end()
+  }
+
+  /// Who runs the heads of a block.
+  enum Heads {
+    /// The domain: each head is a block of its own.
+    case apart
+    /// A loop over heads around the loop over keys.
+    case inTurn
+    /// A loop over heads within the loop over keys, whose bias they share.
+    case sharingBias
+  }
+
+  /// Attention's statements in the kernel at hand, whose domain is that of the rows.
+  ///
+  /// Queries lie transposed in a tile, so that a tile of scores [keys, queries] and the product with the values both
+  /// stream through keys and values as they lie in memory.
+  mutating func emitAttention(_ operation: Operation, _ heads: Heads) throws(LoweringError) {
+    guard case .attention(let attention) = operation.payload else { return }
+    let operands = operation.operands
+    let block = kernel.domain.block
+    let count = attention.heads
+    let queryWidth = width(of: operands[0]) / count
+    let valueWidth = width(of: operands[2]) / count
+    let offsets = try buffer(of: operands[3])
+    let targets = attention.hasTargets ? try buffer(of: operands[4]) : nil
+    let divisor = try divisorScalar(attention, offsets: offsets, targets: targets)
+    var bias = try biasExpression(attention, operands, offsets: offsets)
+    /// The columns of the head at hand among those of all heads.
+    func ofHead(_ value: ValueID, _ width: Int, _ rows: Tile.Rows = .block) throws(LoweringError) -> TileSlice {
+      try partColumns(of: try place(of: value), count: width, rows: rows)
+    }
+
     let scores = keyTile("scores", block)
-    var sharedBias: TileSlice?
-    if together, let bias {
+    // A head's transposed queries, and the sums that its values are added to.
+    let allHeads = heads == .sharingBias ? count : 1
+    let allQueries = scratch(
+      "queries", rows: .fixed(queryWidth), capacity: queryWidth, columns: allHeads * block)
+    let queries = allHeads == 1 ? allQueries : try partColumns(of: .tile(allQueries), count: block)
+    let result = try place(of: operation.results[0])
+    let allSums: TileSlice
+    let sum: TileSlice
+    if case .tile(let slice) = result {
+      allSums = slice
+      sum = try ofHead(operation.results[0], valueWidth)
+    } else {
+      allSums = scratch("sum", rows: .block, capacity: block, columns: allHeads * valueWidth)
+      sum = allHeads == 1 ? allSums : try partColumns(of: .tile(allSums), count: valueWidth)
+    }
+
+    var body: [Statement] = []
+    if heads == .sharingBias, let expression = bias {
       let tile = keyTile("bias", block)
-      body.append(.map(into: tile, bias))
-      sharedBias = tile
+      body.append(.map(into: tile, expression))
+      bias = .tile(tile)
     }
     var score = Expression.tile(scores)
-    if let bias { score = .binary(.add, score, sharedBias.map { .tile($0) } ?? bias) }
+    if let bias { score = .binary(.add, score, bias) }
     let activated: Expression
     switch attention.activation {
     case .silu: activated = .unary(.silu, score)
     case .identity: activated = score
     }
-
-    for head in 0..<(together ? attention.heads : 1) {
-      func window(_ operand: ValueID, _ width: Int, _ rows: Tile.Rows) throws(LoweringError) -> TileSlice {
-        try headWindow(operand, width: width, rows: rows, head: together ? head : nil)
-      }
-      let queries = TileSlice(
-        kernel.addTile(
-          Tile(
-            name: "queries", rows: .fixed(queryWidth), columns: block,
-            home: .scratch(capacity: queryWidth, rowStride: block))), first: 0, count: block)
-      let sum = scratch("sum", rows: .block, capacity: block, columns: valueWidth)
-      before += [
-        .transpose(into: queries, from: try window(operands[0], queryWidth, .block), factor: attention.alpha),
-        .clear(sum),
+    let before: [Statement] = [
+      .transpose(into: queries, from: try ofHead(operands[0], queryWidth), factor: attention.alpha), .clear(sum),
+    ]
+    let turn: [Statement] = [
+      .contract(
+        Contraction(
+          into: scores, left: try ofHead(operands[1], queryWidth, .keys), right: .tile(queries), accumulate: false)),
+      .map(into: scores, activated, masked: true),
+      .contract(
+        Contraction(
+          into: sum, left: scores, leftTransposed: true, right: .tile(try ofHead(operands[2], valueWidth, .keys)),
+          accumulate: true)),
+    ]
+    let into = heads == .sharingBias ? slice(of: result) : try ofHead(operation.results[0], valueWidth)
+    let after: [Statement] = [
+      .map(into: into, .binary(.multiply, .tile(heads == .sharingBias ? allSums : sum), divisor))
+    ]
+    func keys(_ body: [Statement]) -> Statement { .forKeys(attention.mask, step: schedule.keys, body: body) }
+    switch heads {
+    case .apart: kernel.body += before + [keys(body + turn)] + after
+    case .inTurn: kernel.body.append(.forParts(count: count, body: before + [keys(body + turn)] + after))
+    case .sharingBias:
+      kernel.body += [
+        .forParts(count: count, body: before), keys(body + [.forParts(count: count, body: turn)]),
       ]
-      body += [
-        .contract(
-          Contraction(
-            into: scores, left: try window(operands[1], queryWidth, .keys), right: .tile(queries), accumulate: false)),
-        .map(into: scores, activated, masked: true),
-        .contract(
-          Contraction(
-            into: sum, left: scores, leftTransposed: true,
-            right: .tile(try window(operands[2], valueWidth, .keys)), accumulate: true)),
-      ]
-      let out = try window(operation.results[0], valueWidth, .block)
-      after.append(.map(into: out, .binary(.multiply, .tile(sum), divisor)))
+      kernel.body += after
     }
-    kernel.body = before + [.forKeys(attention.mask, step: schedule.keys, body: body)] + after
-    end()
   }
-
-  /// The most heads that a block takes one after the other: each is code of its own.
-  private static let mostHeadsTogether = 8
 
   /// A tile [keys, rows of the block].
   private mutating func keyTile(_ name: String, _ block: Int) -> TileSlice {
     let home = Tile.Home.scratch(capacity: schedule.keys, rowStride: block)
     let tile = kernel.addTile(Tile(name: name, rows: .keys, columns: block, home: home))
     return TileSlice(tile, first: 0, count: block)
-  }
-
-  /// A head's columns of a value: those of `head`, or of the block's part where that is nil.
-  private mutating func headWindow(
-    _ value: ValueID, width: Int, rows: Tile.Rows, head: Int?
-  ) throws(LoweringError) -> TileSlice {
-    guard case .buffer(let buffer, let first, _) = try place(of: value) else {
-      throw LoweringError(message: "attention reads %\(function[value].name), which does not lie in memory")
-    }
-    return window(
-      buffer, first: first + (head ?? 0) * width, count: width, rows: rows, columnsPerPart: head == nil ? width : 0)
   }
 
   private mutating func divisorScalar(

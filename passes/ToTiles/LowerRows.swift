@@ -1,95 +1,11 @@
 import TensorIR
 import TileIR
 
-// What treats each row alone: one kernel for a whole group, with what stays inside it in tiles.
+// What treats each row alone, in the kernel at hand.
 extension TileLowering {
-  mutating func lowerRows(_ dimension: Dimension, _ members: [OperationID]) throws(LoweringError) {
-    let inside = Set(members)
-    let virtual = virtualConcatenations(members, inside)
-    begin(function[members[0]].payload.mnemonic, .rows(dimension, block: rowBlock(members, inside, virtual)))
-    for id in members {
-      let operation = function[id]
-      switch operation.payload {
-      case .split(let split):
-        let source = try place(of: operation.operands[0])
-        var first = 0
-        for (result, width) in zip(operation.results, split.widths) {
-          places[result] = columns(of: source, first: first, count: width)
-          first += width
-        }
-      case .concatenate where virtual.contains(id):
-        virtualConcatenations[operation.results[0]] = operation.operands
-      default:
-        let into = slice(of: try newPlace(for: operation.results[0], inside))
-        try lowerRowOperation(operation, into: into)
-      }
-    }
-    if !kernel.body.isEmpty { end() }
-  }
-
-  /// A concatenation that only one contraction of the group reads is never written down.
-  private func virtualConcatenations(_ members: [OperationID], _ inside: Set<OperationID>) -> Set<OperationID> {
-    Set(
-      members.filter { id in
-        guard case .concatenate = function[id].payload else { return false }
-        let result = function[id].results[0]
-        let users = users(of: result)
-        guard users.count == 1, inside.contains(users[0]), !isResult(result),
-          case .linear = function[users[0]].payload
-        else { return false }
-        return function[users[0]].operands[0] == result
-      })
-  }
-
-  private func columns(of place: Place, first: Int, count: Int) -> Place {
-    switch place {
-    case .buffer(let buffer, let start, _): .buffer(buffer, first: start + first, count: count)
-    case .tile(let slice): .tile(TileSlice(slice.tile, first: slice.first + first, count: count))
-    }
-  }
-
-  // MARK: - Tile or memory
-
-  func users(of value: ValueID) -> [OperationID] {
-    function.body.filter { function[$0].operands.contains(value) }
-  }
-
-  func isResult(_ value: ValueID) -> Bool { function.results.contains { $0.value == value } }
-
-  /// Whether something outside the group reads the value, or a slice of it.
-  private func outlives(_ value: ValueID, _ inside: Set<OperationID>) -> Bool {
-    if isResult(value) { return true }
-    return users(of: value).contains { user in
-      if !inside.contains(user) { return true }
-      guard case .split = function[user].payload else { return false }
-      return function[user].results.contains { outlives($0, inside) }
-    }
-  }
-
-  private mutating func newPlace(for value: ValueID, _ inside: Set<OperationID>) throws(LoweringError) -> Place {
-    if outlives(value, inside) { return try newMemory(for: value) }
-    let place = Place.tile(
-      scratch(function[value].name, rows: .block, capacity: kernel.domain.block, columns: width(of: value)))
-    places[value] = place
-    return place
-  }
-
   func width(of value: ValueID) -> Int { function[value].type.tensor?.shape.last?.extent ?? 1 }
 
-  /// As many rows as keep the group's tiles within the schedule's bytes, in whole micro-kernel heights.
-  private func rowBlock(_ members: [OperationID], _ inside: Set<OperationID>, _ virtual: Set<OperationID>) -> Int {
-    var columns = 1
-    for id in members where !virtual.contains(id) {
-      if case .split = function[id].payload { continue }
-      for result in function[id].results { columns += width(of: result) }
-    }
-    let fitting = schedule.scratchBytes / (columns * ElementType.f32.byteCount) / 8 * 8
-    return min(schedule.rows, max(8, fitting))
-  }
-
-  // MARK: - Operations
-
-  private mutating func lowerRowOperation(_ operation: Operation, into: TileSlice) throws(LoweringError) {
+  mutating func lowerRowOperation(_ operation: Operation, into: TileSlice) throws(LoweringError) {
     let operands = operation.operands
     switch operation.payload {
     case .add: try map(into, .binary(.add, expression(operands[0]), expression(operands[1])))

@@ -18,45 +18,34 @@ extension TileLowering {
     program.derivedDimensions.append(DerivedDimension(name: payload.into, atMost: rows))
   }
 
-  mutating func lowerSequences(offsets: ValueID, targets: ValueID?, _ members: [OperationID]) throws(LoweringError) {
-    let offsetsBuffer = try buffer(of: offsets)
-    let targetsBuffer: BufferID?
-    if let targets { targetsBuffer = try buffer(of: targets) } else { targetsBuffer = nil }
-    let table = blockTable(offsetsBuffer, block: schedule.rows)
-    begin(
-      function[members[0]].payload.mnemonic,
-      .sequences(offsets: offsetsBuffer, targets: targetsBuffer, table: table, block: schedule.rows, parts: 1))
-    for id in members {
-      let operation = function[id]
-      let operands = operation.operands
-      let result = operation.results[0]
-      _ = try newMemory(for: result)
-      switch operation.payload {
-      case .positions(let positions):
-        let indices = kernel.addIndexVector("position")
-        kernel.body.append(.indices(indices, .expression(positions.expression)))
-        kernel.body.append(.storeIndices(into: try buffer(of: result), indices))
-      case .nextRows:
-        kernel.body.append(
-          .nextIntegers(
-            into: try buffer(of: result), from: try buffer(of: operands[0]), last: try buffer(of: operands[1])))
-      case .selectRows(let select):
-        let indices = kernel.addIndexVector("kept")
-        kernel.body.append(
-          .indices(
-            indices,
-            .beforeSelection(select.selection, offsets: try buffer(of: operands[1]), targets: targetsBuffer)))
-        try gatherRows(of: operands[0], into: result, indices, keepMissing: false)
-      case .restoreRows(let restore):
-        let indices = kernel.addIndexVector("inner")
-        kernel.body.append(.map(into: slice(of: try place(of: result)), .tile(slice(of: try place(of: operands[1])))))
-        kernel.body.append(
-          .indices(indices, .afterSelection(restore.selection, selected: try buffer(of: operands[3]))))
-        try gatherRows(of: operands[0], into: result, indices, keepMissing: true)
-      default: throw LoweringError(message: "\(operation.payload.mnemonic) does not depend on places in sequences")
-      }
+  /// In the kernel at hand, whose domain is the operation's.
+  mutating func lowerSequenceOperation(_ operation: Operation) throws(LoweringError) {
+    let operands = operation.operands
+    let result = operation.results[0]
+    switch operation.payload {
+    case .positions(let positions):
+      let indices = kernel.addIndexVector("position")
+      kernel.body.append(.indices(indices, .expression(positions.expression)))
+      kernel.body.append(.storeIndices(into: try buffer(of: result), indices))
+    case .nextRows:
+      kernel.body.append(
+        .nextIntegers(
+          into: try buffer(of: result), from: try buffer(of: operands[0]), last: try buffer(of: operands[1])))
+    case .selectRows(let select):
+      let indices = kernel.addIndexVector("kept")
+      let targets = operands.count > 3 ? try buffer(of: operands[3]) : nil
+      kernel.body.append(
+        .indices(
+          indices, .beforeSelection(select.selection, offsets: try buffer(of: operands[1]), targets: targets)))
+      try gatherRows(of: operands[0], into: result, indices, keepMissing: false)
+    case .restoreRows(let restore):
+      let indices = kernel.addIndexVector("inner")
+      kernel.body.append(.map(into: slice(of: try place(of: result)), .tile(slice(of: try place(of: operands[1])))))
+      kernel.body.append(
+        .indices(indices, .afterSelection(restore.selection, selected: try buffer(of: operands[3]))))
+      try gatherRows(of: operands[0], into: result, indices, keepMissing: true)
+    default: throw LoweringError(message: "\(operation.payload.mnemonic) does not depend on places in sequences")
     }
-    end()
   }
 
   private mutating func gatherRows(

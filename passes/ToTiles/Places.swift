@@ -38,6 +38,7 @@ extension TileLowering {
         continue
       }
       begin("copy_\(result.name)", .rows(type.shape[0], block: schedule.rows))
+      kernel.summary = "copy"
       let into = window(output, first: 0, count: width, rows: .block)
       kernel.body.append(.map(into: into, .tile(slice(of: source))))
       end()
@@ -142,13 +143,33 @@ extension TileLowering {
   mutating func window(
     _ buffer: BufferID, first: Int, count: Int, rows: Tile.Rows, columnsPerPart: Int = 0
   ) -> TileSlice {
-    let tile = Tile(
-      name: program[buffer].name, rows: rows, columns: count,
-      home: .window(buffer, column: first, columnsPerPart: columnsPerPart))
-    if let known = windows[tile] { return TileSlice(known, first: 0, count: count) }
+    let home = Tile.Home.window(buffer, column: first, columnsPerPart: columnsPerPart)
+    return known(
+      Tile(name: program[buffer].name, rows: rows, columns: count, home: home, element: program[buffer].element))
+  }
+
+  /// The columns that belong to the part at hand, `count` for each, of all columns of a place.
+  mutating func partColumns(of place: Place, count: Int, rows: Tile.Rows = .block) throws(LoweringError) -> TileSlice {
+    switch place {
+    case .buffer(let buffer, let first, _):
+      return window(buffer, first: first, count: count, rows: rows, columnsPerPart: count)
+    case .tile(let slice):
+      let whole = kernel[slice.tile]
+      if rows == .keys { throw LoweringError(message: "other rows of %\(whole.name) are not in the kernel") }
+      let home = Tile.Home.columns(slice.tile, column: slice.first, columnsPerPart: count)
+      return known(
+        Tile(
+          name: whole.name, rows: whole.rows, columns: count, home: home, element: whole.element,
+          isGrouped: whole.isGrouped))
+    }
+  }
+
+  /// The tile as given, or an equal one that the kernel has already.
+  private mutating func known(_ tile: Tile) -> TileSlice {
+    if let known = windows[tile] { return TileSlice(known, first: 0, count: tile.columns) }
     let id = kernel.addTile(tile)
     windows[tile] = id
-    return TileSlice(id, first: 0, count: count)
+    return TileSlice(id, first: 0, count: tile.columns)
   }
 
   /// A place as a slice of a tile of the kernel at hand, over its block's rows.
@@ -156,36 +177,6 @@ extension TileLowering {
     switch place {
     case .tile(let slice): slice
     case .buffer(let buffer, let first, let count): window(buffer, first: first, count: count, rows: .block)
-    }
-  }
-
-  // MARK: - Memory
-
-  /// Lets workspace buffers share memory where the last use of one comes before the first of the other.
-  mutating func planMemory() {
-    var lifetimes: [BufferID: ClosedRange<Int>] = [:]
-    for (index, kernel) in program.kernels.enumerated() {
-      for buffer in kernel.buffers {
-        let first = lifetimes[buffer]?.lowerBound ?? index
-        lifetimes[buffer] = first...index
-      }
-    }
-    // What setup writes is alive from the start.
-    for buffer in program.setup.flatMap(\.writtenBuffers) {
-      lifetimes[buffer] = -1...(lifetimes[buffer]?.upperBound ?? -1)
-    }
-    var slots: [(rows: Extent, element: ElementType, freeAfter: Int)] = []
-    for index in program.buffers.indices {
-      let id = BufferID(index: index)
-      guard case .workspace = program[id].home, let lifetime = lifetimes[id] else { continue }
-      let buffer = program[id]
-      let reusable = slots.firstIndex {
-        $0.rows == buffer.rows && $0.element == buffer.element && $0.freeAfter < lifetime.lowerBound
-      }
-      let slot = reusable ?? slots.count
-      if reusable == nil { slots.append((buffer.rows, buffer.element, lifetime.upperBound)) }
-      slots[slot].freeAfter = lifetime.upperBound
-      program[id].home = .workspace(slot: slot)
     }
   }
 }

@@ -28,9 +28,9 @@ public struct LoweringError: Error, Hashable, Sendable, CustomStringConvertible 
 
 /// Lowers a function to a tile program: the pass `to-tiles`.
 ///
-/// Operations that treat each row alone run together, a block of rows at a time, with what lies between them in tiles;
-/// attention runs by blocks of queries and keys; what depends on a row's place in its sequence runs in kernels of its
-/// own. Values that cross kernels live in workspace, whose memory is shared by values that are never alive at once.
+/// Every region becomes one kernel, which works on a block of rows at a time and keeps in tiles what lies between its
+/// operations; every operation outside of regions becomes a kernel of its own. Values that cross kernels live in
+/// workspace, each in memory of its own: sharing it is for `planMemory`.
 public func lowerToTiles(_ module: Module, function name: String, schedule: TileSchedule = TileSchedule())
   throws(LoweringError) -> Program
 {
@@ -50,14 +50,6 @@ enum Place: Hashable {
   case tile(TileSlice)
 }
 
-/// Which operations may share a kernel.
-enum Group: Hashable {
-  case rows(Dimension)
-  case sequences(offsets: ValueID, targets: ValueID?)
-  case attention(OperationID)
-  case setup
-}
-
 struct TileLowering {
   let module: Module
   let function: Function
@@ -75,6 +67,8 @@ struct TileLowering {
   /// Windows of the kernel at hand, so that equal ones are one tile.
   var windows: [Tile: TileID] = [:]
   var workspaceCount = 0
+  /// The operations that read a value, in the order of the body.
+  let readers: [ValueID: [OperationID]]
 
   struct WeightKey: Hashable {
     var weight: WeightID
@@ -90,6 +84,11 @@ struct TileLowering {
     self.module = module
     self.function = function
     self.schedule = schedule
+    var readers: [ValueID: [OperationID]] = [:]
+    for id in function.body {
+      for value in function[id].operands where readers[value]?.last != id { readers[value, default: []].append(id) }
+    }
+    self.readers = readers
     kernel = Kernel(name: "", domain: .rows(.fixed(0), block: schedule.rows))
     program = Program(name: function.name, dimensions: Self.dimensions(of: function))
   }
@@ -112,86 +111,8 @@ struct TileLowering {
     try placeArguments()
     try placeResults()
     try addChecks()
-    var remaining = function.body
-    while let group = try nextGroup(remaining) {
-      let members = try take(group, from: &remaining)
-      try lower(group, members)
-    }
+    for unit in function.units { try lower(unit.operations) }
     try copyResults()
-    planMemory()
-  }
-
-  // MARK: - Grouping
-
-  func isReady(_ operation: Operation, with pending: Set<ValueID>) -> Bool {
-    operation.operands.allSatisfy { value in
-      if case .result = function[value].definition {
-        places[value] != nil || virtualConcatenations[value] != nil || pending.contains(value)
-      } else {
-        true
-      }
-    }
-  }
-
-  /// The kernel to make next. What depends on places in sequences goes first: it is cheap, and more row-wise work then
-  /// is ready at once.
-  private func nextGroup(_ remaining: [OperationID]) throws(LoweringError) -> Group? {
-    var first: Group?
-    for id in remaining where isReady(function[id], with: []) {
-      let group = try self.group(of: id)
-      switch group {
-      case .setup, .sequences: return group
-      case .rows, .attention: if first == nil { first = group }
-      }
-    }
-    return first
-  }
-
-  /// Removes from `remaining` every operation of the group that is ready, or becomes so within the group.
-  private func take(_ group: Group, from remaining: inout [OperationID]) throws(LoweringError) -> [OperationID] {
-    var members: [OperationID] = []
-    var defined: Set<ValueID> = []
-    var left: [OperationID] = []
-    for id in remaining {
-      if try self.group(of: id) == group, isReady(function[id], with: defined) {
-        members.append(id)
-        defined.formUnion(function[id].results)
-      } else {
-        left.append(id)
-      }
-    }
-    remaining = left
-    return members
-  }
-
-  private func group(of id: OperationID) throws(LoweringError) -> Group {
-    let operation = function[id]
-    let operands = operation.operands
-    switch operation.payload {
-    case .selectOffsets: return .setup
-    case .attention: return .attention(id)
-    case .positions: return .sequences(offsets: operands[0], targets: operands.count > 1 ? operands[1] : nil)
-    case .nextRows: return .sequences(offsets: operands[2], targets: nil)
-    case .selectRows: return .sequences(offsets: operands[2], targets: operands.count > 3 ? operands[3] : nil)
-    case .restoreRows: return .sequences(offsets: operands[2], targets: operands.count > 4 ? operands[4] : nil)
-    case .convert, .quantizedLinear, .quantizeRows:
-      throw LoweringError(message: "\(operation.payload.mnemonic) has no lowering to tiles yet")
-    case .add, .concatenate, .gather, .groupNorm, .l2Norm, .lastRows, .layerNorm, .linear, .multiply, .scale, .sigmoid,
-      .silu, .split, .zeroRows:
-      guard let type = function[operation.results[0]].type.tensor, type.rank > 0 else {
-        throw LoweringError(message: "\(operation.payload.mnemonic) has a result without rows")
-      }
-      return .rows(type.shape[0])
-    }
-  }
-
-  private mutating func lower(_ group: Group, _ members: [OperationID]) throws(LoweringError) {
-    switch group {
-    case .setup: for id in members { try lowerSelectOffsets(function[id]) }
-    case .attention(let id): try lowerAttention(function[id])
-    case .sequences(let offsets, let targets): try lowerSequences(offsets: offsets, targets: targets, members)
-    case .rows(let dimension): try lowerRows(dimension, members)
-    }
   }
 
   // MARK: - Checks

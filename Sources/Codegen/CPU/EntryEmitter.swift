@@ -48,11 +48,14 @@ final class EntryEmitter {
       next = b.and(b.add(b.add(next, bytes), 63), -64)
     }
     put(&b, slot: emitter.scratchSlot, bytes: b.mul(workers, emitter.scratch.byteCount))
-    for members in slots() {
-      // Every buffer of a slot has the same rows; the widest decides.
+    for (_, members) in program.slots {
+      // The largest buffer of a slot decides; which one that is may depend on the batch.
       guard let first = members.first else { continue }
-      let width = members.map { program[$0].columns * program[$0].element.byteCount }.max() ?? 0
-      let bytes = b.mul(greatestRows(b, program[first].rows, dimensions: parameters[0]), width)
+      var bytes = i64.constant(0)
+      for member in members {
+        let width = program[member].columns * program[member].element.byteCount
+        bytes = b.smax(bytes, b.mul(greatestRows(b, program[member].rows, dimensions: parameters[0]), width))
+      }
       let start = next
       put(&b, slot: emitter.slot(of: first), bytes: bytes)
       for other in members.dropFirst() {
@@ -63,17 +66,6 @@ final class EntryEmitter {
     }
     b.ret(next)
     return function
-  }
-
-  /// The workspace buffers of each slot, in the order of slots.
-  private func slots() -> [[BufferID]] {
-    var slots: [Int: [BufferID]] = [:]
-    for index in program.buffers.indices {
-      if case .workspace(let slot) = program.buffers[index].home {
-        slots[slot, default: []].append(BufferID(index: index))
-      }
-    }
-    return slots.sorted { $0.key < $1.key }.map(\.value)
   }
 
   /// The most rows that an extent can have, from the dimensions that the caller gave.

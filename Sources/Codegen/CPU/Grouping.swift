@@ -81,21 +81,15 @@ extension Kernel {
 
   /// Bytes of the greatest right side that a contraction must bring into panels first.
   var panelByteCount: Int {
-    func bytes(_ statement: Statement) -> Int {
-      switch statement {
-      case .forKeys(_, _, let body): return body.map(bytes).max() ?? 0
-      case .contract(let contraction):
-        guard case .tile(let slice) = contraction.right else { return 0 }
-        let tile = self[slice.tile]
-        guard tile.element.contractedTogether > 1, !tile.isGrouped else { return 0 }
-        return (slice.count + Self.panelColumns - 1) / Self.panelColumns * panelBytes(of: tile)
-      default: return 0
-      }
-    }
-    return body.map(bytes).max() ?? 0
+    statements.map { statement in
+      guard case .contract(let contraction) = statement, case .tile(let slice) = contraction.right else { return 0 }
+      let tile = self[slice.tile]
+      guard tile.element.contractedTogether > 1, !tile.isGrouped else { return 0 }
+      return (slice.count + Self.panelColumns - 1) / Self.panelColumns * panelBytes(of: tile)
+    }.max() ?? 0
   }
 
   private var keyStep: Int {
-    body.map { if case .forKeys(_, let step, _) = $0 { step } else { 0 } }.max() ?? 0
+    statements.map { if case .forKeys(_, let step, _) = $0 { step } else { 0 } }.max() ?? 0
   }
 }

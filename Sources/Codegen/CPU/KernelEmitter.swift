@@ -24,6 +24,8 @@ final class KernelEmitter {
   private(set) var part: IRValue
   /// Of each interval of the mask.
   var hulls: [Hull] = []
+  /// The address of the hulls' bounds, start and end of each, so that the loop over keys has one body for all.
+  var hullBounds: IRValue?
   /// Inside `forKeys`.
   var keys: KeyRange?
 
@@ -80,7 +82,15 @@ final class KernelEmitter {
     case .nextIntegers(let into, let from, let last): emitNextIntegers(&b, into: into, from: from, last: last)
     case .storeIndices(let into, let vector): emitStoreIndices(&b, into: into, vector)
     case .clear(let slice): emitMap(&b, into: slice, .constant(0), masked: false)
-    case .forKeys(let mask, let step, let body): emitForKeys(&b, mask, step: step, body)
+    case .forKeys(_, let step, let body): emitForKeys(&b, step: step, body)
+    case .forParts(let count, let body):
+      let own = part
+      let zero = context.i64.constant(0)
+      b.loop(from: zero, to: context.i64.constant(count), name: "part", hint: .asWritten) { b, index in
+        part = index
+        emit(&b, body)
+      }
+      part = own
     }
   }
 
@@ -139,6 +149,7 @@ final class KernelEmitter {
   func rowStride(of tile: Tile) -> Int {
     switch tile.home {
     case .scratch(_, let rowStride): rowStride * columnStride(of: tile)
+    case .columns(let base, _, _): rowStride(of: kernel[base])
     case .window(let buffer, _, _): emitter.program[buffer].columns * emitter.program[buffer].element.byteCount
     }
   }
@@ -153,8 +164,12 @@ final class KernelEmitter {
     let tile = kernel[slice.tile]
     switch tile.home {
     case .scratch:
-      let offset = emitter.scratch.tiles[number][slice.tile.index] ?? 0
+      let offset = emitter.scratch.kernels[number].tiles[slice.tile.index] ?? 0
       return b.offset(scratch, bytes: offset + slice.first * columnStride(of: tile))
+    case .columns(let base, let column, let columnsPerPart):
+      let first = address(b, TileSlice(base, first: column + slice.first, count: slice.count))
+      return columnsPerPart == 0
+        ? first : b.offset(first, bytes: b.mul(part, columnsPerPart * columnStride(of: tile)))
     case .window(let buffer, let column, let columnsPerPart):
       let row: IRValue
       switch tile.rows {
@@ -173,12 +188,5 @@ final class KernelEmitter {
   /// Runs the body for every row below `count`, with the row's number.
   func forRows(_ b: inout IRBuilder, _ count: IRValue, _ body: (inout IRBuilder, IRValue) -> Void) {
     b.loop(from: context.i64.constant(0), to: count, name: "row", hint: .asWritten, body)
-  }
-}
-
-extension Kernel {
-  var mask: Mask? {
-    for case .forKeys(let mask, _, _) in body { return mask }
-    return nil
   }
 }

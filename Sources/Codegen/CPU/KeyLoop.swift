@@ -4,7 +4,7 @@ import TileIR
 
 // The keys that a block of rows sees.
 extension KernelEmitter {
-  private var intervalBase: Int { emitter.scratch.intervals[number] }
+  private var intervalBase: Int { emitter.scratch.kernels[number].intervals }
   private var block: Int { kernel.domain.block }
 
   /// The address of the starts, or ends, of an interval for all rows of the block, 4 bytes each.
@@ -49,6 +49,13 @@ extension KernelEmitter {
       let wide = found[index * 4..<index * 4 + 4].map { b.sext($0, to: context.i64) }
       return Hull(start: wide[0], end: wide[1], sharedStart: wide[2], sharedEnd: wide[3])
     }
+    // Here and not at the loop, which may stand in another: stack taken in a loop is taken in every turn.
+    let bounds = b.alloca(context.i64, count: hulls.count * 2)
+    for (index, hull) in hulls.enumerated() {
+      b.store(hull.start, b.element(bounds, context.i64, index * 2))
+      b.store(hull.end, b.element(bounds, context.i64, index * 2 + 1))
+    }
+    hullBounds = bounds
   }
 
   /// An index expression as code, for the row at `position`.
@@ -57,14 +64,9 @@ extension KernelEmitter {
   }
 
   /// Visits the hulls of the intervals one after the other, without what was visited before.
-  func emitForKeys(_ b: inout IRBuilder, _ mask: Mask, step: Int, _ body: [Statement]) {
+  func emitForKeys(_ b: inout IRBuilder, step: Int, _ body: [Statement]) {
+    guard let bounds = hullBounds else { return }
     let i64 = context.i64
-    // The loop over the hulls keeps one copy of the body, however many intervals there are.
-    let bounds = b.alloca(i64, count: hulls.count * 2)
-    for (index, hull) in hulls.enumerated() {
-      b.store(hull.start, b.element(bounds, i64, index * 2))
-      b.store(hull.end, b.element(bounds, i64, index * 2 + 1))
-    }
     let zero = i64.constant(0)
     let count = i64.constant(hulls.count)
     _ = b.loop(from: zero, to: count, step: 1, name: "hull", hint: .asWritten, carrying: [zero]) { b, index, carried in

@@ -15,7 +15,7 @@ final class LevelEmitter {
   let prefix: String
   let extents: [String]
   let frameByteCount: Int
-  let scratch: ScratchLayout
+  let scratch: WorkerMemory
   private var contractions: [ContractionShape: IRFunction] = [:]
   private var transpositions: [TranspositionShape: IRFunction] = [:]
   private var groupings: [GroupingShape: IRFunction] = [:]
@@ -30,7 +30,7 @@ final class LevelEmitter {
     extents = program.dimensions + program.derivedDimensions.map(\.name)
     let slots = program.buffers.count + extents.count + program.scalars.count + 1
     frameByteCount = (slots * 8 + 63) / 64 * 64
-    scratch = ScratchLayout(program)
+    scratch = WorkerMemory(program)
   }
 
   // MARK: - Frame
@@ -104,46 +104,19 @@ final class LevelEmitter {
   }
 }
 
-/// Where tiles lie in a worker's scratch memory.
-struct ScratchLayout {
-  /// Byte offsets of each kernel's tiles; windows have none.
-  var tiles: [[Int?]] = []
-  /// Byte offsets of each kernel's index vectors, 8 bytes a row.
-  var indexVectors: [[Int]] = []
-  /// Byte offset of each kernel's key intervals: starts, then ends, of each interval, 4 bytes a row.
-  var intervals: [Int] = []
+/// Where the tiles of each kernel lie in a worker's scratch memory.
+struct WorkerMemory {
+  let kernels: [ScratchLayout]
   /// Byte offset of each kernel's room for a right side in panels.
-  var panels: [Int] = []
+  let panels: [Int]
   /// Bytes a worker needs.
-  var byteCount = 0
+  let byteCount: Int
 
   init(_ program: Program) {
-    for kernel in program.kernels {
-      var next = 0
-      func place(_ bytes: Int) -> Int {
-        let offset = next
-        next += (bytes + 63) / 64 * 64
-        return offset
-      }
-      tiles.append(
-        kernel.tiles.map { tile in
-          guard case .scratch(let capacity, let rowStride) = tile.home else { return nil }
-          let rows = tile.isGrouped ? tile.element.paddedContraction(capacity) : capacity
-          return place(rows * rowStride * tile.element.byteCount)
-        })
-      indexVectors.append(kernel.indexVectors.map { _ in place(kernel.domain.block * 8) })
-      intervals.append(place(kernel.intervalCount * 2 * kernel.domain.block * 4))
-      panels.append(place(kernel.panelByteCount))
-      byteCount = max(byteCount, next)
-    }
+    kernels = program.kernels.map { ScratchLayout($0) }
+    panels = kernels.map(\.byteCount)
+    let byteCounts = zip(panels, program.kernels).map { $0 + $1.panelByteCount }
     // Workers do not share pages' ends, so that their prefetchers do not meet.
-    byteCount = (byteCount + 4095) / 4096 * 4096 + 64
-  }
-}
-
-extension Kernel {
-  /// The most intervals that a mask of this kernel has.
-  var intervalCount: Int {
-    body.map { if case .forKeys(let mask, _, _) = $0 { mask.intervals.count } else { 0 } }.max() ?? 0
+    byteCount = ((byteCounts.max() ?? 0) + 4095) / 4096 * 4096 + 64
   }
 }

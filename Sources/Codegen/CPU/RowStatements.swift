@@ -63,7 +63,7 @@ extension KernelEmitter {
   // MARK: - Rows by index
 
   func indexVector(_ b: IRBuilder, _ vector: IndexVectorID) -> IRValue {
-    b.offset(scratch, bytes: emitter.scratch.indexVectors[number][vector.index])
+    b.offset(scratch, bytes: emitter.scratch.kernels[number].indexVectors[vector.index])
   }
 
   func emitIndices(_ b: inout IRBuilder, _ vector: IndexVectorID, _ source: IndexSource) {

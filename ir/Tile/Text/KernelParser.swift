@@ -17,7 +17,7 @@ extension ProgramParser {
       if try takeWord("tile") {
         let name = try newLocalName(in: scope)
         try expect(":")
-        scope.tiles[name] = scope.kernel.addTile(try tile(named: name))
+        scope.tiles[name] = scope.kernel.addTile(try tile(named: name, in: scope))
         scope.locations.tiles.append(location)
       } else if try takeWord("indices") {
         let name = try newLocalName(in: scope)
@@ -38,7 +38,7 @@ extension ProgramParser {
     return name
   }
 
-  private mutating func tile(named name: String) throws(TensorIRError) -> Tile {
+  private mutating func tile(named name: String, in scope: KernelScope) throws(TensorIRError) -> Tile {
     let rows: Tile.Rows
     if try takeWord("block") {
       rows = .block
@@ -53,7 +53,7 @@ extension ProgramParser {
     let declared = try takeWord("x") ? try elementType() : nil
     try expectWord("in")
     if declared != nil, token.kind != .word("scratch") { throw unexpected("scratch(rows x stride)") }
-    let home = try tileHome()
+    let home = try tileHome(in: scope)
     switch home {
     case .scratch:
       let isGrouped = try takeWord("grouped")
@@ -61,10 +61,14 @@ extension ProgramParser {
         name: name, rows: rows, columns: columns, home: home, element: declared ?? .f32, isGrouped: isGrouped)
     case .window(let buffer, _, _):
       return Tile(name: name, rows: rows, columns: columns, home: home, element: program[buffer].element)
+    case .columns(let base, _, _):
+      let whole = scope.kernel[base]
+      return Tile(
+        name: name, rows: rows, columns: columns, home: home, element: whole.element, isGrouped: whole.isGrouped)
     }
   }
 
-  private mutating func tileHome() throws(TensorIRError) -> Tile.Home {
+  private mutating func tileHome(in scope: KernelScope) throws(TensorIRError) -> Tile.Home {
     if try takeWord("scratch") {
       try expect("(")
       let capacity = try integer("the rows that there is room for")
@@ -73,15 +77,31 @@ extension ProgramParser {
       try expect(")")
       return .scratch(capacity: capacity, rowStride: rowStride)
     }
-    guard case .global = token.kind else { throw unexpected("scratch(rows x stride) or a buffer, @name") }
+    if case .value(let name) = token.kind {
+      guard let base = scope.tiles[name] else {
+        throw TensorIRError("there is no tile %\(TextName.quoted(name)) in this kernel", at: token.location)
+      }
+      try advance()
+      let (column, columnsPerPart) = try firstColumn()
+      return .columns(base, column: column, columnsPerPart: columnsPerPart)
+    }
+    guard case .global = token.kind else {
+      throw unexpected("scratch(rows x stride), a buffer, @name, or a tile, %name")
+    }
     let buffer = try bufferName()
-    guard try takeWord("from") else { return .window(buffer, column: 0, columnsPerPart: 0) }
+    let (column, columnsPerPart) = try firstColumn()
+    return .window(buffer, column: column, columnsPerPart: columnsPerPart)
+  }
+
+  /// `from column 8 + part * 4`, or nothing.
+  private mutating func firstColumn() throws(TensorIRError) -> (column: Int, columnsPerPart: Int) {
+    guard try takeWord("from") else { return (0, 0) }
     try expectWord("column")
     let column = try integer("the first column")
-    guard try take("+") else { return .window(buffer, column: column, columnsPerPart: 0) }
+    guard try take("+") else { return (column, 0) }
     try expectWord("part")
     try expect("*")
-    return .window(buffer, column: column, columnsPerPart: try integer("the columns of a part"))
+    return (column, try integer("the columns of a part"))
   }
 
   // MARK: - Names
@@ -139,21 +159,29 @@ extension ProgramParser {
     case .word("clear"):
       try advance()
       return .clear(try slice(in: scope))
-    case .word("for"): return try forKeys(in: &scope, depth: depth)
+    case .word("for"): return try loop(in: &scope, depth: depth)
     case .global: return try bufferStatement(in: scope)
     case .value(let name) where scope.indexVectors[name] != nil:
       let vector = try indexVector(in: scope)
       try expect("=")
       return .indices(vector, try indexSource())
     case .value: return try tileStatement(in: scope)
-    default: throw unexpected("a statement: %name = ..., @name = ..., clear, for keys, or \"}\"")
+    default: throw unexpected("a statement: %name = ..., @name = ..., clear, for, or \"}\"")
     }
   }
 
-  private mutating func forKeys(in scope: inout KernelScope, depth: Int) throws(TensorIRError) -> Statement {
+  private mutating func loop(in scope: inout KernelScope, depth: Int) throws(TensorIRError) -> Statement {
     let location = token.location
     try advance()
-    try expectWord("keys")
+    // The verifier takes few loops in loops; the bound keeps any text from exhausting the stack before.
+    if depth > 3 { throw TensorIRError("loops are nested too deep", at: location) }
+    if case .number = token.kind {
+      let count = try integer("the number of parts")
+      try expectWord("parts")
+      try expect("{")
+      return .forParts(count: count, body: try statements(in: &scope, depth: depth + 1))
+    }
+    guard try takeWord("keys") else { throw unexpected("\"keys\" or a number of parts") }
     try expectWord("of")
     let mask = try mask()
     try expect(",")
@@ -162,8 +190,6 @@ extension ProgramParser {
     try expectWord("a")
     try expectWord("time")
     try expect("{")
-    // The verifier takes no loops in loops; the bound keeps any text from exhausting the stack before.
-    if depth > 3 { throw TensorIRError("loops over keys are nested too deep", at: location) }
     return .forKeys(mask, step: step, body: try statements(in: &scope, depth: depth + 1))
   }
 

@@ -310,6 +310,11 @@ struct ProgramParser: TokenParser {
   private mutating func kernel(_ location: SourceLocation) throws(TensorIRError) {
     try advance()
     let name = try name("the kernel's name")
+    var summary = ""
+    if case .string(let text) = token.kind {
+      summary = text
+      try advance()
+    }
     try expectWord("over")
     var domain = try domain()
     try expect(",")
@@ -323,6 +328,7 @@ struct ProgramParser: TokenParser {
       domain = .sequences(offsets: offsets, targets: targets, table: table, block: block, parts: parts)
     }
     var scope = KernelScope(kernel: Kernel(name: name, domain: domain), locations: .init(location: location))
+    scope.kernel.summary = summary
     try body(of: &scope)
     program.kernels.append(scope.kernel)
     locations.kernels.append(scope.locations)

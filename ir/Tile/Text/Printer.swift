@@ -122,7 +122,9 @@ private struct KernelPrinter {
   let kernel: Kernel
 
   var lines: [String] {
-    var lines = ["kernel \(TextName.quoted(kernel.name)) over \(domain), \(kernel.domain.block) at a time {"]
+    let summary = kernel.summary.isEmpty ? "" : " \(TextName.literal(kernel.summary))"
+    let head = "kernel \(TextName.quoted(kernel.name))\(summary) over \(domain)"
+    var lines = ["\(head), \(kernel.domain.block) at a time {"]
     lines += kernel.tiles.map { "  tile %\(TextName.quoted($0.name)) : " + text(of: $0) }
     lines += kernel.indexVectors.map { "  indices %\(TextName.quoted($0))" }
     if lines.count > 1, !kernel.body.isEmpty { lines.append("") }
@@ -155,12 +157,20 @@ private struct KernelPrinter {
     case .scratch(let capacity, let rowStride):
       home = "scratch(\(capacity) x \(rowStride))" + (tile.isGrouped ? " grouped" : "")
     case .window(let buffer, let column, let columnsPerPart):
-      let first = column == 0 && columnsPerPart == 0 ? "" : " from column \(column)"
-      home = printer.name(buffer) + first + (columnsPerPart == 0 ? "" : " + part * \(columnsPerPart)")
+      home = printer.name(buffer) + from(column, columnsPerPart)
+    case .columns(let base, let column, let columnsPerPart):
+      let isThere = kernel.tiles.indices.contains(base.index)
+      let tile = isThere ? TextName.quoted(kernel[base].name) : "\"tile \(base.index)\""
+      home = "%\(tile)" + from(column, columnsPerPart)
     }
     // A window has its buffer's elements.
     let element = if case .scratch = tile.home, tile.element != .f32 { " x \(tile.element.rawValue)" } else { "" }
     return "\(rows) x \(tile.columns)\(element) in \(home)"
+  }
+
+  private func from(_ column: Int, _ columnsPerPart: Int) -> String {
+    (column == 0 && columnsPerPart == 0 ? "" : " from column \(column)")
+      + (columnsPerPart == 0 ? "" : " + part * \(columnsPerPart)")
   }
 
   // MARK: - Names
@@ -180,8 +190,13 @@ private struct KernelPrinter {
   // MARK: - Statements
 
   private func lines(_ statement: Statement) -> [String] {
-    guard case .forKeys(let mask, let step, let body) = statement else { return [line(statement)] }
-    return ["for keys of \(mask.text), \(step) at a time {"] + body.flatMap(lines).map { "  " + $0 } + ["}"]
+    let loop: String
+    switch statement {
+    case .forKeys(let mask, let step, _): loop = "for keys of \(mask.text), \(step) at a time {"
+    case .forParts(let count, _): loop = "for \(count) parts {"
+    default: return [line(statement)]
+    }
+    return [loop] + statement.inner.flatMap(lines).map { "  " + $0 } + ["}"]
   }
 
   private func line(_ statement: Statement) -> String {
@@ -211,7 +226,7 @@ private struct KernelPrinter {
         + ProgramPrinter.call("next", [(nil, printer.name(from)), ("last", printer.name(last))])
     case .storeIndices(let into, let vector): return "\(printer.name(into)) = \(name(vector))"
     case .clear(let slice): return "clear \(name(slice))"
-    case .forKeys: return ""
+    case .forKeys, .forParts: return ""
     }
   }
 

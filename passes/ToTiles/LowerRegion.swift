@@ -1,0 +1,159 @@
+import TensorIR
+import TileIR
+
+// A region, or an operation outside of regions, as one kernel, with what stays inside it in tiles.
+extension TileLowering {
+  mutating func lower(_ members: [OperationID]) throws(LoweringError) {
+    if members.count == 1 {
+      let operation = function[members[0]]
+      switch operation.payload {
+      case .selectOffsets: return try lowerSelectOffsets(operation)
+      case .attention: return try lowerAttention(operation)
+      default: break
+      }
+    }
+    let start = self
+    // Code for keys works on whole vectors of queries, and panels of them; the micro-kernel has eight rows.
+    let hasAttention = members.contains { function[$0].isAttention }
+    let (most, step) = hasAttention ? (schedule.attentionRows, schedule.panel) : (schedule.rows, 8)
+    try emitKernel(members, block: most)
+    // As many rows as keep the block's tiles within the schedule's bytes.
+    let bytes = ScratchLayout(kernel).byteCount
+    let fitting = max(schedule.scratchBytes * most / max(bytes, 1) / step * step, step)
+    if fitting < most {
+      self = start
+      try emitKernel(members, block: fitting)
+    }
+    if !kernel.body.isEmpty { end() }
+  }
+
+  private mutating func emitKernel(_ members: [OperationID], block: Int) throws(LoweringError) {
+    let inside = Set(members)
+    var domain = RowDomain.any
+    for id in members {
+      guard let own = function[id].rowDomain, let joined = domain.joined(with: own) else {
+        throw LoweringError(message: "\(function[id].payload.mnemonic) does not fit into its region")
+      }
+      domain = joined
+    }
+    guard let rows = function.rows(of: members[0]) else {
+      throw LoweringError(message: "\(function[members[0]].payload.mnemonic) has a result without rows")
+    }
+    let working = members.filter { if case .split = function[$0].payload { false } else { true } }
+    let main = working.first { function[$0].isAttention } ?? working.first ?? members[0]
+    let tileDomain: Domain
+    switch domain {
+    case .any, .acrossSequences: tileDomain = .rows(rows, block: block)
+    case .sequences(let offsets, let targets): tileDomain = try sequenceDomain(offsets, targets, block: block, parts: 1)
+    }
+    begin(function[main].payload.mnemonic, tileDomain)
+    kernel.summary = working.map { function[$0].payload.mnemonic }.joined(separator: " + ")
+    let virtual = virtualConcatenations(members, inside)
+    for id in members {
+      let operation = function[id]
+      switch operation.payload {
+      case .split(let split):
+        let source = try place(of: operation.operands[0])
+        var first = 0
+        for (result, width) in zip(operation.results, split.widths) {
+          places[result] = columns(of: source, first: first, count: width)
+          first += width
+        }
+      case .concatenate where virtual.contains(id):
+        virtualConcatenations[operation.results[0]] = operation.operands
+      case .attention(let attention):
+        try findPlace(of: operation, inside)
+        try emitAttention(operation, attention.bias == .positionAndTime ? .sharingBias : .inTurn)
+      case .positions, .nextRows, .selectRows, .restoreRows:
+        try findPlace(of: operation, inside)
+        try lowerSequenceOperation(operation)
+      default:
+        try findPlace(of: operation, inside)
+        try lowerRowOperation(operation, into: slice(of: try place(of: operation.results[0])))
+      }
+    }
+  }
+
+  /// Blocks of the rows of sequences.
+  mutating func sequenceDomain(
+    _ offsets: ValueID, _ targets: ValueID?, block: Int, parts: Int
+  ) throws(LoweringError) -> Domain {
+    let offsetsBuffer = try buffer(of: offsets)
+    var targetsBuffer: BufferID?
+    if let targets { targetsBuffer = try buffer(of: targets) }
+    return .sequences(
+      offsets: offsetsBuffer, targets: targetsBuffer, table: blockTable(offsetsBuffer, block: block), block: block,
+      parts: parts)
+  }
+
+  /// A concatenation that only one contraction of the region reads is never written down.
+  private func virtualConcatenations(_ members: [OperationID], _ inside: Set<OperationID>) -> Set<OperationID> {
+    Set(
+      members.filter { id in
+        guard case .concatenate = function[id].payload else { return false }
+        let result = function[id].results[0]
+        let users = users(of: result)
+        guard users.count == 1, inside.contains(users[0]), !isResult(result),
+          case .linear = function[users[0]].payload
+        else { return false }
+        return function[users[0]].operands[0] == result
+      })
+  }
+
+  private func columns(of place: Place, first: Int, count: Int) -> Place {
+    switch place {
+    case .buffer(let buffer, let start, _): .buffer(buffer, first: start + first, count: count)
+    case .tile(let slice): .tile(TileSlice(slice.tile, first: slice.first + first, count: count))
+    }
+  }
+
+  // MARK: - Tile or memory
+
+  private func users(of value: ValueID) -> [OperationID] { readers[value] ?? [] }
+
+  private func isResult(_ value: ValueID) -> Bool { function.results.contains { $0.value == value } }
+
+  /// Whether something outside the region reads the value, or a slice of it.
+  private func outlives(_ value: ValueID, _ inside: Set<OperationID>) -> Bool {
+    if isResult(value) { return true }
+    return users(of: value).contains { user in
+      if !inside.contains(user) { return true }
+      guard case .split = function[user].payload else { return false }
+      return function[user].results.contains { outlives($0, inside) }
+    }
+  }
+
+  /// Gives the operation's result a tile, or memory where it outlives the region. Integers have no tiles.
+  private mutating func findPlace(of operation: Operation, _ inside: Set<OperationID>) throws(LoweringError) {
+    let value = operation.results[0]
+    if function[value].type.tensor?.rank == 2, !outlives(value, inside) {
+      places[value] = .tile(
+        scratch(function[value].name, rows: .block, capacity: kernel.domain.block, columns: width(of: value)))
+    } else if let place = placeToOverwrite(by: operation, inside) {
+      places[value] = place
+    } else {
+      _ = try newMemory(for: value)
+    }
+  }
+
+  /// The place of an operand that the operation, element by element, is the last to read: columns of workspace that
+  /// this kernel wrote.
+  private func placeToOverwrite(by operation: Operation, _ inside: Set<OperationID>) -> Place? {
+    switch operation.payload {
+    case .scale, .sigmoid, .silu: break
+    default: return nil
+    }
+    guard outputs[operation.results[0]] == nil, case .buffer(let buffer, _, _)? = places[operation.operands[0]],
+      case .workspace = program[buffer].home
+    else { return nil }
+    var value = operation.operands[0]
+    while users(of: value).count == 1, !isResult(value), case .result(let id, _) = function[value].definition,
+      inside.contains(id)
+    {
+      // Columns of a value that is not read otherwise are read by nobody else.
+      guard case .split = function[id].payload else { return places[operation.operands[0]] }
+      value = function[id].operands[0]
+    }
+    return nil
+  }
+}
