@@ -36,6 +36,18 @@ public final class MappedFile: @unchecked Sendable {
     if let start = bytes.baseAddress { munmap(UnsafeMutableRawPointer(mutating: start), bytes.count) }
   }
 
+  /// Gives the memory of a part back to the system, but for pages that it has with others; they are read again where they
+  /// are needed. Small parts are kept: asking costs more than they hold.
+  func release(_ part: Range<Int>) {
+    let page = Int(sysconf(Int32(_SC_PAGESIZE)))
+    guard part.count >= 1 << 20, page > 0, let start = bytes.baseAddress else { return }
+    let first = (part.lowerBound + page - 1) / page * page
+    let end = part.upperBound / page * page
+    guard first < end else { return }
+    // A hint: where it is refused, memory stays as it is.
+    _ = madvise(UnsafeMutableRawPointer(mutating: start + first), end - first, MADV_DONTNEED)
+  }
+
   private static func failure(_ path: String, _ what: String) -> ModelError {
     ModelError(.inaccessible, file: path, "\(what): \(String(cString: strerror(errno)))")
   }

@@ -130,10 +130,7 @@ public struct SafetensorsFile: Sendable {
 
   /// All bytes of the file, header included, valid during `body` only.
   public func withFileBytes<R>(_ body: (UnsafeRawBufferPointer) throws -> R) rethrows -> R {
-    switch storage {
-    case .mapped(let file): try withExtendedLifetime(file) { try body(file.bytes) }
-    case .memory(let bytes): try bytes.withUnsafeBytes(body)
-    }
+    try withBytes(in: nil, body)
   }
 
   /// The bytes of a tensor, valid during `body` only; their address has no alignment to rely on.
@@ -142,14 +139,27 @@ public struct SafetensorsFile: Sendable {
     of name: String, _ body: (SafetensorsEntry, UnsafeRawBufferPointer) throws -> R
   ) throws -> R {
     let entry = try requireEntry(name)
-    return try withFileBytes { try body(entry, UnsafeRawBufferPointer(rebasing: $0[entry.range])) }
+    return try withBytes(in: entry.range) { try body(entry, $0) }
+  }
+
+  /// Bytes of the file; nil for all.
+  private func withBytes<R>(in range: Range<Int>?, _ body: (UnsafeRawBufferPointer) throws -> R) rethrows -> R {
+    switch storage {
+    case .mapped(let file):
+      let range = range ?? 0..<file.bytes.count
+      // Weights are read once or twice: what was read need not stay in memory beside what is read next.
+      defer { file.release(range) }
+      return try body(UnsafeRawBufferPointer(rebasing: file.bytes[range]))
+    case .memory(let bytes):
+      return try bytes.withUnsafeBytes { try body(UnsafeRawBufferPointer(rebasing: $0[range ?? 0..<$0.count])) }
+    }
   }
 
   /// A copy of a tensor. Throws `missingTensor`, or `unexpectedTensor` where its type has no use here.
   public func tensor(named name: String) throws(ModelError) -> HostTensor {
     let entry = try requireEntry(name)
     guard let element = entry.dtype.element else { throw unusable(entry) }
-    let bytes = withFileBytes { [UInt8]($0[entry.range]) }
+    let bytes = withBytes(in: entry.range) { [UInt8]($0) }
     do throws(OperationError) {
       return try HostTensor(element: element, shape: entry.shape, bytes: bytes)
     } catch {
