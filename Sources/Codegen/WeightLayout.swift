@@ -26,16 +26,15 @@ public struct WeightLayout: Hashable, Sendable {
     for index in program.buffers.indices {
       let id = BufferID(index: index)
       let buffer = program[id]
-      let count: Int
+      let bytes: Int
       switch buffer.home {
       case .weight(_, let packing):
-        count = packing.storedCount(
+        bytes = packing.byteCount(
           rows: buffer.rows.dimension.extent ?? 0, columns: buffer.columns, buffer.element)
-      case .table(let numbers): count = numbers.count
+      case .table(let numbers): bytes = numbers.count * buffer.element.byteCount
       case .input, .output, .workspace: continue
       }
       let offset = (byteCount + Self.alignment - 1) / Self.alignment * Self.alignment
-      let bytes = count * buffer.element.byteCount
       entries.append(Entry(buffer: id, offset: offset, byteCount: bytes))
       byteCount = offset + bytes
     }

@@ -29,7 +29,7 @@ public struct WeightPacking {
       elements.loadUnaligned(fromByteOffset: index * MemoryLayout<Bits>.size, as: Bits.self)
     }
     switch packing {
-    case .plain: try write(elements)
+    case .plain, .coded: try write(elements)
     case .reversed:
       let reversed = (0..<rows * columns).map { bits(rows * columns - 1 - $0) }
       try reversed.withUnsafeBytes { try write($0) }
@@ -47,6 +47,13 @@ public struct WeightPacking {
           }
         }
         try panel.withUnsafeBytes { try write($0) }
+        if element == .i8 {
+          let corrections = (0..<width).map { lane in
+            let codes = (0..<inner).map { Int32(Int8(truncatingIfNeeded: panel[($0 / 4 * width + lane) * 4 + $0 % 4])) }
+            return -128 * codes.reduce(0, +)
+          }
+          try corrections.withUnsafeBytes { try write($0) }
+        }
       }
     }
   }

@@ -200,6 +200,7 @@ extension Packing {
   var name: String {
     switch self {
     case .plain: "plain"
+    case .coded(let format): "\(format.rawValue) rows"
     case .reversed: "reversed"
     case .panels(let width, let transposed): "panels of \(width)\(transposed ? ", transposed" : "")"
     }

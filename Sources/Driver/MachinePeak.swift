@@ -1,6 +1,7 @@
 import Codegen
 import Dispatch
 import LLVMKit
+import TensorIR
 
 /// The most that this machine's processor computes, measured: what speeds are compared with.
 public enum MachinePeak {
@@ -11,15 +12,18 @@ public enum MachinePeak {
   /// few enough for 16 registers.
   private static let chains = 12
 
-  /// FLOP/s of fp32 multiply-adds that wait for nothing, on so many threads together: the best of several runs.
+  /// FLOP/s of multiply-adds that wait for nothing, on so many threads together: the best of several runs.
   ///
-  /// - Parameter level: the name of the code level whose vectors are used; one that this machine can run.
-  public static func measureFloat32(level: String, threads: Int = 1) throws -> Double {
+  /// - Parameters:
+  ///   - element: what is multiplied: f32, bf16 or i8. Of a level without an instruction for it, the figure is that of f32.
+  ///   - level: the name of the code level whose vectors are used; one that this machine can run.
+  public static func measure(_ element: ElementType = .f32, level: String, threads: Int = 1) throws -> Double {
     guard let level = CPULevel(rawValue: level), CPULevel.supportedByHost.contains(level) else {
       let known = CPULevel.supportedByHost.map(\.rawValue).joined(separator: ", ")
       throw DriverError("peak of \"\(level)\": expected a level that this machine has, of \(known)")
     }
-    let code = try LoadedCode(object: multiplyAddLoop(level))
+    let element = level.hasProducts(of: element) ? element : .f32
+    let code = try LoadedCode(object: multiplyAddLoop(level, element))
     let run = unsafeBitCast(try code.address(of: "peak"), to: (@convention(c) (Int64) -> Float).self)
     let turns = Int64(Self.turns)
     let clock = ContinuousClock()
@@ -28,25 +32,33 @@ public enum MachinePeak {
       let time = clock.measure { DispatchQueue.concurrentPerform(iterations: threads) { _ in _ = run(turns) } }
       best = min(best, time)
     }
-    return 2 * Double(Self.turns * chains * level.floatLanes * threads) / (best / .seconds(1))
+    let products = Self.turns * chains * level.floatLanes * (4 / element.byteCount) * threads
+    return 2 * Double(products) / (best / .seconds(1))
   }
 
-  private static func multiplyAddLoop(_ level: CPULevel) throws(LLVMError) -> [UInt8] {
+  private static func multiplyAddLoop(_ level: CPULevel, _ element: ElementType) throws(LLVMError) -> [UInt8] {
     let context = Context()
     let module = IRModule("peak", in: context)
     let function = module.addFunction("peak", type: context.function([context.i64], returns: context.f32))
     level.configure(function)
     var builder = IRBuilder(at: function.appendBlock("entry"))
     let vector = context.vector(context.f32, level.floatLanes)
-    // Each sum becomes sum * 0.5 + start, and so tends to twice its start.
-    let starts = (1...chains).map { vector.constant(Double($0)) }
+    let words = vector.asIntegers
+    // Each sum of fp32 becomes 0.5 * start + sum; narrow ones add products of words that hold ones.
+    let factor = element == .f32 ? vector.constant(0.5) : words.constant(element == .bf16 ? 0x3F80_3F80 : 0x0101_0101)
+    let starts = (1...chains).map { element == .i8 ? words.constant($0) : vector.constant(Double($0)) }
     let sums = builder.loop(
       from: builder.i64(0), to: function.parameters[0], step: builder.i64(1), carrying: starts
     ) { builder, _, sums in
-      zip(sums, starts).map { builder.fma($0, vector.constant(0.5), $1) }
+      zip(sums, starts).map { sum, start in
+        level.multiplyAdd(builder, context, element == .f32 ? start : factor, factor, sum, element)
+      }
     }
-    let total = sums.dropFirst().reduce(sums[0]) { builder.fadd($0, $1) }
-    builder.ret(builder.extract(total, 0))
+    let total = sums.dropFirst().reduce(sums[0]) {
+      element == .i8 ? builder.add($0, $1) : builder.fadd($0, $1)
+    }
+    let lane = builder.extract(total, 0)
+    builder.ret(element == .i8 ? builder.sitofp(lane, to: context.f32) : lane)
     try module.verify()
     // No optimization: it could only fold what is to be measured.
     return try TargetMachine(triple: TargetMachine.hostTriple).emitObject(module)

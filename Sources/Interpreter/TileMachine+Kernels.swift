@@ -98,6 +98,7 @@ extension TileMachine {
     case .map(let into, let expression, let masked): map(into, expression, masked: masked, block)
     case .clear(let slice): map(slice, .constant(0), masked: false, block)
     case .reduce(let into, let sum, let columns): reduce(into, sum, columns: columns, block)
+    case .maximum(let into, let of, let columns): maximum(into, of, columns: columns, block)
     case .contract(let contraction): contract(contraction, block)
     case .transpose(let into, let from, let factor):
       let (target, source) = (view(into, block), view(from, block))

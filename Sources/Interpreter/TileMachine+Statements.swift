@@ -34,6 +34,17 @@ extension TileMachine {
     }
   }
 
+  mutating func maximum(_ into: TileSlice, _ expression: Expression, columns: Int, _ block: TileBlock) {
+    let target = view(into, block)
+    for row in 0..<rows(of: block.kernel[into.tile], block) {
+      let largest = (0..<columns).reduce(-Number.infinity) { largest, column in
+        let next = value(expression, row, column, block)
+        return largest < next ? next : largest
+      }
+      store(largest, target, row, 0)
+    }
+  }
+
   mutating func contract(_ contraction: Contraction, _ block: TileBlock) {
     let (left, target) = (view(contraction.left, block), view(contraction.into, block))
     let columns = columns(of: contraction.into, block)
@@ -64,6 +75,17 @@ extension TileMachine {
     for row in 0..<rows(of: block.kernel[contraction.into.tile], block) {
       for first in stride(from: 0, to: columns, by: width) {
         let count = min(width, columns - first)
+        if left.element == .i8 {
+          // fp64 holds sums of products of codes exactly, and what was never written stays NaN.
+          for lane in 0..<count {
+            let sum = order.reduce(0.0) { sum, step in
+              let factor = lefts[left.first + row * rowStride + step * stepStride]
+              return sum + Double(factor) * Double(rights[start(step, first) + lane])
+            }
+            store(Number(sum), target, row, first + lane)
+          }
+          continue
+        }
         var sums = [Number](repeating: 0, count: count)
         if contraction.accumulate { for lane in 0..<count { sums[lane] = load(target, row, first + lane) } }
         for step in order {
@@ -128,6 +150,12 @@ extension TileMachine {
         continue
       }
       let start = try checked(indices[row], from) * program[from].columns + first
+      if case .weight(_, .coded(let format)) = program[from].home {
+        let bytes = (0..<program[from].columns).map { UInt8(number(from, start + $0)) }
+        let decoded = format.decode(bytes[...], width: into.count)
+        for column in 0..<into.count { store(Number(decoded[column]), target, row, column) }
+        continue
+      }
       for column in 0..<into.count { store(number(from, start + column), target, row, column) }
     }
   }
@@ -148,6 +176,7 @@ extension TileMachine {
       case .silu: return Number.silu(x)
       case .sigmoid: return Number.sigmoid(x)
       case .squareRoot: return x.squareRoot()
+      case .absolute: return x.magnitude
       }
     case .binary(let function, let left, let right):
       let (x, y) = (value(left, row, column, block), value(right, row, column, block))
@@ -157,6 +186,7 @@ extension TileMachine {
       case .multiply: return x * y
       case .divide: return x / y
       case .maximum: return x < y ? y : x
+      case .nonzero: return x == 0 ? y : x
       }
     case .unlessIndex(let vector, let id, let operand):
       return block.indices[vector.index][row] == Int64(id) ? 0 : value(operand, row, column, block)

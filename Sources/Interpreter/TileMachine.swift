@@ -176,7 +176,7 @@ struct TileMachine<Number: Arithmetic> {
       throw .badWeight(name: name, reason: "\(error)")
     }
     switch packing {
-    case .plain: return numbers
+    case .plain, .coded: return numbers
     case .reversed: return numbers.reversed()
     case .panels(let width, let transposed):
       let (inner, outer) = transposed ? (columns, rows) : (rows, columns)

@@ -11,7 +11,8 @@ struct BenchCommand: ParsableCommand {
     discussion: """
       Batches are made up: --batch sequences of one length, with ids that the model's tables have. GFLOP counts what \
       the model needs, products and attention over the keys that its masks show, however it is done. The peak is \
-      measured beside it: multiply-adds that wait for nothing, on as many threads.
+      measured beside it: multiply-adds that wait for nothing, on as many threads, of each type of numbers that the model \
+      multiplies; the share of it is how long the model's would take at their peaks.
 
         ultrac bench model.ultra
         ultrac bench model.ultra --lengths 256,1024,4096 --threads 2
@@ -67,10 +68,14 @@ struct BenchCommand: ParsableCommand {
     Terminal.showProgress("measuring the machine's peak")
     var report = Report(
       model: model.manifest.model.name, level: model.level, threads: threads, batch: batch,
-      peakFlopsPerSecond: try MachinePeak.measureFloat32(level: model.level, threads: threads), points: [])
+      peakFlopsPerSecond: try MachinePeak.measure(level: model.level, threads: threads), points: [])
+    report.peaks["f32"] = report.peakFlopsPerSecond
+    for element in [ElementType.bf16, .i8] where function?.multiplies(element) == true {
+      report.peaks[element.rawValue] = try MachinePeak.measure(element, level: model.level, threads: threads)
+    }
     for length in lengths ?? Self.defaultLengths(function?.longestSequence) {
       Terminal.showProgress("\(length) rows")
-      report.points.append(try measure(session, function, length: length))
+      report.points.append(try measure(session, function, length: length, peaks: report.peaks))
     }
     Terminal.endProgress()
     if json {
@@ -93,16 +98,43 @@ struct BenchCommand: ParsableCommand {
     try model.manifest.program.flatMap { try TensorIRParser.parse($0, file: artifact).function(named: entry) }
   }
 
-  private func measure(_ session: Session, _ function: Function?, length: Int) throws -> Report.Point {
+  private func measure(
+    _ session: Session, _ function: Function?, length: Int, peaks: [String: Double]
+  ) throws -> Report.Point {
     let lengths = [Int](repeating: length, count: batch)
     let synthetic = SyntheticBatch(lengths: lengths, targets: min(targets, length))
     try session.bind(synthetic.inputs(for: session.entry))
     let plan = MeasurementPlan(seconds: seconds)
     let measurement = try plan.measure { () throws(RuntimeError) in try session.call() }
     let shape = BatchShape(lengths: lengths, targets: lengths.map { min(targets, $0) })
+    let atPeak = function.map { function in
+      function.costs(on: shape).reduce(0) { seconds, entry in
+        let peak = peaks[function.multipliedElement(of: entry.operation)?.rawValue ?? "f32"]
+        return seconds + entry.cost.flops / (peak ?? .infinity)
+      }
+    }
     return Report.Point(
       length: length, median: measurement.median, p99: measurement.p99, runs: measurement.runs,
-      flops: function?.cost(on: shape).flops, workspaceBytes: session.workspaceSize)
+      flops: function?.cost(on: shape).flops, shareOfPeak: atPeak.map { $0 / measurement.median },
+      workspaceBytes: session.workspaceSize)
+  }
+}
+
+extension Function {
+  /// What the instructions multiply that compute an operation; nil where it is no product.
+  fileprivate func multipliedElement(of id: OperationID) -> ElementType? {
+    let operation = self[id]
+    switch operation.payload {
+    case .linear, .attention, .quantizedLinear:
+      let element = self[operation.operands[0]].type.tensor?.element
+      // Codes of f8e4m3 are multiplied as the bf16 numbers that they are.
+      return element == .f8e4m3 ? .bf16 : element
+    default: return nil
+    }
+  }
+
+  fileprivate func multiplies(_ element: ElementType) -> Bool {
+    body.contains { multipliedElement(of: $0) == element }
   }
 }
 
@@ -118,6 +150,8 @@ extension BenchCommand {
       var runs: Int
       /// What a batch needs; nil where the artifact does not tell.
       var flops: Double?
+      /// The time that its multiply-adds would take at their peaks, over the median.
+      var shareOfPeak: Double?
       var workspaceBytes: Int
 
       var flopsPerSecond: Double? { flops.map { $0 / median } }
@@ -127,7 +161,10 @@ extension BenchCommand {
     var level: String
     var threads: Int
     var batch: Int
+    /// Of fp32.
     var peakFlopsPerSecond: Double
+    /// By the name of an element type that the model multiplies.
+    var peaks: [String: Double] = [:]
     var points: [Point]
 
     var lines: [String] {
@@ -146,12 +183,19 @@ extension BenchCommand {
       let sequences = batch == 1 ? "one sequence" : "\(batch) sequences"
       let place = "\(level), \(threads) thread\(threads == 1 ? "" : "s")"
       return [
-        "\(model), \(sequences) a batch, \(place), fp32 peak \(Quantity.digits(peakFlopsPerSecond / 1e9)) GFLOP/s"
+        "\(model), \(sequences) a batch, \(place), \(peakText) GFLOP/s"
       ] + table.lines + quotable
     }
 
+    private var peakText: String {
+      ["f32", "bf16", "i8"].compactMap { element in
+        let name = element == "f32" ? "fp32" : element == "i8" ? "int8" : element
+        return peaks[element].map { "\(name) peak \(Quantity.digits($0 / 1e9))" }
+      }.joined(separator: ", ")
+    }
+
     private func share(_ point: Point) -> String? {
-      point.flopsPerSecond.map { "\(Quantity.fixed($0 / peakFlopsPerSecond * 100, decimals: 0)) %" }
+      point.shareOfPeak.map { "\(Quantity.fixed($0 * 100, decimals: 0)) %" }
     }
 
     /// One line that says it all.
@@ -160,7 +204,7 @@ extension BenchCommand {
       let speed = Quantity.digits((last.flopsPerSecond ?? 0) / 1e9)
       return [
         "\(model): \(last.length * batch) rows in \(Quantity.seconds(last.median)), \(speed) GFLOP/s, "
-          + "\(share) of this machine's fp32 peak on \(threads) thread\(threads == 1 ? "" : "s")"
+          + "\(share) of this machine's \(peaks.count > 1 ? "" : "fp32 ")peak on \(threads) thread\(threads == 1 ? "" : "s")"
       ]
     }
   }

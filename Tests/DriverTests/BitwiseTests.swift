@@ -67,13 +67,15 @@ import UltraRuntime
     }
   }
 
-  private static let subjects = RandomProgram.Kind.allCases.map { kind in (kind, Shared { try Subject(kind) }) }
+  /// Those whose programs have sequences.
+  private static let kinds = RandomProgram.Kind.allCases.filter { $0 != .precision }
+  private static let subjects = kinds.map { kind in (kind, Shared { try Subject(kind) }) }
 
   private func subject(_ kind: RandomProgram.Kind) throws -> Subject {
     try #require(Self.subjects.first { $0.0 == kind }).1.get()
   }
 
-  @Test(arguments: RandomProgram.Kind.allCases)
+  @Test(arguments: kinds)
   func batchMatesAndTheirOrder(kind: RandomProgram.Kind) throws {
     let subject = try subject(kind)
     let all = Array(0..<subject.program.sequenceCount)
@@ -86,7 +88,7 @@ import UltraRuntime
     }
   }
 
-  @Test(arguments: RandomProgram.Kind.allCases)
+  @Test(arguments: kinds)
   func threadsAndLevels(kind: RandomProgram.Kind) throws {
     let subject = try subject(kind)
     #expect(subject.models.map(\.model.level) == CPULevel.supportedByHost.map(\.rawValue))
@@ -118,7 +120,7 @@ import UltraRuntime
   }
 
   /// A loop may run its pieces in any order, each on any of its workers.
-  @Test(arguments: RandomProgram.Kind.allCases)
+  @Test(arguments: kinds)
   func ordersOfTheLoop(kind: RandomProgram.Kind) throws {
     let subject = try subject(kind)
     let backward: @convention(c) (UnsafeMutableRawPointer?, Int64, ultra_body?, UnsafeMutableRawPointer?) -> Void = {
@@ -141,7 +143,7 @@ import UltraRuntime
     }
   }
 
-  @Test(arguments: RandomProgram.Kind.allCases.filter { $0 != .embedding })
+  @Test(arguments: kinds.filter { $0 != .embedding })
   func numbersThatAreNoneStayInTheirSequence(kind: RandomProgram.Kind) throws {
     let subject = try subject(kind)
     let lengths = Subject.lengths(subject.program)
@@ -164,7 +166,7 @@ import UltraRuntime
     }
   }
 
-  @Test(arguments: RandomProgram.Kind.allCases)
+  @Test(arguments: kinds)
   func oneSessionAfterOtherBatches(kind: RandomProgram.Kind) throws {
     let subject = try subject(kind)
     let all = Array(0..<subject.program.sequenceCount)
@@ -184,7 +186,7 @@ import UltraRuntime
     }
   }
 
-  @Test(arguments: RandomProgram.Kind.allCases)
+  @Test(arguments: kinds)
   func whatTheWorkspaceHeldBefore(kind: RandomProgram.Kind) throws {
     let subject = try subject(kind)
     for (level, model) in subject.models {

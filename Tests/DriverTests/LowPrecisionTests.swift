@@ -177,6 +177,54 @@ import UltraRuntime
     }
   }
 
+  /// Products of codes and of bf16, and lookups in tables of few bits.
+  @Test("one operation on narrow numbers has the same bits at every level and in any blocks")
+  func operations() throws {
+    for seed in 201...240 as ClosedRange<UInt64> {
+      let program = try RandomProgram(.precision, seed: seed)
+      var results: [[HostTensor]] = []
+      for (index, level) in CPULevel.supportedByHost.enumerated() {
+        var schedule = TileSchedule()
+        schedule.rows = [64, 8, 24][index % 3]
+        let compiled = try CompiledProgram(
+          program.module, weights: program.weights, level: level, schedule: schedule, optimization: .less)
+        results.append(try compiled.run(program.inputs).map(\.tensor))
+      }
+      for result in results.dropFirst() { #expect(result == results[0], "\(program)") }
+    }
+  }
+
+  @Test("quantized rows keep numbers that are none, and zeros")
+  func unusualRows() throws {
+    for element in [ElementType.f8e4m3, .i8] {
+      var build = FunctionBuilder(module: Module(name: "codes"), name: "forward")
+      let x = build.argument("x", .tensor([.symbol("rows"), .fixed(19)], .f32))
+      _ = try build.weight("w", [19, 19])
+      var operands = try build.append(.quantizeRows(QuantizeRows(to: element)), [x])
+      operands.append(build.derivedWeight("codes", [19, 19], element, .codes("w", channels: .columns)))
+      operands.append(build.derivedWeight("scales", [19], .f32, .scales("w", channels: .columns, of: element)))
+      build.result("y", try build.append(.quantizedLinear(QuantizedLinear()), operands)[0])
+      build.result("scales", operands[1])
+      let module = build.finish()
+      var random = Random(seed: 5)
+      let identity = HostTensor((0..<361).map { $0 % 20 == 0 ? 1 : 0 } as [Float], shape: [19, 19])
+      var rows = random.tensor([7, 19]).floats
+      for (row, number) in [Float.nan, 0, 1e-42, .greatestFiniteMagnitude, -0.0].enumerated() {
+        for column in 0..<(row == 0 ? 1 : 19) { rows[row * 19 + column] = number }
+      }
+      let inputs = ["x": HostTensor(rows, shape: [7, 19])]
+      let weights = WeightTable(["w": identity])
+      let expected = try Interpreter(module: module, weights: weights, precision: .f32).run("forward", inputs: inputs)
+      for level in CPULevel.supportedByHost {
+        let found = try CompiledProgram(module, weights: weights, level: level).run(inputs)
+        for (found, expected) in zip(found, expected) {
+          // A row of the code of NaN is NaN everywhere; of the others, one code is multiplied by one.
+          expectClose(found.tensor, expected.tensor, atol: 0, rtol: 0x1p-22, "\(element), \(level), \(found.name)")
+        }
+      }
+    }
+  }
+
   @Test("the highest level multiplies pairs of bf16 by one instruction, the others have none of these")
   func instructions() throws {
     let subject = try Self.attention(seed: 3, activation: "silu")
@@ -185,6 +233,21 @@ import UltraRuntime
       #expect(text.contains("vdpbf16ps") == (level == .avx512BF16))
       #expect(text.contains("vcvtne2ps2bf16") == (level == .avx512BF16))
       #expect(!text.contains("call\t__"))
+    }
+    var build = FunctionBuilder(module: Module(name: "bytes"), name: "forward")
+    let x = build.argument("x", .tensor([.symbol("rows"), .fixed(64)], .f32))
+    _ = try build.weight("w", [64, 64])
+    var operands = try build.append(.quantizeRows(QuantizeRows(to: .i8)), [x])
+    operands.append(build.derivedWeight("codes", [64, 64], .i8, .codes("w", channels: .columns)))
+    operands.append(build.derivedWeight("scales", [64], .f32, .scales("w", channels: .columns, of: .i8)))
+    build.result("y", try build.append(.quantizedLinear(QuantizedLinear()), operands)[0])
+    let module = build.finish()
+    let program = try lowerToTiles(module, function: "forward")
+    let bytes = Subject(program: program, module: module, weights: WeightTable(), inputs: [:], description: "bytes")
+    for level in CPULevel.supportedByHost {
+      let text = try assembly(of: bytes, level)
+      #expect(text.contains("vpdpbusd") == (level == .avx512BF16))
+      #expect(text.contains("vpmaddwd") == (level != .avx512BF16))
     }
   }
 

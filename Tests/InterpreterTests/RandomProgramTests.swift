@@ -5,7 +5,7 @@ import Testing
 
 /// Properties that hold for every program, tried on random ones.
 @Suite struct RandomProgramTests {
-  static let allKinds = RandomProgram.Kind.allCases + RandomProgram.Kind.lowPrecision
+  static let allKinds = RandomProgram.Kind.allCases
   static let seeds: ClosedRange<UInt64> = 1...40
 
   private func run(

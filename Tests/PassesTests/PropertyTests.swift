@@ -168,6 +168,7 @@ struct PropertyTests {
         }
       }
     }
-    #expect(changed > 0)
+    // One operation on codes leaves nothing to fold: the weights beside it follow from others already.
+    #expect((changed > 0) == (kind != .precision))
   }
 }

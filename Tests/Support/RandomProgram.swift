@@ -23,13 +23,6 @@ public struct RandomProgram: Sendable, CustomStringConvertible {
     /// Attention of bf16 numbers.
     case narrowAttention
 
-    /// Those that code is made for; `lowPrecision` joins them with its code.
-    public static let allCases: [Kind] = [
-      .operation, .production, .truncationDrop, .truncationSkip, .research, .embedding,
-    ]
-    /// Those of narrow numbers and codes.
-    public static let lowPrecision: [Kind] = [.precision, .narrowAttention]
-
     /// The greatest difference from the fp64 result `expected` that fp32 may show.
     ///
     /// It is a share of the result's largest number, since error grows with magnitude (some stacks reach 200). Over seeds
@@ -103,8 +96,7 @@ struct ProgramMaker {
 
   init(_ kind: RandomProgram.Kind, seed: UInt64, options: RandomProgram.Options) {
     // Kinds differ in their programs for one seed, too.
-    let kinds = RandomProgram.Kind.allCases + RandomProgram.Kind.lowPrecision
-    let number = UInt64(kinds.firstIndex(of: kind) ?? 0)
+    let number = UInt64(RandomProgram.Kind.allCases.firstIndex(of: kind) ?? 0)
     random = Random(seed: seed &* 64 &+ number)
     self.options = options
     batch = RandomBatch(&random, longest: options.longest)

@@ -6,7 +6,7 @@ import Testing
 struct ParserTests {
   @Test(
     "random programs are sound, printed and read back byte for byte",
-    arguments: RandomProgram.Kind.allCases + RandomProgram.Kind.lowPrecision)
+    arguments: RandomProgram.Kind.allCases)
   func randomPrograms(kind: RandomProgram.Kind) throws {
     for seed in 1...60 as ClosedRange<UInt64> {
       let module = try RandomProgram(kind, seed: seed).module

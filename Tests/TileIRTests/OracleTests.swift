@@ -10,8 +10,9 @@ import Testing
 struct OracleTests {
   static let seeds = 1...60 as ClosedRange<UInt64>
 
-  /// fp64 against fp64: what the tolerance of fp32 becomes with 29 bits more.
-  @Test("agree in fp64", arguments: RandomProgram.Kind.allCases)
+  /// fp64 against fp64: what the tolerance of fp32 becomes with 29 bits more. Codes are not among them: what decides them
+  /// is fp32 arithmetic, and a tile program says nothing of that.
+  @Test("agree in fp64", arguments: RandomProgram.Kind.allCases.filter { $0 != .precision })
   func fp64(kind: RandomProgram.Kind) throws {
     for seed in Self.seeds {
       try check(RandomProgram(kind, seed: seed), schedule: .variant(Int(seed)), .f64, scale: 0x1p-29)
@@ -61,7 +62,8 @@ struct OracleTests {
     let program = try lowerToTiles(random.module, function: "forward", schedule: schedule)
     let expected = try Interpreter(module: random.module, weights: random.weights)
       .run("forward", inputs: random.inputs)
-    let got = try TileInterpreter(program: program, weights: random.weights, precision: precision).run(random.inputs)
+    let weights = DerivedWeights(random.module, base: random.weights)
+    let got = try TileInterpreter(program: program, weights: weights, precision: precision).run(random.inputs)
     try #require(got.map(\.name) == expected.map(\.name), "\(random)")
     for (got, expected) in zip(got, expected) {
       expectClose(

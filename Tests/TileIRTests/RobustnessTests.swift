@@ -100,7 +100,16 @@ struct RobustnessTests {
     for buffer in program.buffers {
       guard case .weight(let name, _) = buffer.home, let rows = buffer.rows.dimension.extent else { continue }
       let tensor = random.tensor([rows, buffer.columns])
-      weights.tensors[name] = buffer.element == .bf16 ? try tensor.asBFloat16() : tensor
+      weights.tensors[name] =
+        switch buffer.element {
+        case .bf16: try tensor.asBFloat16()
+        case .f32: tensor
+        default:
+          // Any bytes are numbers of the others, and of tables some scale and bias.
+          try HostTensor(
+            element: buffer.element, shape: tensor.shape,
+            bytes: (0..<tensor.count * buffer.element.byteCount).map { _ in UInt8(truncatingIfNeeded: random.next()) })
+        }
     }
     _ = try? TileInterpreter(program: program, weights: weights, precision: .f32).run(inputs)
   }

@@ -113,12 +113,12 @@ struct KernelVerifier {
     if tile.rows == .keys, offsets == nil { return "a tile of keys needs a kernel over sequences" }
     switch tile.home {
     case .scratch(let capacity, let rowStride):
-      if !tile.element.isTileElement { return "elements must be f32 or bf16, found \(tile.element.rawValue)" }
-      if tile.isGrouped, tile.element.contractedTogether == 1 {
-        return "\(tile.element.rawValue) is contracted one by one, so there is nothing to group"
+      if !tile.element.isTileElement {
+        return "elements must be f32, bf16, f8e4m3 or i8, found \(tile.element.rawValue)"
       }
+      if tile.isGrouped, tile.element != .bf16 { return "only bf16 is grouped, found \(tile.element.rawValue)" }
       if rowStride < tile.columns { return "a row has \(tile.columns) columns, but room for \(rowStride)" }
-      if byteCount(capacity, rowStride, tile.element.byteCount) == nil {
+      if byteCount(capacity, rowStride, tile.element.workingByteCount) == nil {
         return "\(capacity) x \(rowStride) must take at most 2^48 bytes"
       }
       let needed =
@@ -165,7 +165,9 @@ struct KernelVerifier {
     ofWindow tile: Tile, _ buffer: Buffer, _ id: BufferID, _ column: Int, _ columnsPerPart: Int
   ) -> String? {
     let name = program.name(id)
-    if !buffer.element.isTileElement { return "\(name) must be f32 or bf16, found \(buffer.element.rawValue)" }
+    if !buffer.element.isTileElement {
+      return "\(name) must be f32, bf16, f8e4m3 or i8, found \(buffer.element.rawValue)"
+    }
     if tile.element != buffer.element { return "has other elements than \(name): \(buffer.element.rawValue)" }
     if tile.isGrouped { return "rows of \(name) lie one by one; only a tile in scratch has groups" }
     if case .weight(_, let packing) = buffer.home, packing != .plain {
@@ -236,12 +238,12 @@ struct KernelVerifier {
         return "only a tile of keys in scratch can be masked"
       }
       return problem(of: expression, in: kernel[into.tile].rows, columns: into.count, into: into)
-    case .reduce(let into, let sum, let columns):
+    case .reduce(let into, let sum, let columns), .maximum(let into, let sum, let columns):
       if let problem = problem(ofWriting: into) { return problem }
       if into.count != 1 { return "fills one column, found \(into.count)" }
-      if kernel[into.tile].element != .f32 { return "sums are f32, found \(kernel[into.tile].element.rawValue)" }
+      if kernel[into.tile].element != .f32 { return "gives f32, found \(kernel[into.tile].element.rawValue)" }
       if kernel[into.tile].rows == .keys {
-        return "rows of keys cannot be summed over: their columns are not all in use"
+        return "rows of keys cannot be reduced: their columns are not all in use"
       }
       if !(1...largestNumber).contains(columns) { return "the number of columns must be positive, found \(columns)" }
       return problem(of: sum, in: kernel[into.tile].rows, columns: columns, into: into)
@@ -421,7 +423,8 @@ extension Statement {
   /// The columns that this statement fills, where it fills a tile.
   fileprivate var writtenSlice: TileSlice? {
     switch self {
-    case .map(let into, _, _), .reduce(let into, _, _), .transpose(let into, _, _), .gather(let into, _, _, _, _),
+    case .map(let into, _, _), .reduce(let into, _, _), .maximum(let into, _, _), .transpose(let into, _, _),
+      .gather(let into, _, _, _, _),
       .clear(let into):
       into
     case .contract(let contraction): contraction.into
@@ -442,6 +445,7 @@ extension Statement {
     switch self {
     case .map: "map"
     case .reduce: "sum"
+    case .maximum: "maximum"
     case .contract: "contract"
     case .transpose: "transpose"
     case .indices: "indices"

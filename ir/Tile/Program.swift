@@ -165,15 +165,20 @@ public enum Packing: Hashable, Sendable {
   case reversed
   /// A matrix [k, n] as [ceil(n / width)][ceil(k / g)][width][g], zeros past n and k: what a contraction streams
   /// through. `g` is the element's `contractedTogether`. `transposed` where the weight is stored [n, k].
+  ///
+  /// Behind each panel of i8 lie `width` int32 numbers, -128 times the sum of each column: what a left side whose codes are
+  /// stored 128 too high adds too much.
   case panels(width: Int, transposed: Bool)
+  /// Rows of a table in a quantized form, a byte an element.
+  case coded(TableFormat)
 
-  /// Elements stored for a weight of this shape.
-  public func storedCount(rows: Int, columns: Int, _ element: ElementType) -> Int {
+  /// Bytes stored for a weight of this shape.
+  public func byteCount(rows: Int, columns: Int, _ element: ElementType) -> Int {
     switch self {
-    case .plain, .reversed: rows * columns
+    case .plain, .reversed, .coded: rows * columns * element.byteCount
     case .panels(let width, let transposed):
       (((transposed ? rows : columns) + width - 1) / width) * width
-        * element.paddedContraction(transposed ? columns : rows)
+        * element.panelColumnBytes(transposed ? columns : rows)
     }
   }
 }
@@ -182,13 +187,28 @@ extension ElementType {
   /// Whether tiles can have such elements: each stands for one fp32 number exactly.
   public var isTileElement: Bool {
     switch self {
-    case .f32, .bf16: true
-    case .f64, .f16, .f8e4m3, .i64, .i32, .i8, .u8, .bool: false
+    case .f32, .bf16, .f8e4m3, .i8: true
+    case .f64, .f16, .i64, .i32, .u8, .bool: false
     }
   }
 
   /// Neighbours along the contracted index that lie side by side, since one instruction takes their products together.
-  public var contractedTogether: Int { self == .bf16 ? 2 : 1 }
+  public var contractedTogether: Int {
+    switch self {
+    case .bf16, .f8e4m3: 2
+    case .i8: 4
+    default: 1
+    }
+  }
+
+  /// Bytes of an element in tiles and in memory that lasts for a call. f8e4m3 is kept as the bf16 number that it is, which
+  /// products take.
+  public var workingByteCount: Int { self == .f8e4m3 ? 2 : byteCount }
+
+  /// Bytes of one column of a panel with so many contracted rows.
+  public func panelColumnBytes(_ count: Int) -> Int {
+    paddedContraction(count) * byteCount + (self == .i8 ? 4 : 0)
+  }
 
   /// A contracted extent with what fills its last group.
   public func paddedContraction(_ count: Int) -> Int {

@@ -32,7 +32,7 @@ public struct ScratchLayout: Hashable, Sendable {
     for (index, tile) in kernel.tiles.enumerated() {
       guard case .scratch(let capacity, let rowStride) = tile.home, let lifetime = lifetimes[index] else { continue }
       let rows = tile.isGrouped ? tile.element.paddedContraction(capacity) : capacity
-      let size = rounded(rows * rowStride * tile.element.byteCount)
+      let size = rounded(rows * rowStride * tile.element.workingByteCount)
       requests.append(MemoryRequest(size: size, lifetime: lifetime))
       owners.append(index)
     }

@@ -8,6 +8,9 @@ public indirect enum Statement: Hashable, Sendable {
   case map(into: TileSlice, Expression, masked: Bool = false)
   /// `into` (one column) becomes the sum of the expression over `columns` columns of each row.
   case reduce(into: TileSlice, sum: Expression, columns: Int)
+  /// `into` (one column) becomes the largest value of the expression over `columns` columns of each row, NaN left out;
+  /// negative infinity where there is none.
+  case maximum(into: TileSlice, of: Expression, columns: Int)
   case contract(Contraction)
   /// `into[c, r]` = `factor * from[r, c]`; columns of `into` past the block's rows are left undefined.
   case transpose(into: TileSlice, from: TileSlice, factor: Double)
@@ -65,7 +68,8 @@ extension Kernel {
 ///
 /// Of fp32 in order of the contracted index. Of bf16 in pairs, the second of a pair before the first, as the
 /// instructions of processors do it; a last one without a partner takes a zero. Numbers below fp32's normal range may be
-/// taken as zeros, as these instructions do.
+/// taken as zeros, as these instructions do. f8e4m3 as the bf16 numbers that they are. i8 exactly, as integers, the sum
+/// then rounded to fp32.
 public struct Contraction: Hashable, Sendable {
   /// What stands on the right of a product.
   public enum Right: Hashable, Sendable {
@@ -155,11 +159,13 @@ public struct TimeBias: Hashable, Sendable {
 
 /// A function of one number.
 public enum UnaryFunction: String, Hashable, Sendable, CaseIterable {
-  case silu, sigmoid
+  case silu, sigmoid, absolute
   case squareRoot = "square_root"
 }
 
 /// A function of two numbers.
 public enum BinaryFunction: String, Hashable, Sendable, CaseIterable {
   case add, subtract, multiply, divide, maximum
+  /// The first, or the second where the first is 0.
+  case nonzero
 }

@@ -10,6 +10,7 @@ extension KernelVerifier {
     let (result, leftTile) = (kernel[into.tile], kernel[left.tile])
     if result.element != .f32 { return "gives f32, but the result is \(result.element.rawValue)" }
     let together = leftTile.element.contractedTogether
+    if contraction.leftTransposed, leftTile.element.isCode { return "a transposed left side has no codes" }
     if leftTile.isGrouped != (contraction.leftTransposed && together > 1) {
       return "the left side must \(leftTile.isGrouped ? "not " : "")be grouped"
     }
@@ -30,6 +31,7 @@ extension KernelVerifier {
     case .tile(let slice):
       if let problem = problem(ofReading: slice) { return problem }
       if let problem = problem(ofElements: kernel[slice.tile].element, leftTile) { return problem }
+      if leftTile.element.isCode { return "codes take a packed weight on the right side" }
       if into.tile == slice.tile || overlaps(into, slice) { return "the result may not be the right side" }
       if kernel[slice.tile].rows != contracted {
         return "the right side must have as many rows as there are contracted: "
@@ -78,6 +80,9 @@ extension KernelVerifier {
     if firstRow % together != 0 || (end % together != 0 && end != inner) {
       return "[\(firstRow) : \(end)] cuts groups of \(together) rows of \(program.name(id))"
     }
+    if buffer.element == .i8, contraction.accumulate || end - firstRow != inner {
+      return "i8 takes all \(inner) rows of \(program.name(id)) at once: its sums are integers"
+    }
     return contraction.into.count == outer
       ? nil : "\(program.name(id)) gives \(outer) columns, but the result has \(contraction.into.count)"
   }
@@ -89,6 +94,7 @@ extension KernelVerifier {
     }
     let (source, target) = (kernel[from.tile], kernel[into.tile])
     if source.element != target.element { return "a transposition changes no elements" }
+    if source.element.isCode { return "codes are not transposed" }
     if target.isGrouped != (target.element.contractedTogether > 1) {
       return "the result must \(target.isGrouped ? "not " : "")be grouped"
     }
@@ -137,12 +143,26 @@ extension KernelVerifier {
     if let problem = problem(ofWriting: into) { return problem }
     if kernel[into.tile].rows != .block { return "fills rows of the block only" }
     if kernel[into.tile].isGrouped { return "the result must not be grouped" }
-    if let problem = problem(ofRows: from) { return problem }
-    if first < 0 || into.count > program.program[from].columns - first {
-      return "[\(first) : \(first &+ into.count)] reaches past the \(program.program[from].columns) columns of "
-        + program.name(from)
-    }
+    if let problem = problem(ofGathered: from, first: first, count: into.count) { return problem }
     return problem(ofReadingElsewhere: from) ?? problem(ofIndices: vector, within: from, mayMiss: true)
+  }
+
+  /// Why a buffer has no rows with so many columns from one on; nil where it has.
+  private func problem(ofGathered from: BufferID, first: Int, count: Int) -> String? {
+    guard program.exists(from) else { return "there is no buffer \(from.index)" }
+    let buffer = program.program[from]
+    if case .weight(_, .coded(let format)) = buffer.home {
+      return first == 0 && format.byteCount(width: count) == buffer.columns
+        ? nil
+        : "\(program.name(from)) has \(buffer.columns) bytes a row, but \(count) columns of \(format.rawValue) "
+          + "from 0 on take \(format.byteCount(width: count))"
+    }
+    if buffer.element != .f16, buffer.element != .bf16, let problem = problem(ofRows: from) { return problem }
+    if case .weight(_, let packing) = buffer.home, packing != .plain {
+      return "\(program.name(from)) must not be packed"
+    }
+    return first >= 0 && count <= buffer.columns - first
+      ? nil : "[\(first) : \(first &+ count)] reaches past the \(buffer.columns) columns of \(program.name(from))"
   }
 
   /// Why a buffer is no plain matrix of fp32; nil where it is.

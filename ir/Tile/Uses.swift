@@ -19,7 +19,8 @@ extension Statement {
   /// Calls `body` with every buffer named here, those behind tiles excepted.
   public func forEachBuffer(_ body: (BufferID) -> Void) {
     switch self {
-    case .map(_, let expression, _), .reduce(_, let expression, _): expression.forEachBuffer(body)
+    case .map(_, let expression, _), .reduce(_, let expression, _), .maximum(_, let expression, _):
+      expression.forEachBuffer(body)
     case .contract(let contraction):
       if case .panels(let buffer, _, _) = contraction.right { body(buffer) }
     case .transpose, .clear: break
@@ -143,6 +144,6 @@ extension Program {
       let given = Dimension.symbol(givenBound(of: name))
       extent = buffers.contains { $0.rows == Extent(given, plus: 1) } ? 1 : rows
     }
-    return (extent + buffer.rows.plus) * buffer.columns * buffer.element.byteCount
+    return (extent + buffer.rows.plus) * buffer.columns * buffer.element.workingByteCount
   }
 }

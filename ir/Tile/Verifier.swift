@@ -141,11 +141,12 @@ struct ProgramVerifier {
     if !(0...1).contains(buffer.rows.plus) {
       errors.append(fail("rows may be an extent or one more, found + \(buffer.rows.plus)"))
     }
-    if !buffer.element.isTileElement, buffer.element != .i64 {
-      errors.append(fail("elements must be f32, bf16 or i64, found \(buffer.element.rawValue)"))
+    let isTable = if case .weight(_, let packing) = buffer.home { packing.isTable(of: buffer.element) } else { false }
+    if !buffer.element.isTileElement, buffer.element != .i64, !isTable {
+      errors.append(fail("elements must be f32, bf16, f8e4m3, i8 or i64, found \(buffer.element.rawValue)"))
     }
-    let isTable = if case .table = buffer.home { true } else { false }
-    if buffer.columns < (isTable ? 0 : 1)
+    let isComputed = if case .table = buffer.home { true } else { false }
+    if buffer.columns < (isComputed ? 0 : 1)
       || byteCount(buffer.rows.dimension.extent ?? 1, buffer.columns, buffer.element.byteCount) == nil
     {
       errors.append(fail("a buffer must have columns, and take at most 2^48 bytes, found \(buffer.columns) columns"))
@@ -177,19 +178,23 @@ struct ProgramVerifier {
   }
 
   private func problem(of weight: Buffer, _ packing: Packing) -> String? {
-    guard weight.element.isTileElement, let rows = weight.rows.dimension.extent, rows > 0, weight.rows.plus == 0 else {
-      return "a weight must be f32 or bf16 with a fixed, positive number of rows"
+    guard weight.element.isTileElement || packing.isTable(of: weight.element), let rows = weight.rows.dimension.extent,
+      rows > 0, weight.rows.plus == 0
+    else {
+      return "a weight must have numbers, and a fixed, positive number of rows"
     }
     switch packing {
-    case .plain: return nil
+    case .plain: return weight.element.isCode ? "codes must be in panels, found \(weight.element.rawValue)" : nil
+    case .coded(let format):
+      if weight.element != .u8 { return "coded rows are of u8, found \(weight.element.rawValue)" }
+      return weight.columns > format.byteCount(width: 0) ? nil : "a coded row takes more than \(weight.columns) bytes"
     case .reversed:
       if weight.element != .f32 { return "a reversed weight must be f32, found \(weight.element.rawValue)" }
       return rows == 1 ? nil : "only a vector can be reversed, found \(rows) rows"
     case .panels(let width, let transposed):
       guard (1...largestBlock).contains(width) else { return "a panel must be 1 to 2^20 columns wide, found \(width)" }
       let (inner, outer) = transposed ? (weight.columns, rows) : (rows, weight.columns)
-      let padded = weight.element.paddedContraction(inner)
-      return byteCount((outer + width - 1) / width, width, padded, weight.element.byteCount) == nil
+      return byteCount((outer + width - 1) / width, width, weight.element.panelColumnBytes(inner)) == nil
         ? "takes more than 2^48 bytes" : nil
     }
   }
@@ -345,6 +350,17 @@ struct ProgramVerifier {
           locations?.buffers[index])
       }
       slots[slot, default: []].append(id)
+    }
+  }
+}
+
+extension Packing {
+  /// Whether a weight lies as rows that only gathers read.
+  fileprivate func isTable(of element: ElementType) -> Bool {
+    switch self {
+    case .plain: element == .f16
+    case .coded: element == .u8
+    case .reversed, .panels: false
     }
   }
 }

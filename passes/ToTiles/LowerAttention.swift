@@ -51,10 +51,15 @@ extension TileLowering {
     }
 
     let scores = keyTile("scores", block)
+    // Of bf16, activated scores are rounded, in pairs of keys as their product with the values takes them.
+    let element = try element(of: operands[0])
+    let isNarrow = element == .bf16
+    let weights = isNarrow ? keyTile("activated", block, element) : scores
     // A head's transposed queries, and the sums that its values are added to.
     let allHeads = heads == .sharingBias ? count : 1
     let allQueries = scratch(
-      "queries", rows: .fixed(queryWidth), capacity: queryWidth, columns: allHeads * block)
+      "queries", rows: .fixed(queryWidth), capacity: queryWidth, columns: allHeads * block, element: element,
+      isGrouped: isNarrow)
     let queries = allHeads == 1 ? allQueries : try partColumns(of: .tile(allQueries), count: block)
     let result = try place(of: operation.results[0])
     let allSums: TileSlice
@@ -74,6 +79,7 @@ extension TileLowering {
       bias = .tile(tile)
     }
     var score = Expression.tile(scores)
+    if isNarrow, attention.alpha != 1 { score = .binary(.multiply, score, .constant(attention.alpha)) }
     if let bias { score = .binary(.add, score, bias) }
     let activated: Expression
     switch attention.activation {
@@ -81,16 +87,18 @@ extension TileLowering {
     case .identity: activated = score
     }
     let before: [Statement] = [
-      .transpose(into: queries, from: try ofHead(operands[0], queryWidth), factor: attention.alpha), .clear(sum),
+      .transpose(
+        into: queries, from: try ofHead(operands[0], queryWidth), factor: isNarrow ? 1 : attention.alpha),
+      .clear(sum),
     ]
     let turn: [Statement] = [
       .contract(
         Contraction(
           into: scores, left: try ofHead(operands[1], queryWidth, .keys), right: .tile(queries), accumulate: false)),
-      .map(into: scores, activated, masked: true),
+      .map(into: weights, activated, masked: true),
       .contract(
         Contraction(
-          into: sum, left: scores, leftTransposed: true, right: .tile(try ofHead(operands[2], valueWidth, .keys)),
+          into: sum, left: weights, leftTransposed: true, right: .tile(try ofHead(operands[2], valueWidth, .keys)),
           accumulate: true)),
     ]
     let into = heads == .sharingBias ? slice(of: result) : try ofHead(operation.results[0], valueWidth)
@@ -110,10 +118,11 @@ extension TileLowering {
   }
 
   /// A tile [keys, rows of the block].
-  private mutating func keyTile(_ name: String, _ block: Int) -> TileSlice {
+  private mutating func keyTile(_ name: String, _ block: Int, _ element: ElementType = .f32) -> TileSlice {
     let home = Tile.Home.scratch(capacity: schedule.keys, rowStride: block)
-    let tile = kernel.addTile(Tile(name: name, rows: .keys, columns: block, home: home))
-    return TileSlice(tile, first: 0, count: block)
+    let tile = Tile(
+      name: name, rows: .keys, columns: block, home: home, element: element, isGrouped: element == .bf16)
+    return TileSlice(kernel.addTile(tile), first: 0, count: block)
   }
 
   private mutating func divisorScalar(

@@ -61,15 +61,21 @@ extension TileLowering {
         }
       case .concatenate where virtual.contains(id):
         virtualConcatenations[operation.results[0]] = operation.operands
+      case .convert where virtualConcatenations[operation.operands[0]] != nil:
+        try lowerConvertedParts(operation)
+      case .quantizeRows(let quantize):
+        let codes = slice(of: try findPlace(of: operation.results[0], by: operation, inside))
+        let scales = slice(of: try findPlace(of: operation.results[1], by: operation, inside))
+        try lowerQuantizeRows(quantize, operation.operands[0], codes: codes, scales: scales)
       case .attention(let attention):
-        try findPlace(of: operation, inside)
+        try findPlace(of: operation.results[0], by: operation, inside)
         try emitAttention(operation, attention.bias == .positionAndTime ? .sharingBias : .inTurn)
       case .positions, .nextRows, .selectRows, .restoreRows:
-        try findPlace(of: operation, inside)
+        try findPlace(of: operation.results[0], by: operation, inside)
         try lowerSequenceOperation(operation)
       default:
-        try findPlace(of: operation, inside)
-        try lowerRowOperation(operation, into: slice(of: try place(of: operation.results[0])))
+        let place = try findPlace(of: operation.results[0], by: operation, inside)
+        try lowerRowOperation(operation, into: slice(of: place))
       }
     }
   }
@@ -86,18 +92,34 @@ extension TileLowering {
       parts: parts)
   }
 
-  /// A concatenation that only one contraction of the region reads is never written down.
+  /// A concatenation that only one contraction of the region reads, as it is or in codes or other elements, is never
+  /// written down.
   private func virtualConcatenations(_ members: [OperationID], _ inside: Set<OperationID>) -> Set<OperationID> {
     Set(
       members.filter { id in
-        guard case .concatenate = function[id].payload else { return false }
-        let result = function[id].results[0]
-        let users = users(of: result)
-        guard users.count == 1, inside.contains(users[0]), !isResult(result),
-          case .linear = function[users[0]].payload
+        guard case .concatenate = function[id].payload, let user = onlyUser(of: function[id].results[0], inside)
         else { return false }
-        return function[users[0]].operands[0] == result
+        switch user.payload {
+        case .linear: return user.operands[0] == function[id].results[0]
+        case .quantizeRows: return true
+        case .convert(let convert):
+          guard let product = onlyUser(of: user.results[0], inside), case .linear = product.payload,
+            product.operands[0] == user.results[0]
+          else { return false }
+          // Parts begin with whole groups of the contracted rows.
+          return function[id].operands.dropLast().allSatisfy {
+            width(of: $0) % convert.element.contractedTogether == 0
+          }
+        default: return false
+        }
       })
+  }
+
+  /// The operation that alone reads a value, where it is in the region.
+  private func onlyUser(of value: ValueID, _ inside: Set<OperationID>) -> Operation? {
+    let users = users(of: value)
+    guard users.count == 1, inside.contains(users[0]), !isResult(value) else { return nil }
+    return function[users[0]]
   }
 
   private func columns(of place: Place, first: Int, count: Int) -> Place {
@@ -123,17 +145,22 @@ extension TileLowering {
     }
   }
 
-  /// Gives the operation's result a tile, or memory where it outlives the region. Integers have no tiles.
-  private mutating func findPlace(of operation: Operation, _ inside: Set<OperationID>) throws(LoweringError) {
-    let value = operation.results[0]
-    if function[value].type.tensor?.rank == 2, !outlives(value, inside) {
+  /// Gives a result of the operation a tile, or memory where it outlives the region. Integers have no tiles.
+  @discardableResult
+  private mutating func findPlace(
+    of value: ValueID, by operation: Operation, _ inside: Set<OperationID>
+  ) throws(LoweringError) -> Place {
+    if function[value].type.tensor?.element.isTileElement == true, !outlives(value, inside) {
       places[value] = .tile(
-        scratch(function[value].name, rows: .block, capacity: kernel.domain.block, columns: width(of: value)))
+        scratch(
+          function[value].name, rows: .block, capacity: kernel.domain.block, columns: width(of: value),
+          element: try element(of: value)))
     } else if let place = placeToOverwrite(by: operation, inside) {
       places[value] = place
     } else {
-      _ = try newMemory(for: value)
+      return try newMemory(for: value)
     }
+    return try place(of: value)
   }
 
   /// The place of an operand that the operation, element by element, is the last to read: columns of workspace that

@@ -5,6 +5,15 @@ import TileIR
 extension TileLowering {
   func width(of value: ValueID) -> Int { function[value].type.tensor?.shape.last?.extent ?? 1 }
 
+  /// What a value's elements are in a tile.
+  func element(of value: ValueID) throws(LoweringError) -> ElementType {
+    guard let element = function[value].type.tensor?.element, element.isTileElement else {
+      throw LoweringError(
+        message: "%\(function[value].name) is \(function[value].type); code computes f32, bf16 and codes")
+    }
+    return element
+  }
+
   mutating func lowerRowOperation(_ operation: Operation, into: TileSlice) throws(LoweringError) {
     let operands = operation.operands
     switch operation.payload {
@@ -47,7 +56,9 @@ extension TileLowering {
       let longest = Expression.binary(.maximum, .unary(.squareRoot, .tile(length)), .constant(norm.epsilon))
       try map(length, longest)
       try map(into, .binary(.divide, .tile(x), .rowValue(length)))
+    case .convert: try map(into, expression(operands[0]))
     case .linear(let linear): try lowerLinear(linear, operands, into: into)
+    case .quantizedLinear(let linear): try lowerQuantizedLinear(linear, operands, into: into)
     case .gather(let gather): try lowerGather(gather, operands, into: into)
     case .zeroRows(let zero):
       let indices = kernel.addIndexVector("id")
@@ -60,21 +71,20 @@ extension TileLowering {
       let indices = kernel.addIndexVector("last")
       kernel.body.append(.indices(indices, .lastRow(offsets: try buffer(of: operands[1]))))
       kernel.body.append(.gather(into: into, from: from, first: first, indices: indices, keepMissing: false))
-    case .attention, .convert, .nextRows, .positions, .quantizedLinear, .quantizeRows, .restoreRows, .selectOffsets,
-      .selectRows, .split:
+    case .attention, .nextRows, .positions, .quantizeRows, .restoreRows, .selectOffsets, .selectRows, .split:
       throw LoweringError(message: "\(operation.payload.mnemonic) does not treat rows alone")
     }
   }
 
-  private mutating func map(_ into: TileSlice, _ expression: Expression) throws(LoweringError) {
+  mutating func map(_ into: TileSlice, _ expression: Expression) throws(LoweringError) {
     kernel.body.append(.map(into: into, expression))
   }
 
-  private mutating func tile(_ value: ValueID) throws(LoweringError) -> TileSlice { slice(of: try place(of: value)) }
+  mutating func tile(_ value: ValueID) throws(LoweringError) -> TileSlice { slice(of: try place(of: value)) }
 
-  private mutating func expression(_ value: ValueID) throws(LoweringError) -> Expression { .tile(try tile(value)) }
+  mutating func expression(_ value: ValueID) throws(LoweringError) -> Expression { .tile(try tile(value)) }
 
-  private mutating func rowValue(_ name: String) -> TileSlice {
+  mutating func rowValue(_ name: String) -> TileSlice {
     scratch(name, rows: .block, capacity: kernel.domain.block, columns: 1)
   }
 
@@ -99,16 +109,21 @@ extension TileLowering {
   private mutating func lowerLinear(_ linear: Linear, _ operands: [ValueID], into: TileSlice) throws(LoweringError) {
     let weight = try weightBuffer(
       operands[1], .panels(width: schedule.panel, transposed: linear.orientation == .outIn))
-    let parts = virtualConcatenations[operands[0]] ?? [operands[0]]
-    let inner = parts.reduce(0) { $0 + width(of: $1) }
+    var parts: [TileSlice] = []
+    if let converted = convertedParts[operands[0]] {
+      parts = converted
+    } else {
+      for part in virtualConcatenations[operands[0]] ?? [operands[0]] { parts.append(try tile(part)) }
+    }
+    let inner = parts.reduce(0) { $0 + $1.count }
     var firstRow = 0
     for part in parts {
       kernel.body.append(
         .contract(
           Contraction(
-            into: into, left: try tile(part), right: .panels(weight, firstRow: firstRow, rows: inner),
+            into: into, left: part, right: .panels(weight, firstRow: firstRow, rows: inner),
             accumulate: firstRow > 0)))
-      firstRow += width(of: part)
+      firstRow += part.count
     }
     if operands.count == 3 {
       let bias = try weightBuffer(operands[2], .plain)
@@ -117,7 +132,7 @@ extension TileLowering {
   }
 
   private mutating func lowerGather(_ gather: Gather, _ operands: [ValueID], into: TileSlice) throws(LoweringError) {
-    let table = try weightBuffer(operands[0], .plain)
+    let table = try weightBuffer(operands[0], gather.rows.map { .coded($0) } ?? .plain)
     let entries = program[table].rows.dimension.extent ?? 0
     let fallback: Int?
     switch gather.outOfRange {

@@ -53,8 +53,11 @@ extension TileLowering {
       let buffer = Buffer(name: name, element: .i64, rows: Extent(sequences, plus: 1), columns: 1, home: home)
       return .buffer(program.addBuffer(buffer), first: 0, count: 1)
     case .tensor(let type):
-      guard type.element == .f32 || (type.element == .i64 && type.rank == 1), type.rank == 1 || type.rank == 2,
-        let columns = type.rank == 1 ? 1 : type.shape[1].extent
+      // The caller's numbers are f32; those that last for a call may be narrower.
+      let isWorkspace = if case .workspace = home { true } else { false }
+      guard
+        type.element == .f32 || (isWorkspace && type.element.isTileElement) || (type.element == .i64 && type.rank == 1),
+        type.rank == 1 || type.rank == 2, let columns = type.rank == 1 ? 1 : type.shape[1].extent
       else { throw LoweringError(message: "%\(name) is \(type); code is made for f32 matrices and i64 vectors") }
       let buffer = Buffer(name: name, element: type.element, rows: Extent(type.shape[0]), columns: columns, home: home)
       return .buffer(program.addBuffer(buffer), first: 0, count: columns)
@@ -96,13 +99,13 @@ extension TileLowering {
     let key = WeightKey(weight: weight, packing: packing)
     if let buffer = weightBuffers[key] { return buffer }
     let declared = module[weight]
-    guard declared.type.element == .f32, let first = declared.type.shape.first?.extent, declared.type.rank <= 2,
+    guard let first = declared.type.shape.first?.extent, declared.type.rank <= 2,
       let second = declared.type.rank == 2 ? declared.type.shape[1].extent : 1
-    else { throw LoweringError(message: "@\(declared.name) is \(declared.type); weights are f32 vectors and matrices") }
+    else { throw LoweringError(message: "@\(declared.name) is \(declared.type); weights are vectors and matrices") }
     let (rows, columns) = declared.type.rank == 2 ? (first, second) : (1, first)
     let buffer = program.addBuffer(
       Buffer(
-        name: declared.name, element: .f32, rows: Extent(.fixed(rows)), columns: columns,
+        name: declared.name, element: declared.type.element, rows: Extent(.fixed(rows)), columns: columns,
         home: .weight(declared.name, packing)))
     weightBuffers[key] = buffer
     return buffer
@@ -132,12 +135,15 @@ extension TileLowering {
 
   /// A tile in the worker's memory. Rows begin on cache lines, and powers of two are avoided so that rows do not fall
   /// into the same cache sets.
-  mutating func scratch(_ name: String, rows: Tile.Rows, capacity: Int, columns: Int) -> TileSlice {
-    var stride = (columns + 15) / 16 * 16
-    if stride % 128 == 0 { stride += 16 }
+  mutating func scratch(
+    _ name: String, rows: Tile.Rows, capacity: Int, columns: Int, element: ElementType = .f32, isGrouped: Bool = false
+  ) -> TileSlice {
+    let line = 64 / element.workingByteCount
+    var stride = (columns + line - 1) / line * line
+    if stride % (8 * line) == 0 { stride += line }
     let home = Tile.Home.scratch(capacity: capacity, rowStride: columns == 1 ? 1 : stride)
-    return TileSlice(
-      kernel.addTile(Tile(name: name, rows: rows, columns: columns, home: home)), first: 0, count: columns)
+    let tile = Tile(name: name, rows: rows, columns: columns, home: home, element: element, isGrouped: isGrouped)
+    return TileSlice(kernel.addTile(tile), first: 0, count: columns)
   }
 
   mutating func window(

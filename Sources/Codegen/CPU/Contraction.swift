@@ -4,7 +4,8 @@ import TileIR
 
 /// A contraction's static shape: strides in bytes, columns in lanes. What varies comes as arguments.
 ///
-/// Both sides are words of 32 bits, one of fp32 or two of bf16 that are contracted together.
+/// Both sides are words of 32 bits, one of fp32, two of bf16 or four of i8 that are contracted together. Panels of f8e4m3 are
+/// decoded to bf16, each once.
 struct ContractionShape: Hashable {
   /// Of both sides.
   var element: ElementType
@@ -39,24 +40,32 @@ struct RegisterTile: Hashable {
 }
 
 extension LevelEmitter {
-  /// `void (left, right, result, rows, steps, panels, panelStride)`: all rows against all panels and the remainder.
+  /// `void (left, right, result, rows, steps, panels, panelStride, decoded)`: all rows against all panels and the
+  /// remainder; `decoded` is room for a panel of bf16.
   ///
   /// A panel stays in the first-level cache while the rows stream by.
   func emitContraction(_ shape: ContractionShape, name: String) -> IRFunction {
     let p = context.pointer
     let i64 = context.i64
-    let function = addFunction(name, [p, p, p, i64, i64, i64, i64], returns: context.void, noInline: true)
+    let function = addFunction(name, [p, p, p, i64, i64, i64, i64, p], returns: context.void, noInline: true)
     let parameters = function.parameters
     let (left, right, result) = (parameters[0], parameters[1], parameters[2])
     let (rows, steps, panels, panelStride) = (parameters[3], parameters[4], parameters[5], parameters[6])
     var b = IRBuilder(at: function.appendBlock("entry"))
-    b.loop(from: i64.constant(0), to: panels, name: "panel", hint: .asWritten) { b, panel in
-      let rightPanel = b.offset(right, bytes: b.mul(panel, panelStride))
-      let resultPanel = b.offset(result, bytes: b.mul(panel, shape.panelColumns * 4))
+    func panel(_ b: IRBuilder, _ number: IRValue) -> IRValue {
+      let stored = b.offset(right, bytes: b.mul(number, panelStride))
+      guard shape.element == .f8e4m3 else { return stored }
+      let groups = shape.leftRest > 0 ? b.add(steps, 1) : steps
+      b.call(panelDecoding(), [stored, parameters[7], b.mul(groups, shape.panelColumns)])
+      return parameters[7]
+    }
+    b.loop(from: i64.constant(0), to: panels, name: "panel", hint: .asWritten) { b, number in
+      let rightPanel = panel(b, number)
+      let resultPanel = b.offset(result, bytes: b.mul(number, shape.panelColumns * 4))
       emitColumns(&b, shape, shape.panelColumns, left: left, right: rightPanel, result: resultPanel, rows, steps)
     }
     if shape.remainder > 0 {
-      let rightPanel = b.offset(right, bytes: b.mul(panels, panelStride))
+      let rightPanel = panel(b, panels)
       let resultPanel = b.offset(result, bytes: b.mul(panels, shape.panelColumns * 4))
       emitColumns(&b, shape, shape.remainder, left: left, right: rightPanel, result: resultPanel, rows, steps)
     }
@@ -87,7 +96,7 @@ extension LevelEmitter {
     func tile(_ b: IRBuilder, height: Int, _ row: IRValue) {
       let micro = microKernel(
         RegisterTile(
-          element: shape.element, height: height, vectors: vectors,
+          element: shape.element == .f8e4m3 ? .bf16 : shape.element, height: height, vectors: vectors,
           lastLanes: columns - (vectors - 1) * level.floatLanes,
           leftRowStride: shape.leftRowStride, leftStepStride: shape.leftStepStride, leftRest: shape.leftRest,
           rightStepStride: shape.rightStepStride, resultRowStride: shape.resultRowStride,
@@ -144,7 +153,8 @@ extension LevelEmitter {
     for row in 0..<shape.height {
       for column in 0..<shape.vectors {
         let pointer = b.offset(parameters[2], bytes: row * shape.resultRowStride + column * vectorBytes)
-        accumulators.append(shape.accumulate ? load(b, vector, pointer, column) : vector.null())
+        let zero = shape.element == .i8 ? vector.asIntegers.null() : vector.null()
+        accumulators.append(shape.accumulate ? load(b, vector, pointer, column) : zero)
       }
     }
     let words = vector.asIntegers
@@ -158,7 +168,7 @@ extension LevelEmitter {
         let left = b.splat(leftWord(b.offset(carried[0], bytes: row * shape.leftRowStride)), level.floatLanes)
         for column in 0..<shape.vectors {
           let sum = carried[2 + row * shape.vectors + column]
-          sums.append(multiplyAdd(b, left, rights[column], sum, shape.element))
+          sums.append(level.multiplyAdd(b, context, left, rights[column], sum, shape.element))
         }
       }
       return sums
@@ -167,7 +177,7 @@ extension LevelEmitter {
       from: context.i64.constant(0), to: parameters[3], step: 1, name: "steps", hint: .asWritten,
       carrying: [parameters[0], parameters[1]] + accumulators
     ) { b, _, carried in
-      let sums = step(b, carried) { b.load(word, $0, alignment: shape.element.byteCount) }
+      let sums = step(b, carried) { b.load(word, $0, alignment: shape.element.workingByteCount) }
       return [
         b.offset(carried[0], bytes: shape.leftStepStride), b.offset(carried[1], bytes: shape.rightStepStride),
       ] + sums
@@ -175,6 +185,13 @@ extension LevelEmitter {
     if shape.leftRest > 0 {
       // What lies behind a row's last element is not of it.
       sums.replaceSubrange(2..., with: step(b, sums) { b.zext(b.load(context.i16, $0, alignment: 2), to: word) })
+    }
+    if shape.element == .i8 {
+      // Behind the panel lies what the codes of the left side, stored 128 too high, added too much.
+      let corrections = (0..<shape.vectors).map { load(b, words, b.offset(sums[1], bytes: $0 * vectorBytes), $0) }
+      for index in sums.indices.dropFirst(2) {
+        sums[index] = b.sitofp(b.add(sums[index], corrections[(index - 2) % shape.vectors]), to: vector)
+      }
     }
     for row in 0..<shape.height {
       for column in 0..<shape.vectors {

@@ -101,6 +101,34 @@ extension KernelEmitter {
     }
   }
 
+  func emitMaximum(_ b: inout IRBuilder, into: TileSlice, of expression: Expression, columns count: Int) {
+    let tile = kernel[into.tile]
+    let base = address(b, into)
+    let stride = rowStride(of: tile)
+    let least = context.vector(context.f32, Self.lanes).constant(-Double.infinity)
+    func larger(_ b: IRBuilder, _ first: IRValue, _ second: IRValue) -> IRValue {
+      b.select(b.fcmp(.olt, first, second), second, first)
+    }
+    forRows(&b, rows(of: tile)) { b, row in
+      let rowValues = rowValues(b, of: expression, row: row)
+      let whole = count / Self.lanes * Self.lanes
+      var largest = b.loop(
+        from: context.i64.constant(0), to: context.i64.constant(whole), step: Self.lanes, name: "maximum",
+        carrying: [least]
+      ) { b, first, carried in
+        let columns = Columns(row: row, first: first, lanes: Self.lanes, mask: nil)
+        return [larger(b, carried[0], emit(&b, expression, columns, rowValues))]
+      }[0]
+      if whole < count {
+        let columns = lastColumns(b, row: row, whole: whole, count: count)
+        let value = emit(&b, expression, columns, rowValues)
+        largest = larger(b, largest, columns.mask.map { b.select($0, value, least) } ?? value)
+      }
+      let number = b.reduceByHalves(largest, larger)
+      b.store(number, b.offset(base, bytes: b.mul(row, stride)), alignment: 4)
+    }
+  }
+
   // MARK: - Columns
 
   /// Tiles of keys have the block's rows as columns: only as many panels of them as hold rows are worked on.
@@ -143,8 +171,8 @@ extension KernelEmitter {
     let type = emitter.storedType(element, lanes: columns.lanes)
     let pointer = b.element(row, type.elementType, b.add(columns.first, offset))
     let stored =
-      columns.mask.map { b.maskedLoad(type, pointer, mask: $0, alignment: element.byteCount) }
-      ?? b.load(type, pointer, alignment: element.byteCount)
+      columns.mask.map { b.maskedLoad(type, pointer, mask: $0, alignment: element.workingByteCount) }
+      ?? b.load(type, pointer, alignment: element.workingByteCount)
     return emitter.widen(b, stored, element)
   }
 
@@ -153,9 +181,9 @@ extension KernelEmitter {
     let stored = emitter.narrow(b, value, element)
     let pointer = b.element(row, stored.type.elementType, columns.first)
     if let mask = columns.mask {
-      b.maskedStore(stored, pointer, mask: mask, alignment: element.byteCount)
+      b.maskedStore(stored, pointer, mask: mask, alignment: element.workingByteCount)
     } else {
-      b.store(stored, pointer, alignment: element.byteCount)
+      b.store(stored, pointer, alignment: element.workingByteCount)
     }
   }
 
@@ -215,6 +243,7 @@ extension KernelEmitter {
       case .silu: return VectorMath.silu(b, value)
       case .sigmoid: return VectorMath.sigmoid(b, value)
       case .squareRoot: return b.sqrt(value)
+      case .absolute: return b.fabs(value)
       }
     case .binary(let function, let left, let right):
       let first = emit(&b, left, columns, rowValues)
@@ -225,6 +254,7 @@ extension KernelEmitter {
       case .multiply: return b.fmul(first, second)
       case .divide: return b.fdiv(first, second)
       case .maximum: return b.select(b.fcmp(.olt, first, second), second, first)
+      case .nonzero: return b.select(b.fcmp(.oeq, first, type.null()), second, first)
       }
     case .unlessIndex(_, _, let operand):
       let keep = rowValues[expression] ?? context.boolean(true)

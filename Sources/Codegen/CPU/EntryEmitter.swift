@@ -53,7 +53,7 @@ final class EntryEmitter {
       guard let first = members.first else { continue }
       var bytes = i64.constant(0)
       for member in members {
-        let width = program[member].columns * program[member].element.byteCount
+        let width = program[member].columns * program[member].element.workingByteCount
         bytes = b.smax(bytes, b.mul(greatestRows(b, program[member].rows, dimensions: parameters[0]), width))
       }
       let start = next

@@ -76,13 +76,20 @@ extension Kernel {
       case .keys: keyStep
       case .fixed(let count): count
       }
-    return tile.element.paddedContraction(rows) * Self.panelColumns * tile.element.byteCount
+    return tile.element.paddedContraction(rows) * Self.panelColumns * tile.element.workingByteCount
   }
 
-  /// Bytes of the greatest right side that a contraction must bring into panels first.
-  var panelByteCount: Int {
+  /// Bytes of the greatest right side that a contraction must bring into panels first, or of the greatest panel that it
+  /// must decode.
+  func panelByteCount(in program: Program) -> Int {
     statements.map { statement in
-      guard case .contract(let contraction) = statement, case .tile(let slice) = contraction.right else { return 0 }
+      guard case .contract(let contraction) = statement else { return 0 }
+      guard case .tile(let slice) = contraction.right else {
+        guard case .panels(let buffer, _, _) = contraction.right, program[buffer].element == .f8e4m3,
+          case .weight(_, .panels(let width, _)) = program[buffer].home
+        else { return 0 }
+        return program[buffer].element.paddedContraction(contraction.left.count) * width * 2
+      }
       let tile = self[slice.tile]
       guard tile.element.contractedTogether > 1, !tile.isGrouped else { return 0 }
       return (slice.count + Self.panelColumns - 1) / Self.panelColumns * panelBytes(of: tile)

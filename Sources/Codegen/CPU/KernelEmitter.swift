@@ -73,6 +73,7 @@ final class KernelEmitter {
     switch statement {
     case .map(let into, let expression, let masked): emitMap(&b, into: into, expression, masked: masked)
     case .reduce(let into, let sum, let columns): emitReduce(&b, into: into, sum: sum, columns: columns)
+    case .maximum(let into, let of, let columns): emitMaximum(&b, into: into, of: of, columns: columns)
     case .contract(let contraction): emitContract(&b, contraction)
     case .transpose(let into, let from, let factor): emitTranspose(&b, into: into, from: from, factor: factor)
     case .indices(let vector, let source): emitIndices(&b, vector, source)
@@ -150,13 +151,13 @@ final class KernelEmitter {
     switch tile.home {
     case .scratch(_, let rowStride): rowStride * columnStride(of: tile)
     case .columns(let base, _, _): rowStride(of: kernel[base])
-    case .window(let buffer, _, _): emitter.program[buffer].columns * emitter.program[buffer].element.byteCount
+    case .window(let buffer, _, _): emitter.program[buffer].columns * tile.element.workingByteCount
     }
   }
 
   /// Bytes from one column of a tile to the next.
   func columnStride(of tile: Tile) -> Int {
-    tile.element.byteCount * (tile.isGrouped ? tile.element.contractedTogether : 1)
+    tile.element.workingByteCount * (tile.isGrouped ? tile.element.contractedTogether : 1)
   }
 
   /// The address of a slice's first element.

@@ -19,6 +19,7 @@ final class LevelEmitter {
   private var contractions: [ContractionShape: IRFunction] = [:]
   private var transpositions: [TranspositionShape: IRFunction] = [:]
   private var groupings: [GroupingShape: IRFunction] = [:]
+  private var decoding: IRFunction?
   private var microKernels: [RegisterTile: IRFunction] = [:]
 
   init(context: Context, module: IRModule, program: Program, level: CPULevel) {
@@ -96,6 +97,14 @@ final class LevelEmitter {
     return function
   }
 
+  /// The function that decodes panels of f8e4m3, made when first asked for.
+  func panelDecoding() -> IRFunction {
+    if let decoding { return decoding }
+    let function = emitPanelDecoding(name: "decode")
+    decoding = function
+    return function
+  }
+
   func microKernel(_ shape: RegisterTile) -> IRFunction {
     if let known = microKernels[shape] { return known }
     let function = emitMicroKernel(shape, name: "micro.\(microKernels.count)")
@@ -115,7 +124,7 @@ struct WorkerMemory {
   init(_ program: Program) {
     kernels = program.kernels.map { ScratchLayout($0) }
     panels = kernels.map(\.byteCount)
-    let byteCounts = zip(panels, program.kernels).map { $0 + $1.panelByteCount }
+    let byteCounts = zip(panels, program.kernels).map { $0 + $1.panelByteCount(in: program) }
     // Workers do not share pages' ends, so that their prefetchers do not meet.
     byteCount = ((byteCounts.max() ?? 0) + 4095) / 4096 * 4096 + 64
   }

@@ -1,27 +1,67 @@
 import LLVMKit
 import TensorIR
+import TileIR
 
 // Elements of fewer bits than fp32: reading gives their fp32 value, writing rounds as ir/Tensor/Rounding.swift does.
+//
+// Codes of f8e4m3 are kept as the bf16 numbers that they are, and codes of i8 as bytes 128 too high, as the instruction
+// wants them that multiplies bytes.
 extension LevelEmitter {
   /// The type that elements are loaded and stored as, in so many lanes; one lane is a scalar.
   func storedType(_ element: ElementType, lanes: Int) -> IRType {
-    let scalar = element == .bf16 ? context.i16 : context.f32
+    let scalar =
+      switch element {
+      case .bf16, .f8e4m3: context.i16
+      case .f16: context.f16
+      case .i8: context.i8
+      default: context.f32
+      }
     return lanes == 1 ? scalar : context.vector(scalar, lanes)
   }
 
   /// The fp32 values of stored elements.
   func widen(_ b: IRBuilder, _ stored: IRValue, _ element: ElementType) -> IRValue {
-    guard element == .bf16 else { return stored }
-    let bits = b.shl(b.zext(stored, to: stored.type.withElement(context.i32)), 16)
-    return b.bitcast(bits, to: stored.type.withElement(context.f32))
+    let (f32, i32) = (stored.type.withElement(context.f32), stored.type.withElement(context.i32))
+    switch element {
+    case .bf16, .f8e4m3: return b.bitcast(b.shl(b.zext(stored, to: i32), 16), to: f32)
+    case .f16: return b.fpext(stored, to: f32)
+    case .i8: return b.sitofp(b.sub(b.zext(stored, to: i32), 128), to: f32)
+    default: return stored
+    }
   }
 
   /// The elements nearest to fp32 values, as they are stored.
   func narrow(_ b: IRBuilder, _ value: IRValue, _ element: ElementType) -> IRValue {
-    guard element == .bf16 else { return value }
-    let type = value.type.withElement(context.i16)
-    if level == .avx512BF16 { return b.bitcast(b.fptrunc(value, to: value.type.withElement(context.bf16)), to: type) }
-    return b.trunc(b.lshr(upperHalfRounded(b, value), 16), to: type)
+    let (i8, i16) = (value.type.withElement(context.i8), value.type.withElement(context.i16))
+    switch element {
+    case .bf16:
+      if level == .avx512BF16 { return b.bitcast(b.fptrunc(value, to: value.type.withElement(context.bf16)), to: i16) }
+      return b.trunc(b.lshr(upperHalfRounded(b, value), 16), to: i16)
+    case .f8e4m3: return b.trunc(b.lshr(b.bitcast(float8(b, value), to: value.type.asIntegers), 16), to: i16)
+    case .i8:
+      let most = value.type.constant(127.0)
+      let number = b.select(b.fcmp(.uno, value, value), value.type.null(), value)
+      let bounded = b.fmaximumNumber(b.fminimumNumber(number, most), b.fneg(most))
+      return b.trunc(b.add(b.fptosi(b.roundEven(bounded), to: value.type.asIntegers), 128), to: i8)
+    default: return value
+    }
+  }
+
+  /// The f8e4m3 numbers nearest to fp32 values, as fp32; what is beyond 448 becomes 448.
+  private func float8(_ b: IRBuilder, _ value: IRValue) -> IRValue {
+    let type = value.type
+    let most = type.constant(448.0)
+    let magnitude = b.fabs(value)
+    let bounded = b.select(b.fcmp(.ogt, magnitude, most), most, magnitude)
+    let bits = b.bitcast(bounded, to: type.asIntegers)
+    // Three bits of fraction are left of 23.
+    let rounded = b.and(b.add(b.add(bits, 0x7_FFFF), b.and(b.lshr(bits, 20), 1)), -0x10_0000)
+    // Below the least normal number, 2^-6, numbers are 2^-9 apart: so are fp32 numbers around 1.5 * 2^14.
+    let magic = type.constant(0x1.8p14)
+    let subnormal = b.fsub(b.fadd(bounded, magic), magic)
+    let isSubnormal = b.fcmp(.olt, bounded, type.constant(0x1p-6))
+    let number = b.select(isSubnormal, subnormal, b.bitcast(rounded, to: type))
+    return b.select(b.fcmp(.uno, value, value), type.constant(Double.nan), b.copysign(number, value))
   }
 
   /// Two bf16 numbers in each word of 32 bits, the first in its lower half.
@@ -44,19 +84,52 @@ extension LevelEmitter {
     return b.select(b.fcmp(.uno, value, value), b.or(bits, 0x40_0000), rounded)
   }
 
-  /// `sum` and the products of the elements in words of 32 bits, lane by lane: one of fp32, or two of bf16, of which the
-  /// second comes first.
-  func multiplyAdd(_ b: IRBuilder, _ left: IRValue, _ right: IRValue, _ sum: IRValue, _ element: ElementType) -> IRValue
-  {
-    let type = sum.type
-    guard element == .bf16 else { return b.fma(b.bitcast(left, to: type), b.bitcast(right, to: type), sum) }
-    if level == .avx512BF16 {
-      let pairs = context.vector(context.bf16, 2 * level.floatLanes)
-      return b.intrinsic(
-        "llvm.x86.avx512bf16.dpbf16ps.512", [sum, b.bitcast(left, to: pairs), b.bitcast(right, to: pairs)])
+  // MARK: - Panels of f8e4m3
+
+  /// `void (source, target, count)`: `count` pairs of codes, a multiple of 32, as pairs of bf16.
+  func emitPanelDecoding(name: String) -> IRFunction {
+    let i64 = context.i64
+    let function = addFunction(name, [context.pointer, context.pointer, i64], returns: context.void, noInline: true)
+    let (source, target, count) = (function.parameters[0], function.parameters[1], function.parameters[2])
+    var b = IRBuilder(at: function.appendBlock("entry"))
+    let codes = context.vector(context.i8, 64)
+    b.loop(from: i64.constant(0), to: count, step: 32, name: "decode", hint: .asWritten) { b, pair in
+      let stored = b.load(codes, b.element(source, context.i16, pair), alignment: 1)
+      let out = b.element(target, context.i32, pair)
+      for (index, numbers) in decodeFloat8(b, stored).enumerated() {
+        b.store(numbers, b.offset(out, bytes: 64 * index), alignment: 4)
+      }
     }
-    func second(_ words: IRValue) -> IRValue { b.bitcast(b.and(words, -0x10000), to: type) }
-    func first(_ words: IRValue) -> IRValue { b.bitcast(b.shl(words, 16), to: type) }
-    return b.fma(first(left), first(right), b.fma(second(left), second(right), sum))
+    b.ret()
+    return function
+  }
+
+  /// 64 codes as bf16 numbers, 32 in each of two vectors.
+  private func decodeFloat8(_ b: IRBuilder, _ codes: IRValue) -> [IRValue] {
+    if level == .avx512BF16 {
+      // Both bytes of a number by tables of the 128 magnitudes; the sign joins the upper one.
+      let numbers = (0..<128).map { Int(Float(float8Bits: UInt8($0)).bitPattern >> 16) }
+      func lookUp(_ bytes: [Int]) -> IRValue {
+        let tables = [bytes[..<64], bytes[64...]].map { codes.type.constants($0.map { $0 }) }
+        return b.intrinsic("llvm.x86.avx512.vpermi2var.qi.512", [tables[0], codes, tables[1]])
+      }
+      let lower = lookUp(numbers.map { $0 & 0xFF })
+      let upper = b.or(lookUp(numbers.map { $0 >> 8 }), b.and(codes, 0x80))
+      return [0, 32].map { first in b.shuffle(lower, upper, (0..<64).map { first + $0 / 2 + ($0 % 2) * 64 }) }
+    }
+    return [0, 32].map { first in
+      let halves = [0, 16].map { half -> IRValue in
+        let own = b.shuffle(codes, (0..<16).map { first + half + $0 })
+        let bits = b.zext(own, to: context.vector(context.i32, 16))
+        let f32 = context.vector(context.f32, 16)
+        let magnitude = b.and(bits, 0x7F)
+        // The exponent's bias is 120 less than that of fp32, of subnormal numbers too.
+        let number = b.fmul(b.bitcast(b.shl(magnitude, 20), to: f32), f32.constant(0x1p120))
+        let finite = b.select(b.icmp(.eq, magnitude, 0x7F), f32.constant(Double.nan), number)
+        let signed = b.or(b.bitcast(finite, to: bits.type), b.shl(b.and(bits, 0x80), 24))
+        return b.trunc(b.lshr(signed, 16), to: context.vector(context.i16, 16))
+      }
+      return b.concatenate(halves[0], halves[1])
+    }
   }
 }

@@ -16,9 +16,9 @@ extension KernelEmitter {
     switch contraction.right {
     case .panels(let buffer, let firstRow, let rows):
       guard case .weight(_, .panels(let width, _)) = emitter.program[buffer].home else { return }
-      right = b.offset(address(b, buffer), bytes: firstRow / together * width * 4)
+      right = b.offset(address(b, buffer), bytes: firstRow * width * left.element.byteCount)
       (rightStride, panelColumns) = (width * 4, width)
-      panelStride = left.element.paddedContraction(rows) / together * width * 4
+      panelStride = left.element.panelColumnBytes(rows) * width
     case .tile(let slice) where kernel[slice.tile].isGrouped == (together > 1):
       right = address(b, slice)
       rightStride = rowStride(of: kernel[slice.tile])
@@ -30,16 +30,19 @@ extension KernelEmitter {
       (right, panelStride) = emitGrouped(&b, slice, panelColumns: panelColumns)
     }
     // Words of 32 bits are counted: a grouped left side fills its last one with zeros, another's is read in part.
+    let leftRest = contraction.leftTransposed ? 0 : contraction.left.count % together
+    // Past the last code of i8 the weight has zeros, and products with integers are 0 whatever they are.
+    let readsRest = leftRest > 0 && left.element == .i8
     let steps =
       contraction.leftTransposed
       ? b.sdiv(b.add(rows(of: left), together - 1), together)
-      : context.i64.constant(contraction.left.count / together)
+      : context.i64.constant(contraction.left.count / together + (readsRest ? 1 : 0))
     let count = contraction.into.count
     let limit = columnLimit(into)
     let shape = ContractionShape(
       element: left.element, leftRowStride: contraction.leftTransposed ? 4 : leftStride,
       leftStepStride: contraction.leftTransposed ? leftStride : 4,
-      leftRest: contraction.leftTransposed ? 0 : contraction.left.count % together, rightStepStride: rightStride,
+      leftRest: readsRest ? 0 : leftRest, rightStepStride: rightStride,
       panelColumns: panelColumns, resultRowStride: rowStride(of: into),
       remainder: limit == nil ? count % panelColumns : 0, accumulate: contraction.accumulate)
     let panels =
@@ -48,7 +51,7 @@ extension KernelEmitter {
       emitter.contraction(shape),
       [
         address(b, contraction.left), right, address(b, contraction.into), rows(of: into), steps, panels,
-        context.i64.constant(panelStride),
+        context.i64.constant(panelStride), b.offset(scratch, bytes: emitter.scratch.panels[number]),
       ])
   }
 
@@ -119,6 +122,9 @@ extension KernelEmitter {
     let target = address(b, into)
     let targetStride = rowStride(of: kernel[into.tile])
     let source = address(b, from)
+    if case .weight(_, .coded(let format)) = emitter.program[from].home {
+      return emitDecode(&b, into: into, from: from, format, indices, keepMissing: keepMissing)
+    }
     let (element, stored) = (kernel[into.tile].element, emitter.program[from].element)
     let sourceStride = emitter.program[from].columns * stored.byteCount
     let vector = indexVector(b, indices)
@@ -174,7 +180,7 @@ extension KernelEmitter {
   }
 
   /// Writes a row of `count` columns.
-  private func copyRow(
+  func copyRow(
     _ b: inout IRBuilder, into: IRValue, count: Int, _ element: ElementType, _ value: (IRBuilder, Columns) -> IRValue
   ) {
     forColumns(&b, row: context.i64.constant(0), count: count, limit: nil) { b, columns in

@@ -85,18 +85,20 @@ extension ProgramParser {
     _ word: String, in scope: KernelScope, _ budget: inout ExpressionBudget
   ) throws(TensorIRError) -> Expression {
     let unary = UnaryFunction(rawValue: word)
-    guard unary != nil || ["maximum", "row", "column", "unless", "position_bias", "time_bias"].contains(word) else {
+    guard
+      unary != nil || ["maximum", "nonzero", "row", "column", "unless", "position_bias", "time_bias"].contains(word)
+    else {
       let known = UnaryFunction.allCases.map(\.rawValue).joined(separator: ", ")
-      throw unexpected("a function (\(known), maximum, row, column, unless, position_bias, time_bias)")
+      throw unexpected("a function (\(known), maximum, nonzero, row, column, unless, position_bias, time_bias)")
     }
     try advance()
     try expect("(")
     let result: Expression
     switch word {
-    case "maximum":
+    case "maximum", "nonzero":
       let left = try sum(in: scope, &budget)
       try expect(",")
-      result = .binary(.maximum, left, try sum(in: scope, &budget))
+      result = .binary(word == "maximum" ? .maximum : .nonzero, left, try sum(in: scope, &budget))
     case "row": result = .rowValue(try slice(in: scope))
     case "column":
       let buffer = try bufferName()

@@ -269,6 +269,13 @@ extension ProgramParser {
       try expectWord("columns")
       try expectWord("of")
       return .reduce(into: into, sum: try expression(in: scope), columns: columns)
+    case .word("maximum") where try isFollowed(by: "over"):
+      try advance()
+      try expectWord("over")
+      let columns = try integer("the number of columns")
+      try expectWord("columns")
+      try expectWord("of")
+      return .maximum(into: into, of: try expression(in: scope), columns: columns)
     case .word("transpose"):
       try advance()
       try expect("(")
@@ -298,6 +305,11 @@ extension ProgramParser {
       if masked { try expectWord("visible") }
       return .map(into: into, expression, masked: masked)
     }
+  }
+
+  private func isFollowed(by word: String) throws(TensorIRError) -> Bool {
+    var ahead = lexer
+    return try ahead.next().kind == .word(word)
   }
 
   private mutating func contract(

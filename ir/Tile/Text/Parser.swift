@@ -202,6 +202,7 @@ struct ProgramParser: TokenParser {
       try advance()
     }
     if try takeWord("reversed") { return .weight(weight, .reversed) }
+    for format in TableFormat.allCases where try takeWord(format.rawValue) { return .weight(weight, .coded(format)) }
     let transposed = try takeWord("transposed")
     guard token.kind == .word("panels") else {
       if transposed { throw unexpected("\"panels\"") }

@@ -62,6 +62,7 @@ struct ProgramPrinter {
       switch packing {
       case .plain: return own
       case .reversed: return own + " reversed"
+      case .coded(let format): return own + " \(format.rawValue)"
       case .panels(let width, let transposed): return own + (transposed ? " transposed" : "") + " panels(\(width))"
       }
     case .table(let numbers): return "table [\(wrapped(numbers))]"
@@ -205,6 +206,8 @@ private struct KernelPrinter {
       return "\(name(into)) = \(text(of: expression))" + (masked ? " where visible" : "")
     case .reduce(let into, let sum, let columns):
       return "\(name(into)) = sum over \(columns) columns of \(text(of: sum))"
+    case .maximum(let into, let expression, let columns):
+      return "\(name(into)) = maximum over \(columns) columns of \(text(of: expression))"
     case .contract(let contraction):
       let left = (contraction.leftTransposed ? "transposed " : "") + name(contraction.left)
       let sign = contraction.accumulate ? "+=" : "="
@@ -295,7 +298,7 @@ private struct KernelPrinter {
       case .subtract: return "\(first) - \(second)"
       case .multiply: return "\(first) * \(second)"
       case .divide: return "\(first) / \(second)"
-      case .maximum: return "maximum(\(text(of: left)), \(text(of: right)))"
+      case .maximum, .nonzero: return "\(function.rawValue)(\(text(of: left)), \(text(of: right)))"
       }
     case .unlessIndex(let vector, let id, let operand):
       return "unless(\(name(vector)) = \(id), \(text(of: operand)))"

@@ -1,0 +1,64 @@
+import TensorIR
+import TileIR
+
+// Numbers of fewer bits, and codes with scales.
+extension TileLowering {
+  /// Each part of a concatenation in other elements, in a tile of its own.
+  mutating func lowerConvertedParts(_ operation: Operation) throws(LoweringError) {
+    guard case .convert(let convert) = operation.payload else { return }
+    var parts: [TileSlice] = []
+    for part in virtualConcatenations[operation.operands[0]] ?? [] {
+      let converted = scratch(
+        function[part].name, rows: .block, capacity: kernel.domain.block, columns: width(of: part),
+        element: convert.element)
+      try map(converted, expression(part))
+      parts.append(converted)
+    }
+    convertedParts[operation.results[0]] = parts
+  }
+
+  /// One scale for each row, over all parts where x is a concatenation that is not written down.
+  mutating func lowerQuantizeRows(
+    _ quantize: QuantizeRows, _ x: ValueID, codes: TileSlice, scales: TileSlice
+  ) throws(LoweringError) {
+    let parts = virtualConcatenations[x] ?? [x]
+    for (index, part) in parts.enumerated() {
+      let largest = index == 0 ? scales : rowValue("magnitude")
+      kernel.body.append(
+        .maximum(into: largest, of: .unary(.absolute, try expression(part)), columns: width(of: part)))
+      if index > 0 { try map(scales, .binary(.maximum, .tile(scales), .tile(largest))) }
+    }
+    let most = Double(quantize.element == .i8 ? Rounding.largestInt8 : Rounding.largestFloat8)
+    try map(scales, .binary(.nonzero, .binary(.divide, .tile(scales), .constant(most)), .constant(1)))
+    var first = codes.first
+    for part in parts {
+      let into = TileSlice(codes.tile, first: first, count: width(of: part))
+      try map(into, .binary(.divide, expression(part), .rowValue(scales)))
+      first += into.count
+    }
+  }
+
+  mutating func lowerQuantizedLinear(
+    _ linear: QuantizedLinear, _ operands: [ValueID], into: TileSlice
+  ) throws(LoweringError) {
+    let weight = try weightBuffer(
+      operands[2], .panels(width: schedule.panel, transposed: linear.orientation == .outIn))
+    let codes = try tile(operands[0])
+    // Sums stay in a tile until they are scaled: memory is written once.
+    let sums = scratch("sums", rows: .block, capacity: kernel.domain.block, columns: into.count)
+    kernel.body.append(
+      .contract(
+        Contraction(
+          into: sums, left: codes, right: .panels(weight, firstRow: 0, rows: codes.count), accumulate: false)))
+    let scales = try weightBuffer(operands[3], .plain)
+    var result = Expression.binary(
+      .multiply, .binary(.multiply, .tile(sums), .rowValue(try tile(operands[1]))), .columnValue(scales, first: 0))
+    if operands.count == 5 {
+      let isResidual = function[operands[4]].type.tensor?.rank == 2
+      let bias: Expression =
+        isResidual ? try expression(operands[4]) : .columnValue(try weightBuffer(operands[4], .plain), first: 0)
+      result = .binary(.add, result, bias)
+    }
+    try map(into, result)
+  }
+}
