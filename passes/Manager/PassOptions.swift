@@ -96,6 +96,18 @@ public struct PassOption<Options>: Sendable {
     }
   }
 
+  /// Names, none of them empty, with `+` between.
+  public static func names(
+    _ name: String, _ path: any WritableKeyPath<Options, [String]> & Sendable, summary: String
+  ) -> PassOption {
+    PassOption(name: name, summary: summary, expected: "names with + between") {
+      let names = $1.split(separator: "+", omittingEmptySubsequences: false).map(String.init)
+      guard !names.contains("") else { return false }
+      $0[keyPath: path] = names
+      return true
+    }
+  }
+
   /// True or false.
   public static func flag(
     _ name: String, _ path: any WritableKeyPath<Options, Bool> & Sendable, summary: String
@@ -124,7 +136,7 @@ extension PassOptions {
   }
 
   /// The options that `settings` write down, defaults where they are silent.
-  static func read(_ settings: [PassSetting], for pass: String) throws(PassError) -> Self {
+  public static func read(_ settings: [PassSetting], for pass: String) throws(PassError) -> Self {
     var options = Self()
     var names: Set<String> = []
     for setting in settings {
