@@ -89,6 +89,12 @@ public struct GoldenProgram: Sendable {
     case rowIntervals(Mask)
     /// The ids with the best scores, ids in the history left out; ties go to the smaller id.
     case topIDs
+    /// A weight of the program, as it is or with rows and columns changed places.
+    case weight(String)
+    case transposedWeight(String)
+    /// Of a weight that is a table of 4 bits the codes, one a byte, and the half so many bytes before each row's end.
+    case packedCodes(String, width: Int)
+    case packedHalf(String, fromEnd: Int)
     case topScores
   }
 
@@ -109,7 +115,8 @@ struct Unsupported: Error {
 extension GoldenCase {
   /// The kinds of case that can be run.
   public static let supportedKinds = [
-    "attention", "attention_key_prefix", "stu_stack", "stu_l2", "stu_truncating", "research_hstu",
+    "attention", "attention_key_prefix", "stu_stack", "stu_l2", "stu_truncating", "research_hstu", "fp8_rowwise",
+    "int4_rowwise",
   ]
 
   /// The case as a program. Throws `Unsupported` or `ModelError`.
@@ -121,6 +128,8 @@ extension GoldenCase {
     case "stu_l2": try restoringStackProgram()
     case "stu_truncating": try truncatingStackProgram()
     case "research_hstu": try researchProgram()
+    case "fp8_rowwise": try float8Program()
+    case "int4_rowwise": try int4Program()
     default:
       throw Unsupported(reason: "golden-runner has no reading of this kind")
     }

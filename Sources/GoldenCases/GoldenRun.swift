@@ -86,7 +86,14 @@ extension GoldenCase {
       return tensor
     }
     switch source {
-    case .result(let name): return Comparison(try result(name), expected, output.tolerance)
+    case .result(let name): return Comparison(try result(name).codesAsBytes, expected, output.tolerance)
+    case .weight(let name): return Comparison(try program.weight(name), expected, output.tolerance)
+    case .transposedWeight(let name):
+      return Comparison(try program.transposedWeight(name), expected, output.tolerance)
+    case .packedCodes(let name, let width):
+      return Comparison(try program.packedCodes(name, width: width), expected, output.tolerance)
+    case .packedHalf(let name, let distance):
+      return Comparison(try program.packedHalf(name, fromEnd: distance), expected, output.tolerance)
     case .mask(let mask): return Comparison(try squares(mask, like: expected), expected, output.tolerance)
     case .rowIntervals(let mask): return try compareIntervals(mask, expected)
     case .topIDs: return Comparison(try best(result("scores"), like: expected).ids, expected, output.tolerance)
@@ -175,6 +182,15 @@ extension GoldenCase {
       }
     }
     return (HostTensor(ids), HostTensor(bestScores))
+  }
+}
+
+extension HostTensor {
+  /// The tensor with codes of f8e4m3 as bytes, which is how cases have them.
+  fileprivate var codesAsBytes: HostTensor {
+    var tensor = self
+    if element == .f8e4m3 { tensor.element = .u8 }
+    return tensor
   }
 }
 
