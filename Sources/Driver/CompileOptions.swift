@@ -31,6 +31,8 @@ public struct CompileOptions: Sendable {
   /// A pipeline in the notation of `ultrac opt` that runs first: what makes the model another one, such as a lower
   /// precision. The passes of `optimization`, or those of `passes`, follow.
   public var rewrites: String?
+  /// Real inputs that the error of `lower-precision` is measured on, and how large it may be.
+  public var calibration: Calibration?
   /// Passes after which the program's text is handed to `onProgram`; "all" names every one.
   public var printAfter: [String] = []
   /// Whether the verifier runs after every pass, not only at the end.
@@ -62,6 +64,7 @@ public struct CompileOptions: Sendable {
     var flags = ["-O\(optimization.rawValue)", "--target-cpu", levels.map(\.rawValue).joined(separator: ",")]
     if let rewrites { flags += ["--rewrite", rewrites] }
     if let passes { flags += ["--passes", passes] }
+    if let maxError = calibration?.maxError { flags += ["--max-error", "\(maxError)"] }
     return flags
   }
 }

@@ -26,6 +26,8 @@ public struct CompileReport: Encodable, Sendable {
   public var length = CompileReport.defaultLength
   /// In the order in which they were done.
   public var steps: [Step] = []
+  /// What a lower precision costs, where that was measured.
+  public var precision: PrecisionReport?
   /// What the user should know: tensors of the checkpoint that nothing uses, settings without effect.
   public var notes: [String] = []
   /// The file that was written; nil where text went elsewhere.
@@ -60,12 +62,14 @@ public struct CompileReport: Encodable, Sendable {
       table.add(
         ["  " + step.name, step.summary, step.exactness, flops] + (withTimes ? [Quantity.seconds(step.seconds)] : []))
     }
-    return table.lines + notes.map { "note: \($0)" } + (written.map { [$0.line] } ?? [])
+    return table.lines + (precision?.lines ?? []) + notes.map { "note: \($0)" } + (written.map { [$0.line] } ?? [])
   }
 
   /// The report for programs: one JSON object with the fields of this type.
   public func json() throws -> String {
     let encoder = JSONEncoder()
+    encoder.nonConformingFloatEncodingStrategy = .convertToString(
+      positiveInfinity: "infinity", negativeInfinity: "-infinity", nan: "nan")
     encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
     return String(decoding: try encoder.encode(self), as: UTF8.self)
   }

@@ -124,7 +124,35 @@ public struct Compiler {
     return backend
   }
 
+  /// Measures `lower-precision`, the first where there are several, on real inputs, and gives it the options that keep its
+  /// error within the budget.
+  private mutating func calibrate(_ calibration: Calibration, _ manager: inout PassManager, _ front: Front) throws {
+    let name = lowerPrecision.name
+    guard let index = manager.pipeline.steps.firstIndex(where: { $0.pass.name == name }) else {
+      throw DriverError(
+        "--calibrate: there is no \(name) among the passes", hint: "ask for it: --rewrite \"\(name){matmul=bf16}\"")
+    }
+    let asked = try LowerPrecisionOptions.read(manager.pipeline.steps[index].settings, for: name)
+    var module = front.module
+    try PassManager(PassPipeline(Array(manager.pipeline.steps[..<index]))).run(on: &module)
+    guard let function = module.function(named: Backend.entry) else { return }
+    let (options, measured) = try step("calibrate", "measuring the error of \(name)") {
+      let inputs = try calibration.inputs(of: function)
+      let search = try PrecisionSearch(module, weights: front.weights, inputs: inputs)
+      let found = try search.options(within: calibration.maxError, from: asked)
+      var report = PrecisionReport(file: calibration.file, sequences: function.sequenceCount(of: inputs))
+      (report.layers, report.outputs, report.maxError) = (found.layers, found.outputs, calibration.maxError)
+      return ((found.options, report), "error \(Quantity.scientific(report.error)) on \(calibration.file)")
+    }
+    report.precision = measured
+    manager.pipeline.steps[index] = try PassPipeline.Step(lowerPrecision, options.settings)
+  }
+
   private mutating func run(_ manager: PassManager, on front: inout Front) throws {
+    var manager = manager
+    // As asked for: the options that a calibration finds are in its own report.
+    var names = manager.pipeline.steps.map(\.description)[...]
+    if let calibration = options.calibration { try calibrate(calibration, &manager, front) }
     try dump?.write(front.module.text, after: "import", ending: "tir")
     onStep("running passes")
     let reports = try Reproducer.writing(to: options.reproducer) {
@@ -133,7 +161,7 @@ public struct Compiler {
         let summary = pass.notes.isEmpty ? "nothing to do" : pass.notes.joined(separator: ", ")
         report.steps.append(
           CompileReport.Step(
-            name: pass.step, summary: summary, exactness: pass.exactness.rawValue, seconds: pass.time / .seconds(1)))
+            name: names.popFirst() ?? pass.step, summary: summary, exactness: pass.exactness.rawValue, seconds: pass.time / .seconds(1)))
         count(module)
       }
     }

@@ -59,6 +59,21 @@ struct CompileCommand: ParsableCommand {
   @Flag(help: "Print the report as JSON, with the time of every step.")
   var json = false
 
+  @Option(
+    help: ArgumentHelp(
+      """
+      Real inputs, as `ultrac run` takes them, that the error of lower-precision is measured on.
+      """, valueName: "in.safetensors"))
+  var calibrate: String?
+
+  @Option(
+    help: ArgumentHelp(
+      """
+      The largest error of an output that lower-precision may cause, as a share of the output's largest magnitude: \
+      operations that it would exceed keep more bits. It needs --calibrate.
+      """, valueName: "share"))
+  var maxError: Double?
+
   @OptionGroup(title: "Passes")
   var passes: PassArguments
 
@@ -69,6 +84,14 @@ struct CompileCommand: ParsableCommand {
     if json && emit.isText && output == nil {
       throw ValidationError("--json and the program would both go to standard output: name a file for it with -o")
     }
+    if let maxError {
+      guard calibrate != nil else {
+        throw ValidationError("--max-error needs --calibrate: errors are measured on real inputs")
+      }
+      guard maxError >= 0, maxError.isFinite else {
+        throw ValidationError("--max-error: expected a number from 0, found \(maxError)")
+      }
+    }
   }
 
   func run() throws {
@@ -78,6 +101,10 @@ struct CompileCommand: ParsableCommand {
     options.rewrites = rewrite
     options.reportRows = reportRows
     options.passes = passes.passes
+    if let calibrate {
+      options.calibration = try Calibration(file: calibrate)
+      options.calibration?.maxError = maxError
+    }
     options.printAfter = passes.printIRAfter
     options.verifyEach = passes.verifyEach
     options.dumpFolder = passes.dumpFolder

@@ -23,7 +23,9 @@ struct CaseFile {
           "\(file.path): no tensor \"\(port.name)\" or \"input.\(port.name)\", which \"\(entry.name)\" takes as \(port.type)",
           hint: "the file has \(file.names.joined(separator: ", "))")
       }
-      inputs[port.name] = try widened(file.tensor(named: name), to: port.type.element, name: name)
+      guard let element = ElementType(rawValue: port.type.element.rawValue) else { continue }
+      let tensor = try file.tensor(named: name).widened(to: element, name: "\(file.path): \"\(name)\"")
+      inputs[port.name] = try Tensor(tensor)
     }
     return inputs
   }
@@ -34,21 +36,6 @@ struct CaseFile {
   }
 
   func expected(_ name: String) throws -> HostTensor { try file.tensor(named: "expected.\(name)") }
-
-  /// The tensor with elements of the type wanted, where that loses nothing.
-  private func widened(_ tensor: HostTensor, to wanted: Manifest.Element, name: String) throws -> Tensor {
-    switch (tensor.element, wanted) {
-    case (.i32, .i64), (.u8, .i64): return try Tensor(tensor.integers, shape: tensor.shape)
-    case (.f16, .f32), (.bf16, .f32): return try Tensor(tensor.floats, shape: tensor.shape)
-    default:
-      guard tensor.element.rawValue == wanted.rawValue else {
-        throw DriverError(
-          "\(file.path): \"\(name)\" holds \(tensor.element.rawValue), expected \(wanted.rawValue)",
-          hint: "convert it; only conversions that lose nothing are made here")
-      }
-      return try Tensor(tensor)
-    }
-  }
 }
 
 /// The worker threads that --threads asks for; nil where the calling thread does all.
