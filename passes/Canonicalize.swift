@@ -36,6 +36,8 @@ private func equalValues(_ id: OperationID, in function: Function) -> [ValueID]?
   switch operation.payload {
   case .scale(let scale):
     return scale.factor == 1 ? operands : nil
+  case .convert:
+    return function[operands[0]].type == function[operation.results[0]].type ? operands : nil
   case .split(let split):
     return split.widths.count == 1 ? operands : nil
   case .concatenate:

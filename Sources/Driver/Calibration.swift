@@ -9,7 +9,17 @@ public struct Calibration: Sendable {
   public var tensors: SafetensorsFile
   /// The most sequences that are run: the interpreter is slow. Where the file has more, they are taken evenly from it.
   public var sequences = 32
-  /// The largest error of an output that is allowed, as a share of the output's largest magnitude; nil only measures.
+  /// What the budget limits.
+  public enum Metric: Encodable, Hashable, Sendable {
+    /// The largest error of an output, as a share of the output's largest magnitude.
+    case error
+    /// Of each row of an output with more columns than this the best so many, the share that is no longer among them.
+    case best(Int)
+  }
+
+  /// What is held to `maxError`.
+  public var metric = Metric.error
+  /// The most that is allowed; nil only measures.
   public var maxError: Double?
 
   /// Opens the file; throws where it is no safetensors file.
@@ -32,6 +42,20 @@ public struct Calibration: Sendable {
       inputs[name] = try tensors.tensor(named: found).widened(to: type.element, name: "\(file): \"\(found)\"")
     }
     return try inputs.selected(evenly: sequences, of: function, file: file)
+  }
+}
+
+extension Calibration.Metric {
+  /// Reads what `--metric` takes: `error`, or `best-10` for any number from 1.
+  public init?(_ text: String) {
+    let number = text.hasPrefix("best-") ? Int(text.dropFirst(5)) : nil
+    if text == "error" {
+      self = .error
+    } else if let number, number > 0 {
+      self = .best(number)
+    } else {
+      return nil
+    }
   }
 }
 

@@ -65,6 +65,7 @@ public struct CompileOptions: Sendable {
     if let rewrites { flags += ["--rewrite", rewrites] }
     if let passes { flags += ["--passes", passes] }
     if let maxError = calibration?.maxError { flags += ["--max-error", "\(maxError)"] }
+    if case .best(let count) = calibration?.metric { flags += ["--metric", "best-\(count)"] }
     return flags
   }
 }

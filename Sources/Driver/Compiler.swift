@@ -138,10 +138,12 @@ public struct Compiler {
     guard let function = module.function(named: Backend.entry) else { return }
     let (options, measured) = try step("calibrate", "measuring the error of \(name)") {
       let inputs = try calibration.inputs(of: function)
-      let search = try PrecisionSearch(module, weights: front.weights, inputs: inputs)
+      let search = try PrecisionSearch(
+        module, weights: front.weights, inputs: inputs, metric: calibration.metric)
       let found = try search.options(within: calibration.maxError, from: asked)
       var report = PrecisionReport(file: calibration.file, sequences: function.sequenceCount(of: inputs))
-      (report.layers, report.outputs, report.maxError) = (found.layers, found.outputs, calibration.maxError)
+      (report.layers, report.outputs) = (found.layers, found.outputs)
+      (report.metric, report.maxError) = (calibration.metric, calibration.maxError)
       return ((found.options, report), "error \(Quantity.scientific(report.error)) on \(calibration.file)")
     }
     report.precision = measured
@@ -161,7 +163,8 @@ public struct Compiler {
         let summary = pass.notes.isEmpty ? "nothing to do" : pass.notes.joined(separator: ", ")
         report.steps.append(
           CompileReport.Step(
-            name: names.popFirst() ?? pass.step, summary: summary, exactness: pass.exactness.rawValue, seconds: pass.time / .seconds(1)))
+            name: names.popFirst() ?? pass.step, summary: summary, exactness: pass.exactness.rawValue,
+            seconds: pass.time / .seconds(1)))
         count(module)
       }
     }

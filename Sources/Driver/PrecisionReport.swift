@@ -1,9 +1,9 @@
 import Passes
 
 /// What a lower precision does to a model, measured on real inputs.
-public struct PrecisionReport: Sendable {
+public struct PrecisionReport: Encodable, Sendable {
   /// One product, attention or lookup in fewer bits, or one that the budget left in fp32.
-  public struct Layer: Hashable, Sendable {
+  public struct Layer: Encodable, Hashable, Sendable {
     /// The name of its result.
     public var name: String
     /// How it is computed.
@@ -15,13 +15,16 @@ public struct PrecisionReport: Sendable {
   }
 
   /// One output of the model.
-  public struct Output: Hashable, Sendable {
+  public struct Output: Encodable, Hashable, Sendable {
     /// Its name.
     public var name: String
     /// The largest error of any number, as a share of the output's largest magnitude.
     public var error: Double
     /// Signal to noise in dB.
     public var signalToNoise: Double
+    /// The share of each row's best columns that the lower precision loses; nil where the metric is another, or where there
+    /// are no more columns than that.
+    public var lost: Double?
   }
 
   /// The file that the inputs came from, and how many sequences of it were run.
@@ -32,11 +35,13 @@ public struct PrecisionReport: Sendable {
   public var layers: [Layer] = []
   /// In the order of the program: all errors together.
   public var outputs: [Output] = []
+  /// What the budget limits.
+  public var metric = Calibration.Metric.error
   /// The budget; nil where there is none.
   public var maxError: Double?
 
-  /// The largest error of any output; infinite where an output is no number.
-  public var error: Double { outputs.map(\.error).max() ?? 0 }
+  /// The worst of any output, by the metric; infinite where an output is no number.
+  public var error: Double { outputs.compactMap { $0.error(metric) }.max() ?? 0 }
 
   /// The report as text.
   public var lines: [String] {
@@ -55,10 +60,26 @@ public struct PrecisionReport: Sendable {
       table.add(["output " + output.name, "", Self.decibels(output.signalToNoise), Quantity.scientific(output.error)])
     }
     let budget = maxError.map { "; at most \(Quantity.scientific($0)) is allowed" } ?? ""
-    return table.lines + ["an output's error is a share of its largest magnitude\(budget)"]
+    guard case .best(let count) = metric else {
+      return table.lines + ["an output's error is a share of its largest magnitude\(budget)"]
+    }
+    let losses = outputs.compactMap { output in
+      output.lost.map { "of each row's best \(count) of \(output.name) \(Quantity.scientific($0)) are lost\(budget)" }
+    }
+    return table.lines + ["an output's error is a share of its largest magnitude"] + losses
   }
 
   private static func decibels(_ value: Double) -> String {
     value.isFinite ? Quantity.fixed(value, decimals: 1) : "exact"
+  }
+}
+
+extension PrecisionReport.Output {
+  /// What the metric says of this output; nil where it says nothing.
+  func error(_ metric: Calibration.Metric) -> Double? {
+    switch metric {
+    case .error: error
+    case .best: lost
+    }
   }
 }

@@ -15,14 +15,23 @@ struct PrecisionSearch {
   let inputs: [String: HostTensor]
   let reference: [(name: String, tensor: HostTensor)]
   let candidates: [PrecisionCandidates.Candidate]
+  let metric: Calibration.Metric
 
-  /// Runs the module as it is.
-  init(_ module: Module, weights: any WeightProvider, inputs: [String: HostTensor]) throws {
+  /// Runs the module as it is. Throws where the metric says nothing of any output.
+  init(
+    _ module: Module, weights: any WeightProvider, inputs: [String: HostTensor], metric: Calibration.Metric
+  ) throws {
+    self.metric = metric
     self.module = module
     self.weights = weights
     self.inputs = inputs
     reference = try Self.run(module, weights, inputs)
     candidates = module.function(named: Backend.entry).map { PrecisionCandidates($0).all } ?? []
+    if case .best(let count) = metric, !reference.contains(where: { $0.tensor.hasMoreColumns(than: count) }) {
+      throw DriverError(
+        "--metric best-\(count): no output has more than \(count) columns to rank",
+        hint: "the outputs are \(reference.map { "\($0.name) \($0.tensor.shape)" }.joined(separator: ", "))")
+    }
   }
 
   private static func run(
@@ -56,7 +65,7 @@ struct PrecisionSearch {
   }
 
   private func isWithin(_ budget: Double, _ outputs: [PrecisionReport.Output]) -> Bool {
-    outputs.allSatisfy { $0.error <= budget }
+    outputs.allSatisfy { $0.error(metric) ?? 0 <= budget }
   }
 
   /// The errors of the outputs under these options.
@@ -66,7 +75,12 @@ struct PrecisionSearch {
     return try zip(reference, try Self.run(lowered, weights, inputs)).compactMap { expected, found in
       guard expected.tensor.element.isFloatingPoint else { return nil }
       let errors = try Errors(found.tensor, expected.tensor)
-      return PrecisionReport.Output(name: expected.name, error: errors.share, signalToNoise: errors.decibels)
+      var output = PrecisionReport.Output(
+        name: expected.name, error: errors.share, signalToNoise: errors.decibels)
+      if case .best(let count) = metric, expected.tensor.hasMoreColumns(than: count) {
+        output.lost = found.tensor.shareLost(ofBest: count, in: expected.tensor)
+      }
+      return output
     }
   }
 
@@ -123,6 +137,26 @@ struct PrecisionSearch {
       }
     }
     return options
+  }
+}
+
+extension HostTensor {
+  fileprivate func hasMoreColumns(than count: Int) -> Bool { shape.count == 2 && shape[1] > count }
+
+  /// The columns of each row with the largest numbers, of equal ones the first.
+  private func best(_ count: Int) -> [Set<Int>] {
+    let (numbers, width) = (doubles, shape[1])
+    return (0..<shape[0]).map { row in
+      let order = (0..<width).sorted { (-numbers[row * width + $0], $0) < (-numbers[row * width + $1], $1) }
+      return Set(order.prefix(count))
+    }
+  }
+
+  /// The share of the best columns of `expected` that are not among the best of this tensor, over all rows.
+  fileprivate func shareLost(ofBest count: Int, in expected: HostTensor) -> Double {
+    guard shape[0] > 0 else { return 0 }
+    let kept = zip(best(count), expected.best(count)).reduce(0) { $0 + $1.0.intersection($1.1).count }
+    return 1 - Double(kept) / Double(count * shape[0])
   }
 }
 

@@ -69,15 +69,26 @@ struct CompileCommand: ParsableCommand {
   @Option(
     help: ArgumentHelp(
       """
-      The largest error of an output that lower-precision may cause, as a share of the output's largest magnitude: \
-      operations that it would exceed keep more bits. It needs --calibrate.
+      The most that lower-precision may cost by the metric: operations keep more bits until it is met. It needs \
+      --calibrate.
       """, valueName: "share"))
   var maxError: Double?
+
+  @Option(
+    help: ArgumentHelp(
+      """
+      What --max-error limits: error, the largest of an output as a share of its largest magnitude; or best-N, the \
+      share of each row's best N columns that are lost, as of scores of items.
+      """, valueName: "metric"))
+  var metric = "error"
 
   @OptionGroup(title: "Passes")
   var passes: PassArguments
 
   func validate() throws {
+    guard Calibration.Metric(metric) != nil else {
+      throw ValidationError("--metric: expected error, or best-N with N from 1, found \(metric)")
+    }
     if let reportRows, !(1...1 << 20).contains(reportRows) {
       throw ValidationError("--rows: expected a whole number from 1 to \(1 << 20), found \(reportRows)")
     }
@@ -104,6 +115,7 @@ struct CompileCommand: ParsableCommand {
     if let calibrate {
       options.calibration = try Calibration(file: calibrate)
       options.calibration?.maxError = maxError
+      options.calibration?.metric = Calibration.Metric(metric) ?? .error
     }
     options.printAfter = passes.printIRAfter
     options.verifyEach = passes.verifyEach

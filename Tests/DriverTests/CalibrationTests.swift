@@ -31,12 +31,15 @@ import Testing
       try Safetensors.write(inputs.sorted { $0.key < $1.key }.map { ($0.key, $0.value) }, to: file)
     }
 
-    func compile(_ rewrites: String?, maxError: Double? = nil) throws -> (module: Module, report: PrecisionReport) {
+    func compile(
+      _ rewrites: String?, maxError: Double? = nil, metric: Calibration.Metric = .error
+    ) throws -> (module: Module, report: PrecisionReport) {
       var options = CompileOptions(model: model)
       options.rewrites = rewrites
       options.passes = "dce"
       options.calibration = try Calibration(file: file)
       options.calibration?.maxError = maxError
+      options.calibration?.metric = metric
       var compiler = Compiler(options)
       let module = try TensorIRParser.parse(compiler.text(.tensorIR))
       return (module, try #require(compiler.report.precision))
@@ -140,6 +143,40 @@ import Testing
       #expect(untouched.report.layers.allSatisfy { $0.precision == .full })
       #expect(try subject.run(untouched.module).map(\.tensor) == subject.run(subject.imported.module).map(\.tensor))
     }
+  }
+
+  /// The ranking of the columns of the one output that there is.
+  @Test func aRankingIsKept() throws {
+    try withTemporaryFolder { folder in
+      let subject = try Subject(folder, lengths: (0..<20).map { 1 + $0 % 9 })
+      func lost(_ module: Module) throws -> Double {
+        let (expected, found) = (try subject.run(subject.imported.module)[0].tensor, try subject.run(module)[0].tensor)
+        let width = expected.shape[1]
+        func best(_ numbers: [Double], _ row: Int) -> [Int] {
+          Array((0..<width).sorted { numbers[row * width + $0] > numbers[row * width + $1] }.prefix(3)).sorted()
+        }
+        var missing = 0
+        for row in 0..<expected.shape[0] {
+          missing += Set(best(expected.doubles, row)).subtracting(best(found.doubles, row)).count
+        }
+        return Double(missing) / Double(3 * expected.shape[0])
+      }
+      let asked = try subject.compile(Self.all, metric: .best(3))
+      let loss = try #require(asked.report.outputs[0].lost)
+      #expect(abs(loss - (try lost(asked.module))) < 1e-12)
+      #expect(loss > 0)
+      let held = try subject.compile(Self.all, maxError: loss / 2, metric: .best(3))
+      #expect(try lost(held.module) <= loss / 2 + 1e-12)
+      #expect(held.report.error == held.report.outputs[0].lost)
+      #expect(held.report.layers != asked.report.layers)
+      // The output has 8 columns.
+      #expect(throws: DriverError.self) { try subject.compile(Self.all, metric: .best(8)) }
+    }
+  }
+
+  @Test(arguments: ["", "best", "best-0", "best--1", "best-x", "Error"]) func metricsThatThereAreNot(text: String) {
+    #expect(Calibration.Metric(text) == nil)
+    #expect(Calibration.Metric("best-10") == .best(10) && Calibration.Metric("error") == .error)
   }
 
   @Test func manySequencesAreTakenEvenly() throws {

@@ -47,6 +47,31 @@ import Testing
     #expect(Mask.causal.visiblePairs(length: 10, targets: 3) == 52)
   }
 
+  /// Work is the same in fewer bits; bytes are those that are stored.
+  @Test func bytesFollowTheElementType() throws {
+    let module = try TensorIRParser.parse(
+      """
+      module m
+      weight @t : tensor<100 x 6 x f32>
+      weight @t.int4 : tensor<100 x 7 x u8> = quantized_rows @t {rows = int4}
+      weight @w : tensor<6 x 10 x f32>
+      weight @w.codes : tensor<6 x 10 x f8e4m3> = codes @w {channels = columns}
+      weight @w.scales : tensor<10 x f32> = scales @w {channels = columns, of = f8e4m3}
+      func @forward(%ids: tensor<rows x i64>, %at: offsets<sequences x rows>) -> (out: tensor<rows x 10 x f32>) {
+        %x = gather @t.int4, %ids {out_of_range = error, rows = int4, width = 6}
+        %c, %s = quantize_rows %x {to = f8e4m3}
+        %p = quantized_linear %c, %s, @w.codes, @w.scales
+        return %p
+      }
+      """)
+    let costs = module.functions[0].costs(on: BatchShape(lengths: [5, 2])).map(\.cost)
+    // Seven rows of 7 bytes, their ids, and six numbers of fp32 for each.
+    #expect(costs[0].bytes == 273)
+    #expect(costs[1].bytes == 238)
+    #expect(costs[2].flops == 840)
+    #expect(costs[2].bytes == 450)
+  }
+
   @Test func emptyBatchCostsNothingButWeights() throws {
     let cost = try function(mask: .causal, keep: 3).cost(on: BatchShape(lengths: []))
     #expect(cost.flops == 0)

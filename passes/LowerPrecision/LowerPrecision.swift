@@ -67,7 +67,7 @@ extension Function {
 }
 
 /// How an operation is computed.
-public enum Precision: String, Hashable, Sendable, CaseIterable {
+public enum Precision: String, Encodable, Hashable, Sendable, CaseIterable {
   /// As it is.
   case full = "fp32"
   /// A product of bf16 numbers, with fp32 sums.
