@@ -151,7 +151,7 @@ private func attentionBounds(
     }
   }
   if attention.bias != .none {
-    let weights = function[operands[attention.hasTargets ? 5 : 4]].type.tensor
+    let weights = function[operands[attention.firstBiasOperand]].type.tensor
     if let count = weights?.shape[0].extent { lengths.append((count + 1) / 2) }
   }
   guard let history = (lengths + histories).min() else { return nil }

@@ -17,6 +17,9 @@ struct RowFlow {
     self.layers = layers
     let name = { (id: OperationID) in "%" + function[function[id].results[0]].name }
     offsets = function[layers[0]].operands[3]
+    for layer in layers where function[layer].choosesQueries {
+      throw PassError("prune-demand has run already: \(name(layer)) has some queries only; cut rows before it")
+    }
     for layer in layers where function[layer].operands[3] != offsets {
       throw PassError("is truncated already: \(name(layer)) reads other offsets than \(name(layers[0]))")
     }
@@ -157,8 +160,12 @@ extension Function {
 }
 
 extension Operation {
+  var choosesQueries: Bool {
+    if case .attention(let attention) = payload { attention.queries != nil } else { false }
+  }
+
   /// The operand that counts targets, where there is one.
-  fileprivate var targets: [ValueID] {
+  var targets: [ValueID] {
     switch payload {
     case .attention(let attention): attention.hasTargets ? [operands[4]] : []
     case .positions, .selectOffsets: Array(operands.dropFirst())

@@ -8,13 +8,15 @@ extension Evaluator {
     let value = try numbers(operands[2])
     let batch = try sequences(operands[3], targets: payload.hasTargets ? operands[4] : nil)
     let bias = try AttentionBias(
-      payload.bias, operands.dropFirst(payload.hasTargets ? 5 : 4), batch, offsets: operands[3], in: self)
+      payload.bias, operands.dropFirst(payload.firstBiasOperand), batch, offsets: operands[3], in: self)
     let divisor = Number(batch.divisor(payload.divisor))
     let isNarrow = function[operands[0]].type.tensor?.element == .bf16
+    let queries = try queryRows(payload, operands, batch)
     let alpha = Number(payload.alpha)
     let headWidth = query.width / payload.heads
     let valueWidth = value.width / payload.heads
-    var result = Tensor(shape: value.shape, elements: [Number](repeating: 0, count: value.elements.count))
+    var result = Tensor(
+      shape: [query.rows, value.width], elements: [Number](repeating: 0, count: query.rows * value.width))
 
     query.elements.withUnsafeBufferPointer { q in
       key.elements.withUnsafeBufferPointer { k in
@@ -24,23 +26,23 @@ extension Evaluator {
             else { return }
             for sequence in 0..<batch.count {
               let start = batch.start(sequence)
-              for position in 0..<batch.length(sequence) {
+              for (queryRow, position) in queries[sequence] {
                 let visible = payload.mask.visibleKeys(
                   position: position, length: batch.length(sequence), targets: batch.targets[sequence])
                 for interval in visible {
                   for keyPosition in interval {
                     let added = bias.value(
-                      query: position, key: keyPosition, queryRow: start + position, keyRow: start + keyPosition)
+                      query: position, key: keyPosition, queryRow: queryRow, keyRow: start + keyPosition)
                     for head in 0..<payload.heads {
                       let score = Number.dot(
-                        q + (start + position) * query.width + head * headWidth,
+                        q + queryRow * query.width + head * headWidth,
                         k + (start + keyPosition) * key.width + head * headWidth, stride: 1, count: headWidth)
                       let biased = added.map { alpha * score + $0 } ?? (alpha * score)
                       let weight = payload.activation == .silu ? Number.silu(biased) : biased
                       Number.accumulate(
                         isNarrow ? Number(ElementType.bf16.rounded(Double(weight))) : weight / divisor,
                         v + (start + keyPosition) * value.width + head * valueWidth,
-                        into: out + (start + position) * value.width + head * valueWidth, count: valueWidth)
+                        into: out + queryRow * value.width + head * valueWidth, count: valueWidth)
                     }
                   }
                 }
@@ -52,6 +54,23 @@ extension Evaluator {
     }
     if isNarrow { for index in result.elements.indices { result.elements[index] /= divisor } }
     return result
+  }
+
+  /// For each sequence its rows of the query tensor, each with its position among all rows of the sequence.
+  private func queryRows(
+    _ payload: Attention, _ operands: [ValueID], _ batch: Sequences
+  ) throws(InterpreterError) -> [[(row: Int, position: Int)]] {
+    let positions: [[Int]]
+    if let selection = payload.queries {
+      positions = try keptPositions(selection, batch, selected: operands[payload.selectedOffsetsOperand])
+    } else {
+      positions = (0..<batch.count).map { Array(0..<batch.length($0)) }
+    }
+    var next = 0
+    return positions.map { positions in
+      defer { next += positions.count }
+      return zip(next..., positions).map { ($0, $1) }
+    }
   }
 }
 

@@ -69,14 +69,23 @@ extension Evaluator {
     _ selection: RowSelection, offsets: ValueID, selected: ValueID, targets: ValueID?
   ) throws(InterpreterError) -> [Int] {
     let batch = try sequences(offsets, targets: targets)
+    let positions = try keptPositions(selection, batch, selected: selected)
+    return positions.enumerated().flatMap { sequence, positions in positions.map { batch.start(sequence) + $0 } }
+  }
+
+  /// The positions that a selection keeps of each sequence, in order. Throws where the selected offsets are not the
+  /// selection's.
+  func keptPositions(
+    _ selection: RowSelection, _ batch: Sequences, selected: ValueID
+  ) throws(InterpreterError) -> [[Int]] {
     for (position, (found, expected)) in zip(try self.offsets(selected), batch.selectedOffsets(selection)).enumerated()
     where found != expected {
       throw .badOffsets(
         argument: name(selected), position: position, found: Int64(found), expected: Int64(expected))
     }
-    return (0..<batch.count).flatMap { sequence in
+    return (0..<batch.count).map { sequence in
       let dropped = batch.dropped(selection, sequence: sequence)
-      return (0..<batch.length(sequence)).filter { !dropped.contains($0) }.map { batch.start(sequence) + $0 }
+      return (0..<batch.length(sequence)).filter { !dropped.contains($0) }
     }
   }
 

@@ -51,10 +51,7 @@ struct Sequences {
 
   /// The positions that a selection drops from a sequence.
   func dropped(_ selection: RowSelection, sequence: Int) -> Range<Int> {
-    let interval = selection.dropped
-    let start = evaluate(interval.start, sequence: sequence, position: 0)
-    let end = evaluate(interval.end, sequence: sequence, position: 0)
-    return start..<max(start, end)
+    selection.dropped(length: length(sequence), targets: targets[sequence])
   }
 
   /// The offsets of the batch after a selection.

@@ -14,6 +14,11 @@ struct TileBlock {
   var targets = 0
   var firstPosition = 0
   var part = 0
+  /// Of the rows that keys are: the sequence's first one and how many there are, and the positions in it that the kernel's
+  /// own rows leave out.
+  var keySequenceStart = 0
+  var keyLength = 0
+  var dropped = 0..<0
   /// Where the tiles in scratch begin in the machine's memory.
   var scratch: Int
   var indices: [[Int64]]
@@ -24,6 +29,21 @@ struct TileBlock {
 
   /// An index expression for the row at this position of the sequence.
   func evaluate(_ expression: IndexExpression, position: Int) -> Int {
+    evaluate(expression, position: position, length: length)
+  }
+
+  /// An index expression for a row of the block, at its place among keys.
+  func evaluateAmongKeys(_ expression: IndexExpression, row: Int) -> Int {
+    evaluate(expression, position: keyPosition(row), length: keyLength)
+  }
+
+  /// The position among keys of a row of the block.
+  func keyPosition(_ row: Int) -> Int {
+    let position = firstPosition + row
+    return position < dropped.lowerBound ? position : position + dropped.count
+  }
+
+  private func evaluate(_ expression: IndexExpression, position: Int, length: Int) -> Int {
     expression.evaluate { variable in
       switch variable {
       case .position: position
@@ -68,6 +88,12 @@ extension TileMachine {
           (state.sequence, state.sequenceStart, state.length) = (sequence, start, length)
           state.targets = targets.map { Int(integer($0, sequence)) } ?? 0
           (state.firstPosition, state.part) = (position, index % parts)
+          (state.keySequenceStart, state.keyLength) = (start, length)
+          if let keys = kernel.keys {
+            state.keySequenceStart = Int(integer(keys.offsets, sequence))
+            state.keyLength = Int(integer(keys.offsets, sequence + 1)) - state.keySequenceStart
+            state.dropped = keys.selection.dropped(length: state.keyLength, targets: state.targets)
+          }
           try run(state)
         }
       }
@@ -144,8 +170,8 @@ extension TileMachine {
     for interval in mask.intervals {
       var hull: Range<Int>?
       for row in 0..<block.rowCount {
-        let start = block.evaluate(interval.start, position: block.firstPosition + row)
-        let end = block.evaluate(interval.end, position: block.firstPosition + row)
+        let start = block.evaluateAmongKeys(interval.start, row: row)
+        let end = block.evaluateAmongKeys(interval.end, row: row)
         guard start < end else { continue }
         block.visible[row].append(start..<end)
         hull = min(hull?.lowerBound ?? start, start)..<max(hull?.upperBound ?? end, end)
@@ -194,7 +220,7 @@ extension TileMachine {
       let row =
         switch tile.rows {
         case .block: block.firstRow
-        case .keys: block.sequenceStart + block.keys.lowerBound
+        case .keys: block.keySequenceStart + block.keys.lowerBound
         case .fixed: 0
         }
       let columns = program[buffer].columns

@@ -49,7 +49,7 @@ extension TileMachine {
       store(0, into, 0)
       for sequence in 0..<sequences(offsets) {
         let length = Int(length(offsets, sequence))
-        let dropped = dropped(selection, length: length, targets: targets.map { Int(integer($0, sequence)) } ?? 0)
+        let dropped = selection.dropped(length: length, targets: targets.map { Int(integer($0, sequence)) } ?? 0)
         store(integer(into, sequence) + Int64(length - dropped.count), into, sequence + 1)
       }
       define(extent, Int(integer(into, sequences(offsets))))
@@ -60,19 +60,6 @@ extension TileMachine {
         store(integer(into, sequence) + Int64(blocks), into, sequence + 1)
       }
     }
-  }
-
-  /// The positions that a selection drops from a sequence.
-  func dropped(_ selection: RowSelection, length: Int, targets: Int) -> Range<Int> {
-    let lookup = { (variable: IndexVariable) in
-      switch variable {
-      case .position: 0
-      case .length: length
-      case .targets: targets
-      }
-    }
-    let start = selection.dropped.start.evaluate(lookup)
-    return start..<max(start, selection.dropped.end.evaluate(lookup))
   }
 
   func value(of formula: Scalar.Formula) -> Number {

@@ -116,12 +116,12 @@ extension TileMachine {
     case .expression(let expression): return Int64(block.evaluate(expression, position: position))
     case .beforeSelection(let selection, let offsets, let targets):
       let start = integer(offsets, block.sequence)
-      let dropped = dropped(
-        selection, length: Int(integer(offsets, block.sequence + 1) - start),
+      let dropped = selection.dropped(
+        length: Int(integer(offsets, block.sequence + 1) - start),
         targets: targets.map { Int(integer($0, block.sequence)) } ?? 0)
       return start + Int64(position < dropped.lowerBound ? position : position + dropped.count)
     case .afterSelection(let selection, let selected):
-      let dropped = dropped(selection, length: block.length, targets: block.targets)
+      let dropped = selection.dropped(length: block.length, targets: block.targets)
       if dropped.contains(position) { return -1 }
       let kept = position < dropped.lowerBound ? position : position - dropped.count
       return integer(selected, block.sequence) + Int64(kept)
@@ -192,11 +192,11 @@ extension TileMachine {
       return block.indices[vector.index][row] == Int64(id) ? 0 : value(operand, row, column, block)
     case .positionBias(let weights, let reference):
       // The weights lie back to front.
-      let distance = (block.keys.lowerBound + row) - (block.firstPosition + column)
+      let distance = (block.keys.lowerBound + row) - block.keyPosition(column)
       return number(weights, program[weights].columns - 1 - reference - distance)
     case .timeBias(let bias):
       let query = integer(bias.queryTimes, block.firstRow + column)
-      let key = integer(bias.keyTimes, block.sequenceStart + block.keys.lowerBound + row)
+      let key = integer(bias.keyTimes, block.keySequenceStart + block.keys.lowerBound + row)
       // Thresholds are fp32 in every precision: they decide integers.
       let magnitude = Float(TimeBuckets.magnitude(query, key))
       var bucket = 0

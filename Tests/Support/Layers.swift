@@ -69,6 +69,8 @@ public struct ResearchLayer: Sendable {
   public var buckets = 129
   /// What is added to a score.
   public var bias = Attention.Bias.positionAndTime
+  /// Which keys a row sees.
+  public var mask = Mask.causal
   /// Whether u, normed attention and their product are all projected (GR's concat_ua), or the product alone.
   public var concatenates = false
   /// The epsilon of both norms.
@@ -153,7 +155,8 @@ extension FunctionBuilder {
     if layer.bias == .positionAndTime, let times {
       operands += [try weight(prefix + "_rel_attn_bias._ts_w", [layer.buckets]), times.queries, times.keys]
     }
-    let attention = Attention(heads: layer.heads, alpha: 1, divisor: layer.divisor, bias: layer.bias)
+    let attention = Attention(
+      heads: layer.heads, alpha: 1, divisor: layer.divisor, bias: layer.bias, mask: layer.mask)
     let a = try append(.attention(attention), operands, names: ["a"])[0]
     let normed = try emit(.layerNorm(LayerNorm(epsilon: layer.epsilon)), a)
     let y = try emit(.multiply(Multiply()), u, normed, name: "y")

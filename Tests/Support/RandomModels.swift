@@ -82,4 +82,57 @@ extension ProgramMaker {
     let normed = try build.emit(.l2Norm(L2Norm(epsilon: 1e-6)), x)
     build.result("last", try build.emit(.lastRows(LastRows()), normed, offsets))
   }
+
+  mutating func makeRecommendation() throws {
+    let width = random.pick(Self.widths)
+    let offsets = argumentOffsets()
+    let isResearch = random.once(in: 3)
+    let targets = isResearch ? nil : argumentTargets()
+    let batch = [offsets] + (targets.map { [$0] } ?? [])
+    var times: (queries: ValueID, keys: ValueID)?
+    if isResearch {
+      let (keys, requests) = argumentTimes()
+      times = (try build.emit(.nextRows(NextRows()), keys, requests, offsets), keys)
+    }
+    func layer(_ index: Int, _ x: ValueID, _ offsets: ValueID, maker: inout ProgramMaker) throws -> ValueID {
+      if isResearch {
+        var layer = maker.researchLayer(width: width)
+        layer.mask = maker.mask()
+        return try maker.build.researchLayer(layer, prefix: "layers.\(index).", x: x, offsets: offsets, times: times)
+      }
+      return try maker.build.productionLayer(
+        maker.productionLayer(width: width), prefix: "layers.\(index).", x: x, offsets: offsets, targets: targets)
+    }
+
+    var x = random.once(in: 2) ? argumentX(width) : try embeddedRows(width, batch)
+    for index in 0..<random.integer(in: 1...3) { x = try layer(index, x, offsets, maker: &self) }
+    if !isResearch, random.once(in: 3) {
+      let selection = selection()
+      let kept = try build.append(.selectOffsets(SelectOffsets(selection, into: "kept")), batch)[0]
+      var inner = try build.append(.selectRows(SelectRows(selection)), selectOperands(x, batch, kept))[0]
+      for index in 3...4 { inner = try layer(index, inner, kept, maker: &self) }
+      x = try build.append(.restoreRows(RestoreRows(selection)), [inner, x] + selectOperands(x, batch, kept)[1...])[0]
+      if random.once(in: 2) { x = try layer(5, x, offsets, maker: &self) }
+    }
+    if random.once(in: 3) {
+      let normed = try build.emit(.l2Norm(L2Norm(epsilon: 1e-6)), x)
+      build.result("y", try build.emit(.lastRows(LastRows()), normed, offsets))
+      return
+    }
+    let selection = targets == nil || random.once(in: 3) ? selection() : .targets
+    let out = try build.append(.selectOffsets(SelectOffsets(selection, into: "out")), batch)[0]
+    x = try build.append(.selectRows(SelectRows(selection)), selectOperands(x, batch, out))[0]
+    build.result("y", try build.emit(.l2Norm(L2Norm(epsilon: 1e-6)), x))
+    build.result("kept_offsets", out)
+  }
+
+  /// Rows made of ids and of positions.
+  private mutating func embeddedRows(_ width: Int, _ batch: [ValueID]) throws -> ValueID {
+    let ids = argumentIds(entries: 20)
+    let items = try build.emit(.gather(Gather()), build.weight("item_table", [20, width]), ids)
+    let order = Positions(order: random.pick(Positions.Order.allCases), limit: 30)
+    let positions = try build.append(.positions(order), batch)[0]
+    let positioned = try build.emit(.gather(Gather()), build.weight("position_table", [31, width]), positions)
+    return try build.emit(.zeroRows(ZeroRows(id: 0)), build.emit(.add(Add()), items, positioned), ids)
+  }
 }

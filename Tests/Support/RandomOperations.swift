@@ -121,6 +121,8 @@ extension ProgramMaker {
   mutating func makeAttention(of element: ElementType = .f32) throws {
     let heads = random.integer(in: 1...4)
     let queryWidth = heads * random.pick(Self.headWidths)
+    // Now and then only some rows are queries.
+    let queries = random.once(in: 2) ? selection() : nil
     var operands = [
       argumentX(queryWidth, name: "q"), argumentX(queryWidth, name: "k"),
       argumentX(heads * random.pick(Self.headWidths), name: "v"), argumentOffsets(),
@@ -131,16 +133,34 @@ extension ProgramMaker {
     let targets = argumentTargets()
     let research = researchLayer(width: 1)
     if let targets { operands.append(targets) }
+    let batch = Array(operands[3...])
+    var selected: ValueID?
+    if let queries {
+      let kept = try build.append(.selectOffsets(SelectOffsets(queries, into: "kept")), batch)[0]
+      operands[0] = try build.append(.selectRows(SelectRows(queries)), selectOperands(operands[0], batch, kept))[0]
+      operands.append(kept)
+      build.result("kept_offsets", kept)
+      selected = kept
+    }
     if research.bias != .none { operands.append(try build.weight("position_weights", [2 * research.n - 1])) }
     if research.bias == .positionAndTime {
       let (times, requests) = argumentTimes()
       operands.append(try build.weight("time_weights", [research.buckets]))
-      operands += [try build.emit(.nextRows(NextRows()), times, requests, operands[3]), times]
+      var next = try build.emit(.nextRows(NextRows()), times, requests, operands[3])
+      if let queries, let selected {
+        next = try build.append(.selectRows(SelectRows(queries)), selectOperands(next, batch, selected))[0]
+      }
+      operands += [next, times]
     }
     let attention = Attention(
       heads: heads, alpha: random.pick([1, 0.25, 1 / Double(queryWidth)]), divisor: divisor(),
       activation: random.pick(Attention.Activation.allCases), bias: research.bias, mask: mask(),
-      hasTargets: targets != nil)
+      hasTargets: targets != nil, queries: queries)
     build.result("r", try build.append(.attention(attention), operands)[0])
+  }
+
+  /// The operands of a `select_rows`; `batch` is the offsets, and the targets where there are some.
+  func selectOperands(_ x: ValueID, _ batch: [ValueID], _ selected: ValueID) -> [ValueID] {
+    [x, batch[0], selected] + batch.dropFirst()
   }
 }

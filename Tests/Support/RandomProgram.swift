@@ -18,6 +18,8 @@ public struct RandomProgram: Sendable, CustomStringConvertible {
     case research
     /// From ids: embedding, positions, zeroed padding, a layer, last rows, L2 norm.
     case embedding
+    /// Layers of any kind, of whose rows the output needs a few: the last one, the targets, the latest.
+    case recommendation
     /// One operation on narrow numbers or codes, or a lookup in a table of few bits.
     case precision
     /// Attention of bf16 numbers.
@@ -114,6 +116,7 @@ struct ProgramMaker {
     case .embedding: try makeEmbedding()
     case .precision: try makePrecision()
     case .narrowAttention: try makeAttention(of: .bf16)
+    case .recommendation: try makeRecommendation()
     }
   }
 

@@ -43,11 +43,12 @@ extension Function {
 }
 
 extension Mask {
-  /// (row, key) pairs that the mask lets through in one sequence.
-  public func visiblePairs(length: Int, targets: Int) -> Int {
+  /// (row, key) pairs that the mask lets through in one sequence, of the rows that `queries` keeps or of all.
+  public func visiblePairs(length: Int, targets: Int, queries: RowSelection? = nil) -> Int {
     let intervals = intervals
     var count = 0
-    for position in 0..<length {
+    let dropped = queries?.dropped(length: length, targets: targets) ?? 0..<0
+    for position in 0..<length where !dropped.contains(position) {
       let lookup = { (variable: IndexVariable) in
         switch variable {
         case .position: position
@@ -64,7 +65,7 @@ extension Mask {
 }
 
 /// Follows the extents of a batch through a function.
-private struct CostAnalysis {
+struct CostAnalysis {
   let function: Function
   let batch: BatchShape
   /// Lengths of the sequences that an offsets value cuts.
@@ -77,6 +78,7 @@ private struct CostAnalysis {
     var mask: Mask
     var length: Int
     var targets: Int
+    var queries: RowSelection?
   }
 
   init(function: Function, batch: BatchShape) {
@@ -122,22 +124,25 @@ private struct CostAnalysis {
   private func targets(_ lengths: [Int]) -> [Int] { zip(batch.targets, lengths).map { min($0, $1) } }
 
   private func kept(_ length: Int, _ targets: Int, by selection: RowSelection) -> Int {
-    let lookup = { (variable: IndexVariable) in variable == .length ? length : variable == .targets ? targets : 0 }
-    let dropped = selection.dropped
-    return length - max(dropped.end.evaluate(lookup) - dropped.start.evaluate(lookup), 0)
+    length - selection.dropped(length: length, targets: targets).count
   }
 
   private mutating func pairs(_ attention: Attention, offsets: ValueID) -> Double {
     let lengths = lengths[offsets] ?? []
     var sum = 0.0
     for (length, targets) in zip(lengths, targets(lengths)) {
-      let key = PairsKey(mask: attention.mask, length: length, targets: attention.hasTargets ? targets : 0)
-      let count = visiblePairs[key] ?? key.mask.visiblePairs(length: key.length, targets: key.targets)
+      let key = PairsKey(
+        mask: attention.mask, length: length, targets: attention.hasTargets ? targets : 0, queries: attention.queries)
+      let count =
+        visiblePairs[key] ?? key.mask.visiblePairs(length: key.length, targets: key.targets, queries: key.queries)
       visiblePairs[key] = count
       sum += Double(count)
     }
     return sum
   }
+
+  /// Rows of a value, of the whole batch.
+  func rowCount(_ value: ValueID) -> Int { Int(rows(value)) }
 
   private func extent(_ dimension: Dimension) -> Double { Double(dimension.extent ?? extents[dimension] ?? 0) }
 

@@ -49,7 +49,9 @@ extension Operation {
       .quantizeRows, .scale, .sigmoid, .silu, .split, .zeroRows:
       return .any
     case .lastRows: return .acrossSequences
-    case .attention(let attention): return sequences(3, attention.hasTargets ? 4 : .max)
+    case .attention(let attention):
+      return sequences(
+        attention.queries == nil ? 3 : attention.selectedOffsetsOperand, attention.hasTargets ? 4 : .max)
     case .positions: return sequences(0, 1)
     case .nextRows: return sequences(2, .max)
     case .selectRows: return sequences(2, 3)

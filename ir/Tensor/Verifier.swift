@@ -247,29 +247,44 @@ private struct FunctionVerifier {
         fail("the dimension \(TextName.quoted(payload.into)) is defined already", id)
       }
     case .selectRows(let payload):
-      verify(id, payload.selection, offsets: 1)
+      verify(id, payload.selection, selected: 2, of: [operation.operands[1]] + operation.operands[3...])
     case .restoreRows(let payload):
-      verify(id, payload.selection, offsets: 2)
+      verify(id, payload.selection, selected: 3, of: [operation.operands[2]] + operation.operands[4...])
+    case .attention(let payload):
+      guard let queries = payload.queries else { return }
+      let selected = payload.selectedOffsetsOperand
+      verify(id, queries, selected: selected, of: Array(operation.operands[3..<selected]))
     default: break
     }
   }
 
-  /// `offsets` is the number of the operand with the batch's offsets; the selected offsets and the targets follow it.
-  private mutating func verify(_ id: OperationID, _ selection: RowSelection, offsets: Int) {
-    let operands = function[id].operands
-    guard case .result(let producer, _) = function[operands[offsets + 1]].definition,
-      case .selectOffsets(let payload) = function[producer].payload
-    else {
+  /// `selected` is the number of the operand with the selected offsets, `batch` are the offsets and targets to select from.
+  private mutating func verify(_ id: OperationID, _ selection: RowSelection, selected: Int, of batch: [ValueID]) {
+    guard let (own, operands) = selectOffsets(of: function[id].operands[selected]) else {
       fail("the selected offsets must be the result of select_offsets", id)
       return
     }
-    if payload.selection != selection {
+    if own != selection {
       fail("keeps other rows than the select_offsets that its selected offsets come from", id)
     }
-    let own = [operands[offsets]] + operands[(offsets + 2)...]
-    if own != function[producer].operands {
-      fail("reads other offsets or targets than the select_offsets that its selected offsets come from", id)
+    // A selection of rows that were selected before, of which the first kept more, is one of all rows.
+    var made = operands
+    while made != batch {
+      guard made.dropFirst() == batch.dropFirst(), let (before, operands) = selectOffsets(of: made[0]),
+        own.isUnchanged(after: before)
+      else {
+        fail("reads other offsets or targets than the select_offsets that its selected offsets come from", id)
+        return
+      }
+      made = operands
     }
+  }
+
+  private func selectOffsets(of value: ValueID) -> (selection: RowSelection, operands: [ValueID])? {
+    guard case .result(let producer, _) = function[value].definition,
+      case .selectOffsets(let payload) = function[producer].payload
+    else { return nil }
+    return (payload.selection, function[producer].operands)
   }
 
   private mutating func verifyResults() {

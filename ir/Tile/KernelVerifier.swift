@@ -56,6 +56,7 @@ struct KernelVerifier {
         fail(problem, "tile %\(TextName.quoted(tile.name))", locations?.tiles[index])
       }
     }
+    if let problem = problemOfKeys { fail(problem, "kernel", locations?.location) }
     guard errors.isEmpty else { return }
     if kernel.statements.filter(\.isLoopOverKeys).count > 1 {
       fail("a kernel may have one loop over keys", "for keys", locations?.location)
@@ -79,6 +80,22 @@ struct KernelVerifier {
     case .rows(let dimension, _): dimension
     case .sequences(let offsets, _, _, _, _): program.cutRows[offsets]
     }
+  }
+
+  /// What cuts the rows that keys are, and their number.
+  var keyOffsets: BufferID? { kernel.keys?.offsets ?? offsets }
+  var keyRows: Dimension? { keyOffsets.flatMap { program.cutRows[$0] } }
+
+  /// Why the kernel's rows are no selection of its keys' rows; nil where they are, or where both are the same.
+  private var problemOfKeys: String? {
+    guard let keys = kernel.keys else { return nil }
+    guard case .sequences(let offsets, let targets, _, _, _) = kernel.domain else {
+      return "rows of a selection need a kernel over sequences"
+    }
+    if let problem = program.problem(ofReading: keys.offsets) { return problem }
+    let made = ProgramVerifier.Selection(selection: keys.selection, offsets: keys.offsets, targets: targets)
+    return program.cuts(offsets, made)
+      ? nil : "\(program.name(offsets)) must be the select_offsets of this selection of \(program.name(keys.offsets))"
   }
 
   private func problem(of domain: Domain) -> String? {
@@ -177,9 +194,13 @@ struct KernelVerifier {
       return "reaches past the \(buffer.columns) columns of \(name)"
     }
     switch tile.rows {
-    case .block, .keys:
+    case .block:
       if let rows, buffer.rows != Extent(rows) {
         return "the kernel's rows are \(rows), but \(name) has \(buffer.rows.dimension)"
+      }
+    case .keys:
+      if let keyRows, buffer.rows != Extent(keyRows) {
+        return "the rows of keys are \(keyRows), but \(name) has \(buffer.rows.dimension)"
       }
     case .fixed(let count):
       guard let extent = buffer.rows.dimension.extent, count <= extent else {

@@ -262,6 +262,9 @@ public struct Kernel: Hashable, Sendable {
   public var summary = ""
   /// What its blocks cover.
   public var domain: Domain
+  /// In a kernel over sequences whose rows are a selection: all rows of the same sequences. Keys are then rows of them, and
+  /// a row's place among keys (for mask and bias) is the one that it has there.
+  public var keys: KeyRows?
   /// A `TileID` counts them.
   public var tiles: [Tile] = []
   /// Names of the vectors of indices; an `IndexVectorID` counts them.
@@ -302,6 +305,20 @@ private func uniqueName(_ name: String, among names: inout Set<String>) -> Strin
     suffix += 1
   }
   return unique
+}
+
+/// The rows that the keys of a kernel are chosen from, and which of them the kernel's own rows are.
+public struct KeyRows: Hashable, Sendable {
+  /// Which rows the kernel's own are: the selection that made its offsets.
+  public var selection: RowSelection
+  /// Offsets of all rows; the kernel's own offsets are their `selectOffsets`, with the kernel's targets.
+  public var offsets: BufferID
+
+  /// The rows that `offsets` cut, of which the kernel's own are chosen by `selection`.
+  public init(_ selection: RowSelection, of offsets: BufferID) {
+    self.selection = selection
+    self.offsets = offsets
+  }
 }
 
 /// What a kernel's blocks cover.

@@ -122,14 +122,14 @@ extension KernelVerifier {
     case .beforeSelection(let selection, let before, let targets):
       guard let offsets else { return "needs a kernel over sequences" }
       let made = ProgramVerifier.Selection(selection: selection, offsets: before, targets: targets)
-      return program.selections[offsets] == made
+      return program.cuts(offsets, made)
         ? nil : "\(program.name(offsets)) must be the select_offsets of this selection"
     case .afterSelection(let selection, let selected):
       guard case .sequences(let offsets, let targets, _, _, _) = kernel.domain else {
         return "needs a kernel over sequences"
       }
       let made = ProgramVerifier.Selection(selection: selection, offsets: offsets, targets: targets)
-      return program.selections[selected] == made
+      return program.cuts(selected, made)
         ? nil : "\(program.name(selected)) must be the select_offsets of this selection"
     case .lastRow(let of):
       if let problem = program.problem(ofOffsets: of) ?? problem(ofReadingElsewhere: of) { return problem }
@@ -239,7 +239,7 @@ extension KernelVerifier {
       return "\(program.name(weights)) has no element \(reference) to be distance 0"
     }
     let reach = min(reference, last - reference) + 1
-    guard let offsets, let longest = program.longest[offsets], longest <= reach else {
+    guard let offsets = keyOffsets, let longest = program.longest[offsets], longest <= reach else {
       return "position_bias reaches over \(reach) rows; the setup must check that no sequence is longer"
     }
     return nil
@@ -255,7 +255,7 @@ extension KernelVerifier {
     if thresholds.count >= program.program[bias.weights].columns {
       return "\(thresholds.count) thresholds need more weights than \(program.program[bias.weights].columns)"
     }
-    for times in [bias.queryTimes, bias.keyTimes] {
+    for (times, rows) in [(bias.queryTimes, rows), (bias.keyTimes, keyRows)] {
       let problem =
         program.problem(ofIntegers: times, rows: rows.map { Extent($0) }) ?? problem(ofReadingElsewhere: times)
       if let problem { return problem }

@@ -9,6 +9,7 @@ extension Kernel {
       [offsets, table].forEach(note)
       targets.map(note)
     }
+    if let keys { note(keys.offsets) }
     for tile in tiles { if case .window(let buffer, _, _) = tile.home { note(buffer) } }
     for statement in body { statement.forEachBuffer(note) }
     return found

@@ -71,6 +71,19 @@ struct ProgramVerifier {
     self.locations = locations
   }
 
+  /// Whether `selected` cuts the rows of this selection: made from its offsets at once, or by way of selections that keep
+  /// more.
+  func cuts(_ selected: BufferID, _ wanted: Selection) -> Bool {
+    guard var made = selections[selected], made.selection == wanted.selection else { return false }
+    while made != wanted {
+      guard made.targets == wanted.targets, let before = selections[made.offsets],
+        wanted.selection.isUnchanged(after: before.selection)
+      else { return false }
+      (made.offsets, made.targets) = (before.offsets, before.targets)
+    }
+    return true
+  }
+
   mutating func verify() {
     verifyDimensions()
     for index in program.buffers.indices { verify(BufferID(index: index)) }

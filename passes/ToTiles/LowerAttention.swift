@@ -43,6 +43,7 @@ extension TileLowering {
     let valueWidth = width(of: operands[2]) / count
     let offsets = try buffer(of: operands[3])
     let targets = attention.hasTargets ? try buffer(of: operands[4]) : nil
+    kernel.keys = attention.queries.map { KeyRows($0, of: offsets) }
     let divisor = try divisorScalar(attention, offsets: offsets, targets: targets)
     var bias = try biasExpression(attention, operands, offsets: offsets)
     /// The columns of the head at hand among those of all heads.
@@ -144,7 +145,7 @@ extension TileLowering {
   private mutating func biasExpression(
     _ attention: Attention, _ operands: [ValueID], offsets: BufferID
   ) throws(LoweringError) -> Expression? {
-    let first = attention.hasTargets ? 5 : 4
+    let first = attention.firstBiasOperand
     guard attention.bias != .none else { return nil }
     let longest = (width(of: operands[first]) + 1) / 2
     let check = SetupStep.checkLengths(offsets: offsets, maximum: longest)

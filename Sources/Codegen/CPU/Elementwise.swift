@@ -215,7 +215,7 @@ extension KernelEmitter {
         visit(left)
         visit(right)
       case .timeBias(let bias):
-        let keyRow = b.add(b.add(sequenceStart, keys?.first ?? firstPosition), row)
+        let keyRow = b.add(b.add(keySequenceStart, keys?.first ?? firstPosition), row)
         values[expression] = b.load(context.i64, b.element(address(b, bias.keyTimes), context.i64, keyRow))
       case .tile, .columnValue, .constant, .positionBias: break
       }
@@ -296,7 +296,14 @@ extension KernelEmitter {
     let index = b.add(b.sub(query, key), last - reference)
     let pointer = b.element(address(b, weights), context.f32, index)
     let type = context.vector(context.f32, columns.lanes)
-    return b.maskedLoad(type, pointer, mask: queryMask(b, columns), alignment: 4)
+    let mask = queryMask(b, columns)
+    guard let dropped else { return b.maskedLoad(type, pointer, mask: mask, alignment: 4) }
+    // Rows before and after those that the selection leaves out have their weights in two places.
+    let isBefore = b.laneMask(below: b.sub(dropped.start, query), lanes: columns.lanes)
+    let isAfter = b.select(isBefore, isBefore.type.null(), mask)
+    let before = b.maskedLoad(type, pointer, mask: b.and(mask, isBefore), alignment: 4)
+    let moved = b.element(pointer, context.f32, dropped.count)
+    return b.select(isBefore, before, b.maskedLoad(type, moved, mask: isAfter, alignment: 4))
   }
 
   /// The bucket is first estimated from below, then set right by comparing with the next threshold.

@@ -22,6 +22,11 @@ final class KernelEmitter {
   private(set) var targets: IRValue
   private(set) var firstPosition: IRValue
   private(set) var part: IRValue
+  /// Of the rows that keys are: the sequence's first one and how many there are.
+  private(set) var keySequenceStart: IRValue
+  private(set) var keyLength: IRValue
+  /// Where the block's rows are a selection of those: the first position that is left out, and how many are.
+  private(set) var dropped: (start: IRValue, count: IRValue)?
   /// Of each interval of the mask.
   var hulls: [Hull] = []
   /// The address of the hulls' bounds, start and end of each, so that the loop over keys has one body for all.
@@ -50,6 +55,7 @@ final class KernelEmitter {
     let zero = context.i64.constant(0)
     (scratch, firstRow, rowCount, sequence, sequenceStart) = (frame, zero, zero, zero, zero)
     (length, targets, firstPosition, part) = (zero, zero, zero, zero)
+    (keySequenceStart, keyLength) = (zero, zero)
   }
 
   func emit() -> IRFunction {
@@ -132,7 +138,28 @@ final class KernelEmitter {
       firstPosition = b.mul(b.sub(blockIndex, firstBlock), block)
       firstRow = b.add(sequenceStart, firstPosition)
       rowCount = b.smin(b.sub(length, firstPosition), block)
+      (keySequenceStart, keyLength) = (sequenceStart, length)
+      if let keys = kernel.keys { locate(&b, keys) }
     }
+  }
+
+  /// Finds the rows that keys are, and which of them the block's sequence leaves out.
+  private func locate(_ b: inout IRBuilder, _ keys: KeyRows) {
+    let i64 = context.i64
+    let offsets = emitter.address(b, keys.offsets, frame: frame)
+    keySequenceStart = b.load(i64, b.element(offsets, i64, sequence))
+    keyLength = b.sub(b.load(i64, b.element(offsets, i64, b.add(sequence, 1))), keySequenceStart)
+    let interval = keys.selection.dropped
+    let zero = i64.constant(0)
+    let start = emitter.emit(b, interval.start, position: zero, length: keyLength, targets: targets)
+    let end = emitter.emit(b, interval.end, position: zero, length: keyLength, targets: targets)
+    dropped = (start, b.smax(b.sub(end, start), zero))
+  }
+
+  /// The position among keys of the row at a position of the block's own sequence.
+  func keyPosition(_ b: IRBuilder, _ position: IRValue) -> IRValue {
+    guard let dropped else { return position }
+    return b.select(b.icmp(.slt, position, dropped.start), position, b.add(position, dropped.count))
   }
 
   // MARK: - Tiles
@@ -175,7 +202,7 @@ final class KernelEmitter {
       let row: IRValue
       switch tile.rows {
       case .block: row = firstRow
-      case .keys: row = b.add(sequenceStart, keys?.first ?? firstPosition)
+      case .keys: row = b.add(keySequenceStart, keys?.first ?? firstPosition)
       case .fixed: row = context.i64.constant(0)
       }
       let base = emitter.address(b, buffer, frame: frame)

@@ -31,10 +31,13 @@ extension KernelEmitter {
     let found = b.loop(
       from: context.i64.constant(0), to: rowCount, step: 1, name: "interval", hint: .asWritten, carrying: start
     ) { b, row, carried in
-      let position = b.add(firstPosition, row)
+      let position = keyPosition(b, b.add(firstPosition, row))
       return intervals.enumerated().flatMap { index, interval in
-        let start = b.trunc(emit(b, interval.start, position: position), to: i32)
-        let end = b.trunc(emit(b, interval.end, position: position), to: i32)
+        func bound(_ expression: IndexExpression) -> IRValue {
+          b.trunc(
+            emitter.emit(b, expression, position: position, length: keyLength, targets: targets), to: i32)
+        }
+        let (start, end) = (bound(interval.start), bound(interval.end))
         let isEmpty = b.icmp(.sle, end, start)
         b.store(b.select(isEmpty, zero, start), b.element(intervalBound(b, index, end: false), i32, row))
         b.store(b.select(isEmpty, zero, end), b.element(intervalBound(b, index, end: true), i32, row))

@@ -2,7 +2,8 @@
 /// `out[r] = sum over visible c of activation(alpha * q[r] k[c] + bias[r, c]) / divisor * v[c]`.
 ///
 /// Operands: q [rows, heads * dqk], k [rows, heads * dqk], v [rows, heads * dv], offsets; then targets [sequences] of
-/// int64 where `hasTargets`; then the bias's operands (see `Bias`). A row that sees no key gives zeros.
+/// int64 where `hasTargets`; then the selected offsets where `queries` chooses rows; then the bias's operands (see
+/// `Bias`). A row that sees no key gives zeros.
 ///
 /// q, k and v are all f32 or all f64, and so is the result. Or they are all bf16: scores, biases and activation are then
 /// fp32, activated scores are rounded to bf16 before their product with v, sums are fp32, and the sum is divided; the result
@@ -32,7 +33,7 @@ public struct Attention: OperationPayload {
     /// `weights[n - 1 + c - r]`, r and c positions in the sequence. Operand: weights [2n - 1].
     case position
     /// The position bias, plus `time[bucket]` with `bucket = clamp(trunc(ln(max(|queryTime[r] - keyTime[c]|, 1)) / 0.301), 0, last)`
-    /// in fp32. Operands: position weights [2n - 1], time weights [buckets], query times [rows], key times [rows].
+    /// in fp32. Operands: position weights [2n - 1], time weights [buckets], query times [rows of q], key times [rows of k].
     case positionAndTime
 
     /// How many operands the bias adds.
@@ -59,11 +60,14 @@ public struct Attention: OperationPayload {
   public var mask: Mask
   /// Whether an operand counts the target rows of each sequence; without it no row is a target.
   public var hasTargets: Bool
+  /// Where q holds some rows of each sequence only, which ones: those that a `select_offsets` of the same selection,
+  /// offsets and targets keeps. A row's place, for mask and bias, is the one among all rows of k.
+  public var queries: RowSelection?
 
   /// Attributes as given; `resultTypes` checks them.
   public init(
     heads: Int, alpha: Double, divisor: Divisor, activation: Activation = .silu, bias: Bias = .none,
-    mask: Mask = .causal, hasTargets: Bool = false
+    mask: Mask = .causal, hasTargets: Bool = false, queries: RowSelection? = nil
   ) {
     self.heads = heads
     self.alpha = alpha
@@ -72,19 +76,30 @@ public struct Attention: OperationPayload {
     self.bias = bias
     self.mask = mask
     self.hasTargets = hasTargets
+    self.queries = queries
   }
 
-  /// One tensor [rows, heads * dv] of q's element type, f32 where that is bf16. Throws where a number makes no sense, heads do not divide the
-  /// widths, or operands differ in rows, widths or sequences.
+  /// Which operand holds the selected offsets, where `queries` chooses rows.
+  public var selectedOffsetsOperand: Int { hasTargets ? 5 : 4 }
+  /// Which operand is the first of the bias's.
+  public var firstBiasOperand: Int { selectedOffsetsOperand + (queries == nil ? 0 : 1) }
+
+  /// One tensor [rows of q, heads * dv] of q's element type, f32 where that is bf16. Throws where a number makes no sense,
+  /// heads do not divide the widths, or operands differ in rows, widths or sequences.
   public func resultTypes(for operands: [ValueType]) throws(OperationError) -> [ValueType] {
-    try requireOperandCount(operands, 4 + (hasTargets ? 1 : 0) + bias.operandCount)
+    try requireOperandCount(operands, firstBiasOperand + bias.operandCount)
     try verifyAttributes()
     let query = try requireMatrix(operands[0], "query")
     let key = try requireMatrix(operands[1], "key")
     let value = try requireMatrix(operands[2], "value")
-    try require(
-      key.rows == query.rows && value.rows == query.rows,
-      "query, key and value must have the same rows, found \(query.rows), \(key.rows) and \(value.rows)")
+    if queries == nil {
+      try require(
+        key.rows == query.rows && value.rows == query.rows,
+        "query, key and value must have the same rows, found \(query.rows), \(key.rows) and \(value.rows)")
+    } else {
+      try require(
+        value.rows == key.rows, "key and value must have the same rows, found \(key.rows) and \(value.rows)")
+    }
     try require(
       query.width % heads == 0 && value.width % heads == 0,
       "\(heads) heads do not divide a query of \(query.width) or a value of \(value.width)")
@@ -95,9 +110,13 @@ public struct Attention: OperationPayload {
       query.element != .f16 && key.element == query.element && value.element == query.element,
       "query, key and value must be all of f32, f64 or bf16, found \(query.element.rawValue), "
         + "\(key.element.rawValue) and \(value.element.rawValue)")
-    let offsets = try requireOffsets(operands[3], "offsets", rows: query.rows)
+    let offsets = try requireOffsets(operands[3], "offsets", rows: key.rows)
     if hasTargets { _ = try requireIntegers(operands[4], "targets", rows: offsets.sequences) }
-    let first = hasTargets ? 5 : 4
+    if queries != nil {
+      _ = try requireOffsets(
+        operands[selectedOffsetsOperand], "selected offsets", sequences: offsets.sequences, rows: query.rows)
+    }
+    let first = firstBiasOperand
     switch bias {
     case .none: break
     case .position: try verifyPositionWeights(operands[first])
@@ -107,7 +126,7 @@ public struct Attention: OperationPayload {
         let buckets = time.shape[0].extent, buckets > 0
       else { throw OperationError("time weights must be a vector, found \(operands[first + 1])") }
       _ = try requireIntegers(operands[first + 2], "query times", rows: query.rows)
-      _ = try requireIntegers(operands[first + 3], "key times", rows: query.rows)
+      _ = try requireIntegers(operands[first + 3], "key times", rows: key.rows)
     }
     return [.tensor([query.rows, .fixed(value.width)], query.element == .bf16 ? .f32 : query.element)]
   }
@@ -119,6 +138,7 @@ public struct Attention: OperationPayload {
       try require(divisor > 0 && divisor.isFinite, "the divisor must be a positive number, found \(divisor)")
     }
     try mask.verify()
+    try queries?.verify()
   }
 
   /// An odd number of weights, 2n - 1 of them; sequences longer than n are refused when the model runs.
@@ -128,15 +148,16 @@ public struct Attention: OperationPayload {
     else { throw OperationError("position weights must be a vector of odd length 2n - 1, found \(operand)") }
   }
 
-  /// Reads `heads`, `alpha`, `divisor`, `activation`, `bias` (none where it is missing), `mask` and the flag `targets`.
+  /// Reads `heads`, `alpha`, `divisor`, `activation`, `bias` (none where it is missing), `mask`, the flag `targets`, and
+  /// `queries` where it is there.
   public init(from reader: inout AttributeReader) {
     self.init(
       heads: reader.integer("heads"), alpha: reader.number("alpha"), divisor: Divisor(from: &reader),
       activation: reader.word("activation"), bias: Bias(from: &reader), mask: Mask(from: &reader),
-      hasTargets: reader.flag("targets"))
+      hasTargets: reader.flag("targets"), queries: reader.queries())
   }
 
-  /// Writes all attributes, `bias` and `targets` only where there are any.
+  /// Writes all attributes, `bias`, `targets` and `queries` only where there are any.
   public func writeAttributes(to writer: inout AttributeWriter) {
     writer.integer("heads", heads)
     writer.number("alpha", alpha)
@@ -153,6 +174,17 @@ public struct Attention: OperationPayload {
     }
     writer.phrase("mask", mask.text)
     writer.flag("targets", hasTargets)
+    if let queries { writer.phrase("queries", queries.text) }
+  }
+}
+
+extension AttributeReader {
+  fileprivate mutating func queries() -> RowSelection? {
+    let all: RowSelection? = nil
+    return phrase("queries", expected: RowSelection.expectedText, placeholder: all, defaultValue: .some(all)) {
+      reader in
+      RowSelection(from: &reader).map { .some($0) }
+    }
   }
 }
 

@@ -16,6 +16,19 @@ public enum RowSelection: Hashable, Sendable {
     }
   }
 
+  /// `dropped` with numbers in place of expressions.
+  public func dropped(length: Int, targets: Int) -> Range<Int> {
+    let lookup = { (variable: IndexVariable) in
+      switch variable {
+      case .position: 0
+      case .length: length
+      case .targets: targets
+      }
+    }
+    let start = dropped.start.evaluate(lookup)
+    return start..<max(start, dropped.end.evaluate(lookup))
+  }
+
   package func verify() throws(OperationError) {
     if case .latest(let keep, let contextual) = self {
       try requireExtent(keep, "keep")

@@ -330,6 +330,13 @@ struct ProgramParser: TokenParser {
     }
     var scope = KernelScope(kernel: Kernel(name: name, domain: domain), locations: .init(location: location))
     scope.kernel.summary = summary
+    if try take(",") {
+      try expectWord("selected")
+      try expectWord("from")
+      let offsets = try bufferName()
+      try expectWord("by")
+      scope.kernel.keys = KeyRows(try selection(), of: offsets)
+    }
     try body(of: &scope)
     program.kernels.append(scope.kernel)
     locations.kernels.append(scope.locations)

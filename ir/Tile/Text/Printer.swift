@@ -124,8 +124,9 @@ private struct KernelPrinter {
 
   var lines: [String] {
     let summary = kernel.summary.isEmpty ? "" : " \(TextName.literal(kernel.summary))"
+    let keys = kernel.keys.map { ", selected from \(printer.name($0.offsets)) by \($0.selection.text)" } ?? ""
     let head = "kernel \(TextName.quoted(kernel.name))\(summary) over \(domain)"
-    var lines = ["\(head), \(kernel.domain.block) at a time {"]
+    var lines = ["\(head), \(kernel.domain.block) at a time\(keys) {"]
     lines += kernel.tiles.map { "  tile %\(TextName.quoted($0.name)) : " + text(of: $0) }
     lines += kernel.indexVectors.map { "  indices %\(TextName.quoted($0))" }
     if lines.count > 1, !kernel.body.isEmpty { lines.append("") }
