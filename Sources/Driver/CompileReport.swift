@@ -13,6 +13,8 @@ public struct CompileReport: Encodable, Sendable {
     /// FLOP that the program needs after this step, for one sequence of `CompileReport.length` rows; nil where the step
     /// left it alone.
     public var flops: Double?
+    /// What became of each layer, where the step changed the rows that layers run on: a name and a few words.
+    public var layers: [(name: String, change: String)] = []
     /// Seconds that the step took by the clock on the wall.
     public var seconds: Double
   }
@@ -20,10 +22,15 @@ public struct CompileReport: Encodable, Sendable {
   /// Rows of the sequence that work is counted for where the model does not bound them.
   static let defaultLength = 1024
 
+  /// Targets of that sequence where the model tells targets apart.
+  static let defaultTargets = 128
+
   /// The model's name.
   public var model: String
   /// Rows of the one sequence that `Step.flops` is counted for.
   public var length = CompileReport.defaultLength
+  /// How many of those rows are targets.
+  public var targets = 0
   /// In the order in which they were done.
   public var steps: [Step] = []
   /// What a lower precision costs, where that was measured.
@@ -53,7 +60,8 @@ public struct CompileReport: Encodable, Sendable {
   /// The report as a table. `withTimes` adds the time of every step.
   public func lines(withTimes: Bool) -> [String] {
     var columns: [(title: String, alignment: TextTable.Alignment)] = [
-      (model, .left), ("", .left), ("exact?", .left), ("GFLOP at \(length) rows", .right),
+      (model, .left), ("", .left), ("exact?", .left),
+      ("GFLOP at \(length) rows" + (targets == 0 ? "" : ", \(targets) targets"), .right),
     ]
     if withTimes { columns.append(("time", .right)) }
     var table = TextTable(columns)
@@ -61,6 +69,9 @@ public struct CompileReport: Encodable, Sendable {
       let flops = step.flops.map { Quantity.digits($0 / 1e9) } ?? ""
       table.add(
         ["  " + step.name, step.summary, step.exactness, flops] + (withTimes ? [Quantity.seconds(step.seconds)] : []))
+      for layer in step.layers {
+        table.add(["    " + layer.name, layer.change, "", ""] + (withTimes ? [""] : []))
+      }
     }
     return table.lines + (precision?.lines ?? []) + notes.map { "note: \($0)" } + (written.map { [$0.line] } ?? [])
   }

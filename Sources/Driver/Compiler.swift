@@ -18,6 +18,8 @@ public struct Compiler {
   /// What has been done so far; complete when a call returns.
   public private(set) var report: CompileReport
   private var dump: PhaseDump?
+  /// What each layer needed when work was counted last.
+  private var layers: [LayerCost] = []
   private let clock = ContinuousClock()
   private let start: ContinuousClock.Instant
 
@@ -206,10 +208,30 @@ public struct Compiler {
     guard let function = module.function(named: Backend.entry) else { return }
     let before = report.steps.last { $0.flops != nil }?.flops
     if before == nil {
-      report.length = options.reportRows ?? function.longestSequence ?? CompileReport.defaultLength
+      report.length = options.reportRows ?? function.longSequence ?? CompileReport.defaultLength
+      report.targets = function.readsTargets ? min(CompileReport.defaultTargets, report.length / 8) : 0
     }
-    let flops = function.cost(on: BatchShape(lengths: [report.length])).flops
+    let batch = BatchShape(lengths: [report.length], targets: [report.targets])
+    let flops = function.cost(on: batch).flops
     if flops != before { report.steps[report.steps.count - 1].flops = flops }
+    let layers = function.layerCosts(on: batch)
+    report.steps[report.steps.count - 1].layers = layerChanges(self.layers, layers)
+    self.layers = layers
+  }
+
+  /// What became of each layer, where some layer's rows are others.
+  private func layerChanges(_ before: [LayerCost], _ after: [LayerCost]) -> [(name: String, change: String)] {
+    guard before.count == after.count,
+      zip(before, after).contains(where: { $0.rows != $1.rows || $0.keys != $1.keys })
+    else { return [] }
+    return zip(before, after).enumerated().map { index, layer in
+      let (old, new) = layer
+      func change(_ before: String, _ after: String) -> String { before == after ? before : "\(before) -> \(after)" }
+      let rows = change("\(old.rows)", "\(new.rows)")
+      let keys = change("\(old.keys)", "\(new.keys)")
+      let flops = change(Quantity.digits(old.flops / 1e9), Quantity.digits(new.flops / 1e9))
+      return ("layer \(index + 1)", "\(rows) rows, \(keys) keys, \(flops) GFLOP")
+    }
   }
 
   private static func checksum(of imported: ImportedModel) -> String {

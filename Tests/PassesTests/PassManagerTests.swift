@@ -110,7 +110,7 @@ struct PassManagerTests {
       (
         "dse",
         "there is no pass \"dse\"; known are canonicalize, cse, dce, fold-weights, semi-local-attention, "
-          + "attention-truncation, lower-precision, fuse"
+          + "attention-truncation, lower-precision, prune-demand, fuse"
       ),
       ("dce,", "pass pipeline, column 5: expected a pass, found the end"),
       ("dce cse", "pass pipeline, column 5: expected \",\" or the end, found \"c\""),
@@ -134,7 +134,8 @@ struct PassManagerTests {
       #expect(PassPipeline(level: level).steps.allSatisfy { $0.pass.exactness == .exact })
     }
     #expect(PassPipeline(level: 1).description == "canonicalize,cse,dce")
-    #expect(PassPipeline(level: 2).description == "canonicalize,cse,dce,fold-weights,fuse")
+    #expect(
+      PassPipeline(level: 2).description == "canonicalize,cse,dce,fold-weights,prune-demand,canonicalize,dce,fuse")
   }
 
   @Test func namesAreUnique() {

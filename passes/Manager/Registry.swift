@@ -8,6 +8,7 @@ extension ModulePass {
     semiLocalAttention,
     attentionTruncation,
     lowerPrecision,
+    pruneDemand,
     fuse,
   ]
 
@@ -24,7 +25,8 @@ extension PassPipeline {
     var passes: [ModulePass] = []
     if level > 0 { passes += [canonicalize, eliminateCommonSubexpressions, eliminateDeadCode] }
     // Lower precision, where it is asked for, has run before: it rounds what folding would take away.
-    if level > 1 { passes += [foldWeights, fuse] }
+    // Fewer rows make masks simpler.
+    if level > 1 { passes += [foldWeights, pruneDemand, canonicalize, eliminateDeadCode, fuse] }
     self.init(passes)
   }
 }

@@ -1,0 +1,51 @@
+import TensorIR
+
+/// Computes only the rows that can still reach an output: walks backward from the results, through selections, masks and
+/// truncations, and rewrites every value to hold the rows that something looks at.
+///
+/// Exact: the rows that are left are computed as before, in the same order. Rows that nobody needs are not looked up either, so
+/// bad ids among them may go unnoticed, as with `dce`.
+public let pruneDemand = ModulePass(
+  name: "prune-demand", summary: "compute only the rows that can still reach an output",
+  options: NoOptions.self, exactness: .exact
+) { (module, _, context) in
+  for index in module.functions.indices {
+    let name = module.functions[index].name
+    do throws(PassError) {
+      if let note = try prune(&module.functions[index]) { context.note(note) }
+    } catch {
+      context.note("@\(name) left as it is: \(error.message)")
+    }
+  }
+}
+
+/// Rewrites the function and says what was done; nil where it has nothing to prune. Throws where it is left alone.
+private func prune(_ function: inout Function) throws(PassError) -> String? {
+  let layers = function.body.filter { function[$0].isAttention }
+  let spaces = try RowSpaces(function)
+  let demands = DemandAnalysis(function, spaces)
+  guard demands.isNarrower else {
+    return layers.isEmpty ? nil : "every row reaches an output"
+  }
+  var pruner = try RowPruner(function, spaces, demands)
+  try pruner.rewrite()
+  function = pruner.function
+  let narrower = layers.filter { demands.isNarrower($0) }
+  guard let last = layers.last, narrower.contains(last) else {
+    return "\(narrower.count) of \(layers.count) layers on fewer rows"
+  }
+  return "\(narrower.count) of \(layers.count) layers on fewer rows, the last for \(demands.queries(of: last).phrase)"
+}
+
+extension RowDemand {
+  /// In words, after "for".
+  fileprivate var phrase: String {
+    switch self {
+    case .none: "no row"
+    case .all: "all rows"
+    case .ends(0, 0): "targets only"
+    case .ends(0, let latest): "the latest \(latest) history rows and targets"
+    case .ends(let first, let latest): "the first \(first) and latest \(latest) history rows and targets"
+    }
+  }
+}

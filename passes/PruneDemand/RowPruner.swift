@@ -1,0 +1,234 @@
+import TensorIR
+
+/// Writes a function anew with every value computed for the rows that are needed of it, where a user needs fewer, those are
+/// selected from it.
+struct RowPruner {
+  private(set) var function: Function
+  private let original: Function
+  private let spaces: RowSpaces
+  private let demands: DemandAnalysis
+  /// Rows that some value holds, from all to the fewest, each within the one before; with what cuts them.
+  private var levels: [(rows: RowDemand, offsets: ValueID)] = []
+  /// What stands for a value of the old function, and the rows that it holds.
+  private var stands: [ValueID: (value: ValueID, rows: RowDemand)] = [:]
+  /// Rows selected from values.
+  private var selected: [Selected: ValueID] = [:]
+
+  private struct Selected: Hashable {
+    var value: ValueID
+    var rows: RowDemand
+  }
+
+  /// Throws where the rows that values need are not each within the next.
+  init(_ function: Function, _ spaces: RowSpaces, _ demands: DemandAnalysis) throws(PassError) {
+    self.function = function
+    original = function
+    self.spaces = spaces
+    self.demands = demands
+    try addLevels()
+    for argument in function.arguments { stands[argument] = (argument, .all) }
+  }
+
+  private mutating func addLevels() throws(PassError) {
+    // Operations whose rows have no name go on with the rows that they read.
+    var rows = demands.all
+    for id in function.body where whole(of: function[id].results[0]) == nil {
+      rows += function[id].operands.compactMap { whole(of: $0) }
+    }
+    var sorted: [RowDemand] = [.all]
+    for demand in rows where !sorted.contains(demand) {
+      let place = sorted.firstIndex { $0.isWithin(demand) } ?? sorted.count
+      guard sorted[..<place].allSatisfy({ demand.isWithin($0) }) else {
+        throw PassError("values need rows of which none are part of the others'")
+      }
+      sorted.insert(demand, at: place)
+    }
+    levels = sorted.map { ($0, spaces.offsets) }
+  }
+
+  private func whole(of value: ValueID) -> RowDemand? { spaces.whole(of: value, in: original) }
+
+  private func offsets(of rows: RowDemand) throws(PassError) -> ValueID {
+    guard let level = levels.first(where: { $0.rows == rows }) else { throw PassError("rows without offsets") }
+    return level.offsets
+  }
+
+  // MARK: - Rewriting
+
+  mutating func rewrite() throws(PassError) {
+    let body = function.body
+    function.body = []
+    try emitOffsets()
+    for id in body where demands.rows(of: id) != .none || isOffsets(id) { try rewrite(id) }
+    for index in function.results.indices {
+      let value = function.results[index].value
+      let whole = self.whole(of: value) ?? .all
+      function.results[index].value = try rows(whole, of: value)
+    }
+  }
+
+  private func isOffsets(_ id: OperationID) -> Bool {
+    if case .selectOffsets = function[id].payload { true } else { false }
+  }
+
+  /// One selection after the other, those of the function where it has them.
+  private mutating func emitOffsets() throws(PassError) {
+    for index in levels.indices.dropFirst() {
+      let rows = levels[index].rows
+      let operands = [levels[index - 1].offsets] + spaces.targets
+      if let own = spaces.selections.first(where: { $0.whole == rows })?.operation {
+        function[own].operands = operands
+        function.body.append(own)
+        levels[index].offsets = function[own].results[0]
+      } else if let selection = rows.selection {
+        levels[index].offsets = try emit(
+          .selectOffsets(SelectOffsets(selection, into: function.newDimension("needed_rows"))), operands,
+          "needed_offsets")
+      }
+    }
+    for (id, whole) in spaces.selections {
+      guard levels.contains(where: { $0.rows == whole }) else { continue }
+      stands[function[id].results[0]] = (try offsets(of: whole), whole)
+    }
+  }
+
+  private mutating func rewrite(_ id: OperationID) throws(PassError) {
+    let operation = function[id]
+    let operands = operation.operands
+    let result = operation.results[0]
+    let isTold = whole(of: result) != nil
+    let demand = demands.rows(of: id)
+    switch operation.payload {
+    case .selectOffsets where isTold: return
+    case .selectRows where isTold:
+      // The rows of another value, taken from it when they are needed.
+      stands[result] = stands[operands[0]]
+    case .restoreRows where isTold && whole(of: operands[0]) != nil:
+      let kept = whole(of: operands[0]) ?? .all
+      if demand.isWithin(kept) {
+        stands[result] = stands[operands[0]]
+        return
+      }
+      guard let selection = selection(of: kept) else { throw unknown(operands[3]) }
+      function[id].payload = .restoreRows(RestoreRows(selection))
+      let values = [try rows(kept, of: operands[0]), try rows(demand, of: operands[1])]
+      let offsets = [try offsets(of: demand), try offsets(of: kept)]
+      try append(id, values + offsets + spaces.targets, rows: demand)
+    case .attention(let attention) where isTold: try rewrite(id, attention, demand)
+    case .lastRows where whole(of: operands[0]) != nil:
+      // The last row is one of any rows that are needed.
+      guard let x = stands[operands[0]] else { throw unknown(operands[0]) }
+      try append(id, [x.value, try offsets(of: x.rows)], rows: .all)
+    default:
+      let needed = isTold ? demand : nil
+      var values: [ValueID] = []
+      for operand in operands {
+        let whole = whole(of: operand) ?? .all
+        values.append(try rows(needed ?? whole, of: operand))
+      }
+      try append(id, values, rows: demand)
+    }
+  }
+
+  private mutating func rewrite(
+    _ id: OperationID, _ attention: Attention, _ demand: RowDemand
+  ) throws(PassError) {
+    var attention = attention
+    let operands = function[id].operands
+    var keys = demands.keys(of: id)
+    // Keys that are there anyway need not be selected.
+    if let whole = whole(of: operands[1]), stands[operands[1]]?.rows == whole,
+      stands[operands[2]]?.rows == whole
+    {
+      keys = whole
+    }
+    var values = [
+      try rows(demand, of: operands[0]), try rows(keys, of: operands[1]), try rows(keys, of: operands[2]),
+      try offsets(of: keys),
+    ]
+    if attention.hasTargets { values += spaces.targets }
+    let first = attention.firstBiasOperand
+    attention.queries = demand == keys ? nil : selection(of: demand)
+    if attention.queries != nil { values.append(try offsets(of: demand)) }
+    values += operands[first...].prefix(2)
+    if attention.bias == .positionAndTime {
+      values += [try rows(demand, of: operands[first + 2]), try rows(keys, of: operands[first + 3])]
+    }
+    function[id].payload = .attention(attention)
+    try append(id, values, rows: demand)
+  }
+
+  /// The selection as the offsets of these rows have it.
+  private func selection(of rows: RowDemand) -> RowSelection? {
+    guard let own = spaces.selections.first(where: { $0.whole == rows })?.operation,
+      case .selectOffsets(let select) = function[own].payload
+    else { return rows.selection }
+    return select.selection
+  }
+
+  /// Appends an operation of the old function with new operands; its results then hold these rows.
+  private mutating func append(_ id: OperationID, _ operands: [ValueID], rows: RowDemand) throws(PassError) {
+    function[id].operands = operands
+    do {
+      try function.inferResultTypes(of: id)
+    } catch {
+      throw PassError("%\(function[function[id].results[0]].name): \(error)")
+    }
+    function.body.append(id)
+    for result in function[id].results { stands[result] = (result, rows) }
+  }
+
+  // MARK: - Rows of values
+
+  private func unknown(_ value: ValueID) -> PassError {
+    PassError("%\(function[value].name) is read before it is computed")
+  }
+
+  /// The given rows of a value of the old function; of one without rows, the value.
+  private mutating func rows(_ rows: RowDemand, of value: ValueID) throws(PassError) -> ValueID {
+    if case .weight = function[value].definition { return value }
+    guard let stand = stands[value] else { throw unknown(value) }
+    guard whole(of: value) != nil, original[value].type.tensor != nil else { return stand.value }
+    return try select(rows, from: stand.value, holding: stand.rows)
+  }
+
+  private mutating func select(
+    _ rows: RowDemand, from value: ValueID, holding held: RowDemand
+  ) throws(PassError) -> ValueID {
+    if rows == held { return value }
+    let key = Selected(value: value, rows: rows)
+    if let known = selected[key] { return known }
+    let name = function[value].name
+    let result: ValueID
+    if case .result(let id, _) = function[value].definition, function[id].payload.isNorm {
+      // What is normed is selected for the residual anyway, and the norm of the others then stays in its kernel.
+      let operands = function[id].operands
+      let x = try select(rows, from: operands[0], holding: held)
+      result = try emit(function[id].payload, [x] + operands.dropFirst(), "needed_\(name)")
+    } else {
+      guard let selection = selection(of: rows) else { throw PassError("%\(name) lacks rows that are needed") }
+      let batch = [try offsets(of: held), try offsets(of: rows)]
+      result = try emit(.selectRows(SelectRows(selection)), [value] + batch + spaces.targets, "needed_\(name)")
+    }
+    selected[key] = result
+    return result
+  }
+
+  private mutating func emit(_ payload: Payload, _ operands: [ValueID], _ name: String) throws(PassError) -> ValueID {
+    do {
+      let types = try payload.definition.resultTypes(for: operands.map { function[$0].type })
+      return function[function.append(payload, operands: operands, results: types.map { (name, $0) })].results[0]
+    } catch {
+      throw PassError("\(payload.mnemonic) %\(name): \(error)")
+    }
+  }
+}
+
+extension Payload {
+  fileprivate var isNorm: Bool {
+    switch self {
+    case .layerNorm, .groupNorm, .l2Norm: true
+    default: false
+    }
+  }
+}
