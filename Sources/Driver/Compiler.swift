@@ -208,7 +208,7 @@ public struct Compiler {
     guard let function = module.function(named: Backend.entry) else { return }
     let before = report.steps.last { $0.flops != nil }?.flops
     if before == nil {
-      report.length = options.reportRows ?? function.longSequence ?? CompileReport.defaultLength
+      report.length = options.reportRows ?? function.longSequence(usual: CompileReport.defaultLength)
       report.targets = function.readsTargets ? min(CompileReport.defaultTargets, report.length / 8) : 0
     }
     let batch = BatchShape(lengths: [report.length], targets: [report.targets])

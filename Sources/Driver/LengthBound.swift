@@ -14,16 +14,16 @@ extension Function {
     return bound
   }
 
-  /// Rows of a long sequence: the most that there may be, or else what scores are divided by, which published models fix at
-  /// their longest sequence; nil where neither tells.
-  var longSequence: Int? {
+  /// Rows of a long sequence: the most that there may be, or else `usual`, or what scores are divided by where that is more:
+  /// published models fix it at their longest sequence.
+  func longSequence(usual: Int) -> Int {
     if let longestSequence { return longestSequence }
-    return body.compactMap { id -> Int? in
-      guard case .attention(let attention) = self[id].payload, case .fixed(let divisor) = attention.divisor else {
-        return nil
-      }
-      return Int(exactly: divisor).flatMap { (2...1 << 16).contains($0) ? $0 : nil }
-    }.max()
+    return body.reduce(usual) { longest, id in
+      guard case .attention(let attention) = self[id].payload, case .fixed(let divisor) = attention.divisor,
+        let rows = Int(exactly: divisor), rows <= 1 << 16
+      else { return longest }
+      return max(longest, rows)
+    }
   }
 
   /// Whether some attention tells targets apart.

@@ -19,7 +19,9 @@ struct PruneDemandTests {
     return function.cost(on: BatchShape(lengths: lengths, targets: targets)).flops
   }
 
-  @Test("keeps every bit, needs no more work, and is done after one run", arguments: RandomProgram.Kind.allCases)
+  @Test(
+    "keeps every bit, needs no more work, and is done after one run",
+    arguments: RandomProgram.Kind.allCases + RandomProgram.Kind.lowPrecision)
   func exact(kind: RandomProgram.Kind) throws {
     var (cheaper, rewritten) = (0, 0)
     for seed in 1...(kind == .recommendation ? 60 : 10) as ClosedRange<UInt64> {
@@ -40,7 +42,7 @@ struct PruneDemandTests {
     switch kind {
     case .recommendation: #expect(cheaper > 30)
     case .embedding, .truncationDrop: #expect(rewritten > 0)
-    case .operation, .production, .research, .truncationSkip: break
+    case .operation, .production, .research, .truncationSkip, .precision, .narrowAttention: break
     }
   }
 

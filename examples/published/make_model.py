@@ -5,7 +5,8 @@
     examples/published/make_model.py hstu-ultra-semi-local /tmp/model
     ultrac compile /tmp/model/model.json
 
-Sources: the configurations of meta-recsys/generative-recommenders (hstu-ultra*), arXiv 2602.16986 (paper-*), the example of
+The ultra-prefix ones are the paper's with semi-local attention as a key prefix, which targets see the same way: what they read of a
+history is bounded, however long it is. Sources: the configurations of meta-recsys/generative-recommenders (hstu-ultra*), arXiv 2602.16986 (paper-*), the example of
 alibaba/TorchEasyRec (ter-example), MLPerf DLRMv3 (dlrm-v3) and NVIDIA/recsys-examples (kuairand-1k). Needs numpy alone.
 """
 
@@ -25,6 +26,10 @@ def semi_local(tail):
     return {"form": "windowed", "window": 256, "full_tail": tail}
 
 
+def key_prefix(prefix):
+    return {"form": "key_prefix", "local": 256, "global": prefix, "targets": "windowed"}
+
+
 # Name: layers, width, heads, width of a head, mask, longest sequence, targets, and what else differs.
 SHAPES = {
     "hstu-ultra-semi-local": dict(layers=8, mask=semi_local(256), length=16384, targets=True, alpha="1/attention_dim"),
@@ -38,6 +43,8 @@ SHAPES = {
     "ter-example": dict(
         layers=4, mask={"form": "key_prefix", "local": 256, "global": 32}, length=8192, targets=True,
         truncation=[{"form": "drop", "after": 2, "keep": 512}]),
+    "ultra-prefix-16384x18": dict(layers=18, mask=key_prefix(256), length=16384, targets=True),
+    "ultra-prefix-16384x4": dict(layers=4, mask=key_prefix(256), length=16384, targets=True),
     "dlrm-v3": dict(layers=5, mask=CAUSAL, length=16384, targets=True, contextual=1),
     "kuairand-1k": dict(layers=3, mask=CAUSAL, length=4096, targets=True, silu_on_all=True),
 }

@@ -69,6 +69,9 @@ extension Function {
 extension Payload {
   /// Whether it multiplies rows by a matrix.
   fileprivate var isProduct: Bool {
-    if case .linear = self { true } else { false }
+    switch self {
+    case .linear, .quantizedLinear: true
+    default: false
+    }
   }
 }

@@ -407,7 +407,10 @@ extension Program {
   /// The dimension given by the caller that bounds a derived one; its own name for one that is given.
   public func givenBound(of name: String) -> String {
     var bound = name
-    while let derived = derivedDimensions.first(where: { $0.name == bound }), case .symbol(let next) = derived.atMost {
+    // Of an unsound program dimensions may bound each other.
+    for _ in derivedDimensions {
+      guard let derived = derivedDimensions.first(where: { $0.name == bound }), case .symbol(let next) = derived.atMost
+      else { return bound }
       bound = next
     }
     return bound

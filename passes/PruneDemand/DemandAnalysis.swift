@@ -57,6 +57,9 @@ struct DemandAnalysis {
       || keys(of: id) != spaces.whole(of: operation.operands[1], in: function)
   }
 
+  /// The operations that read a value.
+  func readers(of value: ValueID) -> [OperationID] { function.body.filter { function[$0].operands.contains(value) } }
+
   // MARK: - Backward
 
   private mutating func need(_ value: ValueID, _ demand: RowDemand) {
@@ -95,7 +98,8 @@ struct DemandAnalysis {
         need(operands[1], both)
       }
     case .lastRows: need(operands[0], .ends(first: 0, latest: 1))
-    case .add, .concatenate, .gather, .groupNorm, .l2Norm, .layerNorm, .linear, .multiply, .scale, .sigmoid, .silu,
+    case .add, .concatenate, .convert, .gather, .groupNorm, .l2Norm, .layerNorm, .linear, .multiply, .quantizeRows,
+      .quantizedLinear, .scale, .sigmoid, .silu,
       .split,
       .zeroRows:
       // Each row alone.

@@ -12,24 +12,29 @@ public let pruneDemand = ModulePass(
   for index in module.functions.indices {
     let name = module.functions[index].name
     do throws(PassError) {
-      if let note = try prune(&module.functions[index]) { context.note(note) }
+      if let note = try prune(&module, index) { context.note(note) }
     } catch {
       context.note("@\(name) left as it is: \(error.message)")
     }
   }
 }
 
-/// Rewrites the function and says what was done; nil where it has nothing to prune. Throws where it is left alone.
-private func prune(_ function: inout Function) throws(PassError) -> String? {
-  let layers = function.body.filter { function[$0].isAttention }
-  let spaces = try RowSpaces(function)
-  let demands = DemandAnalysis(function, spaces)
+/// Rewrites the function of this index and says what was done; nil where it has nothing to prune. Throws where it is left alone.
+private func prune(_ module: inout Module, _ index: Int) throws(PassError) -> String? {
+  let layers = module.functions[index].body.filter { module.functions[index][$0].isAttention }
+  let spaces = try RowSpaces(module.functions[index])
+  var demands = DemandAnalysis(module.functions[index], spaces)
   guard demands.isNarrower else {
     return layers.isEmpty ? nil : "every row reaches an output"
   }
-  var pruner = try RowPruner(function, spaces, demands)
+  var pruned = module
+  if ColumnCut(demands: demands).cut(&pruned, index) > 0 {
+    demands = DemandAnalysis(pruned.functions[index], spaces)
+  }
+  var pruner = try RowPruner(pruned.functions[index], spaces, demands)
   try pruner.rewrite()
-  function = pruner.function
+  pruned.functions[index] = pruner.function
+  module = pruned
   let narrower = layers.filter { demands.isNarrower($0) }
   guard let last = layers.last, narrower.contains(last) else {
     return "\(narrower.count) of \(layers.count) layers on fewer rows"

@@ -1,6 +1,6 @@
 import TensorIR
 
-/// Writes a function anew with every value computed for the rows that are needed of it, where a user needs fewer, those are
+/// Writes a function anew with every value computed for the rows that are needed of it; where a user needs fewer, those are
 /// selected from it.
 struct RowPruner {
   private(set) var function: Function
@@ -13,6 +13,8 @@ struct RowPruner {
   private var stands: [ValueID: (value: ValueID, rows: RowDemand)] = [:]
   /// Rows selected from values.
   private var selected: [Selected: ValueID] = [:]
+  /// What such rows were selected from, and the rows that it holds.
+  private var sources: [ValueID: (value: ValueID, rows: RowDemand)] = [:]
 
   private struct Selected: Hashable {
     var value: ValueID
@@ -196,6 +198,7 @@ struct RowPruner {
     _ rows: RowDemand, from value: ValueID, holding held: RowDemand
   ) throws(PassError) -> ValueID {
     if rows == held { return value }
+    if let source = sources[value] { return try select(rows, from: source.value, holding: source.rows) }
     let key = Selected(value: value, rows: rows)
     if let known = selected[key] { return known }
     let name = function[value].name
@@ -209,6 +212,7 @@ struct RowPruner {
       guard let selection = selection(of: rows) else { throw PassError("%\(name) lacks rows that are needed") }
       let batch = [try offsets(of: held), try offsets(of: rows)]
       result = try emit(.selectRows(SelectRows(selection)), [value] + batch + spaces.targets, "needed_\(name)")
+      sources[result] = (value, held)
     }
     selected[key] = result
     return result
