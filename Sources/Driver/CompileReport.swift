@@ -13,10 +13,29 @@ public struct CompileReport: Encodable, Sendable {
     /// FLOP that the program needs after this step, for one sequence of `CompileReport.length` rows; nil where the step
     /// left it alone.
     public var flops: Double?
-    /// What became of each layer, where the step changed the rows that layers run on: a name and a few words.
-    public var layers: [(name: String, change: String)] = []
+    /// What became of each layer, in their order, where the step changed the rows that layers run on.
+    public var layers: [LayerChange] = []
     /// Seconds that the step took by the clock on the wall.
     public var seconds: Double
+  }
+
+  /// What a step made of one layer, on the sequence that work is counted for.
+  public struct LayerChange: Encodable, Sendable {
+    /// Rows that the layer gives, before and after the step.
+    public var rows: [Int]
+    /// Rows that it looks at, before and after.
+    public var keys: [Int]
+    /// FLOP of its products and its attention, before and after.
+    public var flops: [Double]
+
+    /// In words, numbers that did not change once.
+    var text: String {
+      func change(_ values: [String]) -> String {
+        values[0] == values[1] ? values[0] : values.joined(separator: " -> ")
+      }
+      let gigaflops = flops.map { Quantity.digits($0 / 1e9) }
+      return "\(change(rows.map(String.init))) rows, \(change(keys.map(String.init))) keys, \(change(gigaflops)) GFLOP"
+    }
   }
 
   /// Rows of the sequence that work is counted for where the model does not bound them.
@@ -69,8 +88,8 @@ public struct CompileReport: Encodable, Sendable {
       let flops = step.flops.map { Quantity.digits($0 / 1e9) } ?? ""
       table.add(
         ["  " + step.name, step.summary, step.exactness, flops] + (withTimes ? [Quantity.seconds(step.seconds)] : []))
-      for layer in step.layers {
-        table.add(["    " + layer.name, layer.change, "", ""] + (withTimes ? [""] : []))
+      for (index, layer) in step.layers.enumerated() {
+        table.add(["    layer \(index + 1)", layer.text, "", ""] + (withTimes ? [""] : []))
       }
     }
     return table.lines + (precision?.lines ?? []) + notes.map { "note: \($0)" } + (written.map { [$0.line] } ?? [])

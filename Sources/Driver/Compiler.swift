@@ -220,17 +220,14 @@ public struct Compiler {
   }
 
   /// What became of each layer, where some layer's rows are others.
-  private func layerChanges(_ before: [LayerCost], _ after: [LayerCost]) -> [(name: String, change: String)] {
-    guard before.count == after.count,
-      zip(before, after).contains(where: { $0.rows != $1.rows || $0.keys != $1.keys })
-    else { return [] }
-    return zip(before, after).enumerated().map { index, layer in
-      let (old, new) = layer
-      func change(_ before: String, _ after: String) -> String { before == after ? before : "\(before) -> \(after)" }
-      let rows = change("\(old.rows)", "\(new.rows)")
-      let keys = change("\(old.keys)", "\(new.keys)")
-      let flops = change(Quantity.digits(old.flops / 1e9), Quantity.digits(new.flops / 1e9))
-      return ("layer \(index + 1)", "\(rows) rows, \(keys) keys, \(flops) GFLOP")
+  private func layerChanges(_ before: [LayerCost], _ after: [LayerCost]) -> [CompileReport.LayerChange] {
+    let pairs = zip(before, after)
+    guard before.count == after.count, pairs.contains(where: { $0.rows != $1.rows || $0.keys != $1.keys }) else {
+      return []
+    }
+    return pairs.map { old, new in
+      CompileReport.LayerChange(
+        rows: [old.rows, new.rows], keys: [old.keys, new.keys], flops: [old.flops, new.flops])
     }
   }
 

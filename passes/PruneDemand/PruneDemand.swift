@@ -49,8 +49,9 @@ extension RowDemand {
     case .none: "no row"
     case .all: "all rows"
     case .ends(0, 0): "targets only"
-    case .ends(0, let latest): "the latest \(latest) history rows and targets"
-    case .ends(let first, let latest): "the first \(first) and latest \(latest) history rows and targets"
+    case .ends(0, 1): "the last row"
+    case .ends(0, let latest): "the latest \(latest) rows"
+    case .ends(let first, let latest): "the first \(first) and the latest \(latest) rows"
     }
   }
 }
