@@ -112,7 +112,7 @@ import Testing
       }
       expectOneLine(lines, "  semi-local-attention{local=5,global=3,form=tail}  all 2 layers", "as trained")
       expectOneLine(lines, "  attention-truncation{after=1,keep=8} ", "approximate")
-      expectOneLine(lines, "  canonicalize ", "exact")
+      expectOneLine(lines, "  cse ", "exact")
       let manifest = try ArtifactReader.open(folder.appendingPathComponent("model.ultra").path, verify: .full).manifest
       #expect(
         manifest.passes.prefix(3).map { "\($0.name) \($0.exactness.rawValue)" } == [

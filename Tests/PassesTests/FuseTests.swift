@@ -49,7 +49,8 @@ struct FuseTests {
       let results = try [random.module, fused].map { module in
         var program = try lowerToTiles(module, function: "forward", schedule: schedule)
         planMemory(&program)
-        return try TileInterpreter(program: program, weights: random.weights, precision: .f32)
+        let weights = DerivedWeights(module, base: random.weights)
+        return try TileInterpreter(program: program, weights: weights, precision: .f32)
           .run(random.inputs).map(\.tensor)
       }
       #expect(results[0] == results[1], "\(pipeline), \(random)")

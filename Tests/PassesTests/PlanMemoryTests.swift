@@ -67,7 +67,8 @@ struct PlanMemoryTests {
         #expect(program.text == planned.text, "the plan of a plan is another")
       }
     }
-    #expect(kind == .embedding ? after <= before : after < before)
+    // One kernel has nothing to share.
+    #expect([.embedding, .precision].contains(kind) ? after <= before : after < before)
   }
 
   @Test("the test's own check finds what the verifier finds", arguments: RandomProgram.Kind.allCases)

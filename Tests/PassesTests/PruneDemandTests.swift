@@ -21,7 +21,7 @@ struct PruneDemandTests {
 
   @Test(
     "keeps every bit, needs no more work, and is done after one run",
-    arguments: RandomProgram.Kind.allCases + RandomProgram.Kind.lowPrecision)
+    arguments: RandomProgram.Kind.allCases)
   func exact(kind: RandomProgram.Kind) throws {
     var (cheaper, rewritten) = (0, 0)
     for seed in 1...(kind == .recommendation ? 60 : 10) as ClosedRange<UInt64> {

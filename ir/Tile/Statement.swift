@@ -37,7 +37,8 @@ public indirect enum Statement: Hashable, Sendable {
   public var inner: [Statement] {
     switch self {
     case .forKeys(_, _, let body), .forParts(_, let body): body
-    case .map, .reduce, .contract, .transpose, .indices, .gather, .gatherIntegers, .nextIntegers, .storeIndices, .clear:
+    case .map, .reduce, .maximum, .contract, .transpose, .indices, .gather, .gatherIntegers, .nextIntegers,
+      .storeIndices, .clear:
       []
     }
   }

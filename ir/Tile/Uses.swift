@@ -49,7 +49,8 @@ extension Statement {
   /// Calls `body` with every tile named here, those of the statements in a loop excepted.
   public func forEachTile(_ body: (TileID) -> Void) {
     switch self {
-    case .map(let into, let expression, _), .reduce(let into, let expression, _):
+    case .map(let into, let expression, _), .reduce(let into, let expression, _),
+      .maximum(let into, let expression, _):
       body(into.tile)
       expression.forEachTile(body)
     case .contract(let contraction):

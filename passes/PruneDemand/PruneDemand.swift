@@ -28,6 +28,7 @@ private func prune(_ module: inout Module, _ index: Int) throws(PassError) -> St
     return layers.isEmpty ? nil : "every row reaches an output"
   }
   var pruned = module
+  pruned.functions[index].dissolveRegions()
   if ColumnCut(demands: demands).cut(&pruned, index) > 0 {
     demands = DemandAnalysis(pruned.functions[index], spaces)
   }
