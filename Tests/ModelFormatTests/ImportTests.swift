@@ -162,6 +162,19 @@ import Testing
     #expect(results["out"]?.shape == [12, 6])
   }
 
+  /// Without layers a model is its input and its output; `layers` may say so, `layer_count` may not.
+  @Test func withoutLayersThereAreLookupsAlone() throws {
+    let expected = try run(description().build(from: checkpoint(weights(shapes))))
+    let text = ModelJSONTests.base.split(separator: "\n")
+    let layer = try #require(text.firstIndex { $0.hasPrefix("  \"layer_count\"") })
+    let end = #"  "layers": [], "output": {"rows": "all", "norm": {"kind": "none"}}}"#
+    let lookups = (text[..<layer] + [end[...]]).joined(separator: "\n")
+      .replacingOccurrences(of: #", "map": {"layers.1.uvqk_bias": "beta"}"#, with: "")
+    let model = try ModelDocument(JSONDocument(lookups, file: "model.json")).description
+    let results = try run(model.build(from: checkpoint(weights(shapes))))
+    #expect(try #require(results["out"]) == #require(expected["input_embedding"]))
+  }
+
   @Test func narrowAndWideWeightsAreReadAsFP32() throws {
     let tensors = weights(shapes)
     let bfloat = tensors.map { name, tensor -> (name: String, tensor: HostTensor) in

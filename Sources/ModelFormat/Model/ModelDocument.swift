@@ -65,9 +65,7 @@ public struct ModelDocument: Sendable {
             hint: "give either \"layers\", or \"layer\" and \"layer_count\"")
         }
       }
-      let elements = try list.elements()
-      guard !elements.isEmpty else { throw list.error(.unexpectedValue, "expected at least one layer") }
-      return try elements.map { (element) throws(ModelError) in try decoder.layer(element) }
+      return try list.elements().map { (element) throws(ModelError) in try decoder.layer(element) }
     }
     let layer = try decoder.layer(
       object.required("layer", "give either \"layers\", or \"layer\" and \"layer_count\""))
