@@ -135,50 +135,18 @@ class Model:
             arrays.append(numpy.ascontiguousarray(array.astype(DTYPES[port["element"]], casting="same_kind")))
         return arrays
 
+    def bind(self, inputs, entry="forward", parallel=None, workers=1):
+        """A call of an entry on named arrays, with memory of its own, to be run as often as one likes.
+
+        `parallel` is the address of an ultra_parallel with so many workers; None: the calling thread alone.
+        """
+        return BoundCall(self, inputs, entry, parallel, workers)
+
     def run(self, inputs, entry="forward"):
         """Runs an entry on named arrays; gives named arrays."""
-        signature, functions = self._entries[entry]
-        arrays = self.convert(inputs, entry)
-        extents = self._extents(signature, arrays)
-        dimensions = (ctypes.c_int64 * len(extents))(*[extents[name] for name in signature["dimensions"]])
-
-        size = functions.workspace_size(dimensions, 1)
-        if size == ctypes.c_size_t(-1).value:
-            raise ValueError(f"a batch of {extents} is too large")
-        memory = numpy.empty(size + WORKSPACE_ALIGNMENT, numpy.uint8)
-        workspace = memory.ctypes.data + -memory.ctypes.data % WORKSPACE_ALIGNMENT
-
-        outputs = []
-        for port in signature["outputs"]:
-            shape = [self._extent(extent, extents) for extent in self._shape(port)]
-            outputs.append(numpy.empty(shape, DTYPES[port["element"]]))
-
-        error = Error(struct_size=ctypes.sizeof(Error))
-        input_tensors = (Tensor * len(arrays))(*[Tensor(a.ctypes.data, a.size) for a in arrays])
-        output_tensors = (Tensor * len(outputs))(*[Tensor(a.ctypes.data, a.size) for a in outputs])
-        call = Call(
-            struct_size=ctypes.sizeof(Call),
-            dimension_count=len(dimensions),
-            dimensions=dimensions,
-            inputs=input_tensors,
-            outputs=output_tensors,
-            input_count=len(arrays),
-            output_count=len(outputs),
-            workspace=workspace,
-            workspace_size=size,
-            parallel=None,
-            error=ctypes.pointer(error),
-        )
-        status = functions.run(ctypes.byref(call))
-        if status != 0:
-            names = [port["name"] for port in signature["inputs"]]
-            where = f"{names[error.argument]}[{error.position}]" if 0 <= error.argument < len(names) else entry
-            reason = STATUS.get(status, f"status {status}")
-            raise ValueError(f"{where}: {reason} (found {error.found}, expected {error.expected})")
-        return {
-            port["name"]: self._cut(port, array, tensor.count)
-            for port, array, tensor in zip(signature["outputs"], outputs, output_tensors)
-        }
+        call = self.bind(inputs, entry)
+        call.run()
+        return call.results()
 
     def _extents(self, signature, arrays):
         """Extents of the entry's dimensions, from the shapes of its inputs."""
@@ -215,6 +183,77 @@ class Model:
             others *= extent if axis != computed[0] else 1
         shape[computed[0]] = count // others if others else 0
         return array.reshape(-1)[:count].reshape(shape)
+
+
+class BoundCall:
+    """A call that has all it needs: see Model.bind. One thread at a time may run it."""
+
+    def __init__(self, model, inputs, entry, parallel, workers):
+        self._model = model
+        self._signature, self._functions = model._entries[entry]
+        self._inputs = model.convert(inputs, entry)
+        extents = model._extents(self._signature, self._inputs)
+        names = self._signature["dimensions"]
+        self._dimensions = (ctypes.c_int64 * len(extents))(*[extents[name] for name in names])
+
+        size = self._functions.workspace_size(self._dimensions, workers)
+        if size == ctypes.c_size_t(-1).value:
+            raise ValueError(f"a batch of {extents} is too large")
+        self._memory = numpy.empty(size + WORKSPACE_ALIGNMENT, numpy.uint8)
+
+        self._outputs = []
+        for port in self._signature["outputs"]:
+            shape = [model._extent(extent, extents) for extent in model._shape(port)]
+            self._outputs.append(numpy.empty(shape, DTYPES[port["element"]]))
+
+        self._error = Error(struct_size=ctypes.sizeof(Error))
+        self._input_tensors = (Tensor * len(self._inputs))(*[Tensor(a.ctypes.data, a.size) for a in self._inputs])
+        self._output_tensors = (Tensor * len(self._outputs))()
+        address = self._memory.ctypes.data
+        self._call = Call(
+            struct_size=ctypes.sizeof(Call),
+            dimension_count=len(self._dimensions),
+            dimensions=self._dimensions,
+            inputs=self._input_tensors,
+            outputs=self._output_tensors,
+            input_count=len(self._inputs),
+            output_count=len(self._outputs),
+            workspace=address + -address % WORKSPACE_ALIGNMENT,
+            workspace_size=size,
+            parallel=parallel,
+            error=ctypes.pointer(self._error),
+        )
+
+    def replace(self, name, array):
+        """Has the next runs read another array for an input: contiguous, of the same shape and element type."""
+        names = [port["name"] for port in self._signature["inputs"]]
+        index = names.index(name)
+        before = self._inputs[index]
+        if array.shape != before.shape or array.dtype != before.dtype or not array.flags.c_contiguous:
+            raise ValueError(f"{name}: {array.dtype} {array.shape}, expected contiguous {before.dtype} {before.shape}")
+        self._inputs[index] = array
+        self._input_tensors[index].data = array.ctypes.data
+
+    def run(self):
+        """Runs the call; its results are then those of `results`."""
+        # A call leaves behind how much it wrote where it found how much room there is.
+        for tensor, array in zip(self._output_tensors, self._outputs):
+            tensor.data, tensor.count = array.ctypes.data, array.size
+        status = self._functions.run(ctypes.byref(self._call))
+        if status != 0:
+            error = self._error
+            names = [port["name"] for port in self._signature["inputs"]]
+            entry = self._signature["name"]
+            where = f"{names[error.argument]}[{error.position}]" if 0 <= error.argument < len(names) else entry
+            reason = STATUS.get(status, f"status {status}")
+            raise ValueError(f"{where}: {reason} (found {error.found}, expected {error.expected})")
+
+    def results(self):
+        """What the last run gave, by name: arrays that the next one writes over."""
+        return {
+            port["name"]: self._model._cut(port, array, tensor.count)
+            for port, array, tensor in zip(self._signature["outputs"], self._outputs, self._output_tensors)
+        }
 
 
 def read_safetensors(path):
