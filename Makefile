@@ -2,7 +2,9 @@
 # make test   installs what is missing, builds, and runs every check there is
 # make quality   measures what lower precision and rewrites cost two trained models, and writes docs/quality.md
 # make flop   counts the work of published shapes, and writes docs/flop.md
-# make compare-pytorch   measures stacks against PyTorch eager, which it installs (several gigabytes)
+# make bench  measures against PyTorch, ONNX Runtime, OpenVINO and JAX, which it installs (several gigabytes), and writes
+#             docs/benchmarks.md; on an idle machine, for an hour or two. make bench BENCH=--quick: whether it works
+# make instructions   counts the instructions of small models anew: what `make test` holds later changes to
 
 # One configuration for the demo and the tests, so that everything is built once. Optimized: the tests lean on the
 # interpreter, which is many times slower without.
@@ -10,10 +12,7 @@ SWIFT_FLAGS := -c release -Xswiftc -enable-testing
 PRODUCTS = $(shell swift build $(SWIFT_FLAGS) --show-bin-path)
 SOURCES := Package.swift ir passes Sources Tests
 
-# Kinds of golden cases whose operations code is made for; the interpreter runs all.
-COMPILED_KINDS := attention,attention_key_prefix,stu_stack,stu_l2,stu_truncating,research_hstu
-
-.PHONY: demo test build lint packages python quality flop compare-pytorch
+.PHONY: demo test build lint packages python quality flop bench instructions
 
 demo: build python
 	.venv/bin/python examples/movielens-100k/recommend.py --ultrac $(PRODUCTS)/ultrac
@@ -24,7 +23,7 @@ build: packages
 # The Swift tests come last, so that a run ends with their count.
 test: packages python lint
 	swift build $(SWIFT_FLAGS) --build-tests
-	$(PRODUCTS)/golden-runner Tests/Golden --kinds $(COMPILED_KINDS)
+	$(PRODUCTS)/golden-runner Tests/Golden
 	$(PRODUCTS)/golden-runner Tests/Golden --interpret
 	PYTHON=$(CURDIR)/.venv/bin/python examples/run-examples $(PRODUCTS)/ultrac
 	swift test $(SWIFT_FLAGS) --skip-build --disable-xctest
@@ -46,6 +45,12 @@ quality: build python
 flop: build python
 	.venv/bin/python benchmarks/paper_flop.py --ultrac $(PRODUCTS)/ultrac --write docs/flop.md
 
-compare-pytorch: build
-	scripts/python-environment .venv-pytorch benchmarks/requirements.txt
-	.venv-pytorch/bin/python benchmarks/compare_pytorch.py --ultrac $(PRODUCTS)/ultrac
+# Options of benchmarks/run.py; with any, the page stays as it is.
+BENCH =
+bench: build
+	scripts/install-packages g++ python3-dev
+	scripts/python-environment .venv-bench benchmarks/requirements.txt benchmarks/requirements-peers.txt
+	.venv-bench/bin/python benchmarks/run.py --ultrac $(PRODUCTS)/ultrac $(or $(BENCH),--write docs/benchmarks.md)
+
+instructions: build python
+	.venv/bin/python benchmarks/count_instructions.py --ultrac $(PRODUCTS)/ultrac --update

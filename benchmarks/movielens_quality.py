@@ -16,12 +16,14 @@ import tempfile
 
 import numpy
 
+import page
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "examples" / "movielens-100k"))
 import fetch_data  # noqa: E402
 import recommend  # noqa: E402
 
-BEGIN, END = "<!-- begin: make quality -->", "<!-- end -->"
+BEGIN = "<!-- begin: make quality -->"
 LARGEST_LOSS = 0.01
 
 
@@ -137,16 +139,6 @@ def failures(name: str, rows: list[tuple[Variant, Quality]]) -> list[str]:
     return found
 
 
-def write(path: pathlib.Path, lines: list[str]) -> None:
-    """Puts the tables between the page's two marks."""
-    text = path.read_text(encoding="utf-8")
-    before, mark, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not mark or not end:
-        sys.exit(f"{path}: it lacks the lines {BEGIN} and {END}, between which the tables go")
-    path.write_text(before + BEGIN + "\n" + "\n".join(lines) + END + after, encoding="utf-8")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measures what lower precision and rewrites cost trained models.")
     parser.add_argument("--ultrac", required=True, help="the compiler to use")
@@ -170,7 +162,7 @@ def main() -> None:
             wrong += failures(name, rows)
     print("\n".join(lines))
     if arguments.write:
-        write(arguments.write, lines)
+        page.write(arguments.write, BEGIN, lines)
     if wrong:
         sys.exit("\n".join(wrong))
 

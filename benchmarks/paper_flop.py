@@ -15,11 +15,13 @@ import subprocess
 import sys
 import tempfile
 
+import page
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "examples" / "published"))
 import make_model  # noqa: E402
 
-BEGIN, END = "<!-- begin: make flop -->", "<!-- end -->"
+BEGIN = "<!-- begin: make flop -->"
 
 # TFLOP a sample at inference, as the paper gives them.
 PAPER = {
@@ -150,18 +152,6 @@ def truncation_table(works: list[Work]) -> list[str]:
     return lines
 
 
-def write(path: pathlib.Path, blocks: list[list[str]]) -> None:
-    """Puts the tables between the page's marks, one after the other."""
-    rest, result = path.read_text(encoding="utf-8"), ""
-    for lines in blocks:
-        before, mark, rest = rest.partition(BEGIN)
-        _, end, rest = rest.partition(END)
-        if not mark or not end:
-            sys.exit(f"{path}: it lacks the lines {BEGIN} and {END}, between which a table goes, {len(blocks)} times")
-        result += before + BEGIN + "\n" + "\n".join(lines) + "\n" + END
-    path.write_text(result + rest, encoding="utf-8")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description="Counts the work of published shapes.")
     parser.add_argument("--ultrac", required=True, type=pathlib.Path, help="the compiler to use")
@@ -174,7 +164,7 @@ def main() -> None:
     blocks = [shapes_table(works), paper_table(works), truncation_table(works)]
     print("\n\n".join("\n".join(lines) for lines in blocks))
     if arguments.write:
-        write(arguments.write, blocks)
+        page.write(arguments.write, BEGIN, *blocks)
 
 
 if __name__ == "__main__":

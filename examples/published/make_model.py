@@ -90,13 +90,18 @@ def tensors(model):
             yield f"_hstu_transducer._stu_module._stu_layers.{i}.{name}", shape
 
 
-def seeded(file, named_shapes):
-    """Seeded values: products keep a row's size, norms are near one."""
+def seeded_values(named_shapes):
+    """Names and seeded fp32 values: products keep a row's size, norms are near one."""
     generator = numpy.random.default_rng(1)
     for name, shape in named_shapes:
         spread = shape[0] ** -0.5 if len(shape) == 2 else 0.1
         center = 1.0 if name.endswith("norm_weight") else 0.0
         values = (generator.standard_normal(shape, numpy.float32) * numpy.float32(spread)) + numpy.float32(center)
+        yield name, values
+
+
+def seeded(file, named_shapes):
+    for _, values in seeded_values(named_shapes):
         file.write(values.tobytes())
 
 
@@ -105,20 +110,24 @@ def empty(file, named_shapes):
     file.truncate(file.tell() + 4 * sum(math.prod(shape) for _, shape in named_shapes))
 
 
-def write_model(folder, model, fill=seeded):
-    """Writes model.json and weights.safetensors, the values of the weights by `fill`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    named_shapes = list(tensors(model))
+def write_safetensors(path, named_shapes, fill, dtype="F32"):
+    """Writes tensors of one type, F32 or F16, their values by `fill`."""
     header, offset = {}, 0
     for name, shape in named_shapes:
-        end = offset + 4 * math.prod(shape)
-        header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [offset, end]}
+        end = offset + {"F32": 4, "F16": 2}[dtype] * math.prod(shape)
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [offset, end]}
         offset = end
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    with open(folder / "weights.safetensors", "wb") as file:
+    with open(path, "wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         fill(file, named_shapes)
+
+
+def write_model(folder, model, fill=seeded):
+    """Writes model.json and weights.safetensors, the values of the weights by `fill`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_safetensors(folder / "weights.safetensors", list(tensors(model)), fill)
     (folder / "model.json").write_text(json.dumps(model, indent=2) + "\n")
 
 

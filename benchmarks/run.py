@@ -1,0 +1,110 @@
+#!/usr/bin/env python3
+"""Compares compiled models with what else one could run on this machine, all in turns, in one run.
+
+    make bench                                   everything, and writes docs/benchmarks.md; idle machines only: 1 to 2 hours
+    make bench BENCH="--quick"                   small cases, seconds: whether all works, not how fast
+    make bench BENCH="--only 4096 --peers ultrac,blocked,openvino"
+
+Sections: stacks against peers in fp32 and bf16; lookups in a table of int4 rows; from the start of a process to its first
+result. Ends with status 1 where results differ by more than their precision explains. Peers that cannot be installed or
+cannot do a case are named, and are no failure.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import pathlib
+import sys
+
+import comparison
+import lookup
+import machine
+import page
+import startup
+from peers import PEERS
+from stacks import CASES, QUICK_CASES
+
+BEGIN = "<!-- begin: make bench -->"
+# Of the processors' time, before the run: more says that the machine is not idle.
+BUSY = 0.2
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--ultrac", required=True, help="the compiler to use")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="for every peer alike")
+    parser.add_argument("--rounds", type=int, help="turns that each takes (default: 5; --quick: 2)")
+    parser.add_argument("--seconds", type=float, help="of a turn (default: 1; --quick: 0.05)")
+    parser.add_argument("--precision", choices=comparison.PRECISIONS, action="append", help="of stacks (default: both)")
+    parser.add_argument("--only", metavar="TEXT", default="", help="cases whose name has this text")
+    parser.add_argument("--peers", metavar="NAMES", help=f"of {','.join(peer.key for peer in PEERS)} (default: all)")
+    parser.add_argument("--quick", action="store_true", help="small cases and few rounds")
+    parser.add_argument("--json", metavar="FILE", type=pathlib.Path, help="write the figures into this file too")
+    parser.add_argument("--write", metavar="PAGE", type=pathlib.Path, help="write the tables into this page")
+    arguments = parser.parse_args()
+    if not 1 <= arguments.threads <= len(os.sched_getaffinity(0)):
+        parser.error(f"--threads: this process may use {len(os.sched_getaffinity(0))} processors")
+    arguments.rounds = arguments.rounds or (2 if arguments.quick else 5)
+    arguments.seconds = arguments.seconds or (0.05 if arguments.quick else 1.0)
+    known = [peer.key for peer in PEERS]
+    chosen = arguments.peers.split(",") if arguments.peers else known
+    if unknown := set(chosen) - set(known):
+        parser.error(f"--peers: no {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    arguments.peers = [peer for peer in PEERS if peer.key in chosen]
+    arguments.ultrac = str(pathlib.Path(arguments.ultrac).resolve())
+    return arguments
+
+
+def tell(text: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+
+
+def described(about: dict, versions: list[str], options: argparse.Namespace) -> list[str]:
+    """What was measured on, with what."""
+    place = f"{about['processors']} processors" + (" under a hypervisor" if about["hypervisor"] else "")
+    features = ", ".join(about["features"])
+    text = [
+        f"{about['processor']}, {place}, {features}; {about['memory']}; {about['system']}; {about['date']}, "
+        f"commit {about['commit']}.",
+        f"{options.threads} thread{'s' if options.threads > 1 else ''}; {options.rounds} rounds of "
+        f"{options.seconds:g} s for each peer, in turns" + "".join(f"; {version}" for version in versions) + ".",
+    ]
+    if about["busy"] > BUSY:
+        text.append(
+            f"**The machine was not idle: {about['busy']:.1f} processors were busy before the run. Measure again.**")
+    return text + [""]
+
+
+def main() -> None:
+    options = parse()
+    about = machine.describe(options.threads) | {"busy": machine.busy_share()}
+    if about["busy"] > BUSY:
+        print(f"{about['busy']:.1f} processors are busy with something else: figures will be worth little", file=sys.stderr)
+    cases = [case for case in (QUICK_CASES if options.quick else CASES) if options.only in case.name]
+    comparisons = []
+    for case in cases:
+        comparisons += comparison.compare(case, options.peers, options.precision or comparison.PRECISIONS, options, tell)
+    lookups = lookup.compare(options, tell)
+    starts = startup.compare(options, tell)
+    tell("")
+
+    versions = sorted({r.version for c in [*comparisons, *lookups, *starts] for r in c.results if r.version})
+    lines = described(about, versions, options)
+    lines += comparison.lines(comparisons) + lookup.lines(lookups) + startup.lines(starts)
+    print("\n".join(lines))
+    if options.json:
+        figures = {"machine": about, "versions": versions, "rounds": options.rounds, "seconds": options.seconds}
+        for name, section in (("stacks", comparisons), ("lookups", lookups), ("starts", starts)):
+            figures[name] = [dataclasses.asdict(entry) for entry in section]
+        options.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    if options.write:
+        page.write(options.write, BEGIN, lines)
+    failures = [failure for entry in [*comparisons, *lookups] for failure in entry.failures]
+    if failures:
+        sys.exit("\n".join(failures))
+
+
+if __name__ == "__main__":
+    main()
