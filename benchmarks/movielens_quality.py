@@ -39,8 +39,12 @@ class Variant:
     exact: bool = False
 
 
-def lower(matmul: str = "", attention: str = "", tables: str = "") -> str:
-    options = {"matmul": matmul, "attention": attention, "tables": tables}
+# Scores are what is ranked: rounding them makes ties of what is close, and their product is a small part of the work.
+SCORES = "scores"
+
+
+def lower(matmul: str = "", attention: str = "", tables: str = "", keep: str = SCORES) -> str:
+    options = {"matmul": matmul, "attention": attention, "tables": tables, "keep": keep if matmul else ""}
     return "lower-precision{" + ",".join(f"{name}={value}" for name, value in options.items() if value) + "}"
 
 
@@ -52,10 +56,13 @@ PRECISIONS = [
     Variant("fp32, fp16 tables", lower(tables="fp16")),
     Variant("fp32, int8 tables", lower(tables="int8")),
     Variant("fp32, int4 tables", lower(tables="int4")),
+    Variant("bf16, fp16 tables", lower("bf16", "bf16", "fp16")),
     Variant("bf16, int8 tables", lower("bf16", "bf16", "int8")),
     Variant("bf16, int4 tables", lower("bf16", "bf16", "int4")),
     Variant("fp8, bf16 attention, int4 tables", lower("fp8", "bf16", "int4"), held=True),
     Variant("int8, bf16 attention, int4 tables", lower("int8", "bf16", "int4")),
+    Variant("bf16, scores too", lower("bf16", "bf16", keep="")),
+    Variant("fp8, scores too, bf16 attention, int4 tables", lower("fp8", "bf16", "int4", keep="")),
 ]
 REWRITES = [
     *(Variant(f"window {rows}", f"semi-local-attention{{local={rows},global=0}}") for rows in (128, 64, 32)),

@@ -13,7 +13,7 @@ public struct Calibration: Sendable {
   public enum Metric: Encodable, Hashable, Sendable {
     /// The largest error of an output, as a share of the output's largest magnitude.
     case error
-    /// Of each row of an output with more columns than this the best so many, the share that is no longer among them.
+    /// Of each row's best so many columns of the widest output, the share that is no longer among them.
     case best(Int)
   }
 

@@ -22,8 +22,8 @@ public struct PrecisionReport: Encodable, Sendable {
     public var error: Double
     /// Signal to noise in dB.
     public var signalToNoise: Double
-    /// The share of each row's best columns that the lower precision loses; nil where the metric is another, or where there
-    /// are no more columns than that.
+    /// The share of each row's best columns that the lower precision loses; nil where the metric is another, and for outputs
+    /// narrower than the one that is ranked.
     public var lost: Double?
   }
 

@@ -16,6 +16,8 @@ struct PrecisionSearch {
   let reference: [(name: String, tensor: HostTensor)]
   let candidates: [PrecisionCandidates.Candidate]
   let metric: Calibration.Metric
+  /// The output whose rows are ranked: the widest, the first of several; nil where the metric is another.
+  let ranked: String?
 
   /// Runs the module as it is. Throws where the metric says nothing of any output.
   init(
@@ -27,7 +29,13 @@ struct PrecisionSearch {
     self.inputs = inputs
     reference = try Self.run(module, weights, inputs)
     candidates = module.function(named: Backend.entry).map { PrecisionCandidates($0).all } ?? []
-    if case .best(let count) = metric, !reference.contains(where: { $0.tensor.hasMoreColumns(than: count) }) {
+    guard case .best(let count) = metric else {
+      ranked = nil
+      return
+    }
+    ranked = reference.max { $0.tensor.columns < $1.tensor.columns }
+      .flatMap { $0.tensor.columns > count ? $0.name : nil }
+    if ranked == nil {
       throw DriverError(
         "--metric best-\(count): no output has more than \(count) columns to rank",
         hint: "the outputs are \(reference.map { "\($0.name) \($0.tensor.shape)" }.joined(separator: ", "))")
@@ -77,7 +85,7 @@ struct PrecisionSearch {
       let errors = try Errors(found.tensor, expected.tensor)
       var output = PrecisionReport.Output(
         name: expected.name, error: errors.share, signalToNoise: errors.decibels)
-      if case .best(let count) = metric, expected.tensor.hasMoreColumns(than: count) {
+      if case .best(let count) = metric, expected.name == ranked {
         output.lost = found.tensor.shareLost(ofBest: count, in: expected.tensor)
       }
       return output
@@ -141,7 +149,8 @@ struct PrecisionSearch {
 }
 
 extension HostTensor {
-  fileprivate func hasMoreColumns(than count: Int) -> Bool { shape.count == 2 && shape[1] > count }
+  /// Of a matrix; of others 0.
+  fileprivate var columns: Int { shape.count == 2 ? shape[1] : 0 }
 
   /// The columns of each row with the largest numbers, of equal ones the first.
   private func best(_ count: Int) -> [Set<Int>] {

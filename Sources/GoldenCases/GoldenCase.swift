@@ -83,6 +83,8 @@ public struct GoldenProgram: Sendable {
   enum Source: Sendable {
     /// A result of the program.
     case result(String)
+    /// The f8e4m3 codes of a result that holds their numbers.
+    case resultCodes(String)
     /// The mask of each sequence, as a square of zeros and ones [sequences, n, n].
     case mask(Mask)
     /// The keys of each row as `[0, a)` and `[b, c)`: rows of (a, b, c).

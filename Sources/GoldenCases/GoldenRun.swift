@@ -86,7 +86,8 @@ extension GoldenCase {
       return tensor
     }
     switch source {
-    case .result(let name): return Comparison(try result(name).codesAsBytes, expected, output.tolerance)
+    case .result(let name): return Comparison(try result(name), expected, output.tolerance)
+    case .resultCodes(let name): return Comparison(try result(name).float8Codes, expected, output.tolerance)
     case .weight(let name): return Comparison(try program.weight(name), expected, output.tolerance)
     case .transposedWeight(let name):
       return Comparison(try program.transposedWeight(name), expected, output.tolerance)
@@ -186,11 +187,16 @@ extension GoldenCase {
 }
 
 extension HostTensor {
-  /// The tensor with codes of f8e4m3 as bytes, which is how cases have them.
-  fileprivate var codesAsBytes: HostTensor {
-    var tensor = self
-    if element == .f8e4m3 { tensor.element = .u8 }
-    return tensor
+  /// The codes of numbers that f8e4m3 has, as bytes, which is how cases have them. Throws where a number is none of those.
+  fileprivate var float8Codes: HostTensor {
+    get throws {
+      let codes = try floats.map { number in
+        let code = Rounding.float8Bits(number)
+        guard Float(float8Bits: code) == number else { throw OperationError("\(number) is no f8e4m3 number") }
+        return code
+      }
+      return try HostTensor(element: .u8, shape: shape, bytes: codes)
+    }
   }
 }
 

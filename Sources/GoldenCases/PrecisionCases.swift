@@ -30,7 +30,8 @@ extension GoldenCase {
         stage == "uvqk"
         ? try self.weight("_uvqk_beta", &builder, &weights).value : try argument("x", &builder, &inputs)
       let product = Payload.quantizedLinear(QuantizedLinear())
-      builder.result("\(stage).act_codes", rows[0])
+      // As the numbers that they stand for: compiled code gives none of its results as codes.
+      builder.result("\(stage).act_codes", try builder.emit(.convert(Convert(to: .f32)), rows[0]))
       builder.result("\(stage).act_scale", rows[1])
       builder.result("\(stage).product", try builder.append(product, rows + [codes, scales])[0])
       builder.result("\(stage).result", try builder.append(product, rows + [codes, scales, bias])[0])
@@ -41,7 +42,8 @@ extension GoldenCase {
         let (stage, value) = output.splitAtDot
         guard ["uvqk", "out"].contains(stage) else { return nil }
         return switch value {
-        case "act_codes", "act_scale", "product", "result": .result(output)
+        case "act_codes": .resultCodes(output)
+        case "act_scale", "product", "result": .result(output)
         // Its tolerance is what rounding to bf16 may change.
         case "result_bf16": .result("\(stage).result")
         case "weight_codes": .transposedWeight(output)

@@ -8,12 +8,19 @@ public struct Convert: OperationPayload {
   /// A conversion to `element`, which `resultTypes` checks.
   public init(to element: ElementType) { self.element = element }
 
-  /// x's type with other elements. Throws unless x is a floating-point matrix and the element type floating-point.
+  /// x's type with other elements. Throws unless x is a matrix of floating-point numbers, or of f8e4m3 codes, which stand
+  /// for numbers, and the element type is floating-point.
   public func resultTypes(for operands: [ValueType]) throws(OperationError) -> [ValueType] {
     try requireOperandCount(operands, 1)
-    let x = try requireMatrix(operands[0], "operand")
+    guard var type = operands[0].tensor, type.rank == 2, type.shape[1].extent != nil,
+      type.element.isFloatingPoint || type.element == .f8e4m3
+    else {
+      throw OperationError(
+        "operand must be a matrix of fixed width of floating-point numbers or f8e4m3 codes, found \(operands[0])")
+    }
     try require(element.isFloatingPoint, "to must be a floating-point type, found \(element.rawValue)")
-    return [.tensor([x.rows, .fixed(x.width)], element)]
+    type.element = element
+    return [.tensor(type)]
   }
 
   /// Reads `to`.
