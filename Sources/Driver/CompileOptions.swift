@@ -48,12 +48,23 @@ public struct CompileOptions: Sendable {
   /// The defaults, for the model.json at this path.
   public init(model: String) { self.model = model }
 
-  /// The passes to run, as they are to be run. Throws where a name or an option is unknown.
-  func passManager() throws(PassError) -> PassManager {
+  /// The levels for machines of every kind, with the one that multiplies narrow numbers fast where `lower-precision` runs.
+  /// Throws where a pass or one of its options is unknown.
+  public func usualLevels() throws(PassError) -> [CPULevel] {
+    let isLowered = try pipeline().steps.contains { $0.pass.name == lowerPrecision.name }
+    return isLowered ? [.avx2, .avx512, .avx512BF16] : [.avx2, .avx512]
+  }
+
+  private func pipeline() throws(PassError) -> PassPipeline {
     var pipeline = try PassPipeline(parsing: rewrites ?? "")
     let usual = if let passes { try PassPipeline(parsing: passes) } else { PassPipeline(level: optimization.rawValue) }
     pipeline.steps += usual.steps
-    var manager = PassManager(pipeline)
+    return pipeline
+  }
+
+  /// The passes to run, as they are to be run. Throws where a name or an option is unknown.
+  func passManager() throws(PassError) -> PassManager {
+    var manager = PassManager(try pipeline())
     manager.verifiesEach = verifyEach
     manager.printsAfter = try PassSelection(printAfter)
     return manager

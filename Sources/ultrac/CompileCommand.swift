@@ -14,6 +14,7 @@ struct CompileCommand: ParsableCommand {
         ultrac compile model.json
         ultrac compile model.json -o /srv/ranker.ultra --target-cpu native
         ultrac compile model.json --emit tensor-ir          read what it computes
+        ultrac compile model.json --rewrite "lower-precision{matmul=bf16,attention=bf16,tables=int4}"
 
       A compilation that fails leaves no file, and an existing one is replaced only by a complete new one.
       """)
@@ -34,9 +35,9 @@ struct CompileCommand: ParsableCommand {
     help: ArgumentHelp(
       """
       Processors to make code for: x86-64-v3 (AVX2), x86-64-v4 (AVX-512), znver4 (AVX-512 with BF16), native (the \
-      best of this machine), or several with commas.
+      best of this machine), or several with commas (default: x86-64-v3,x86-64-v4, and znver4 where lower-precision runs).
       """, valueName: "levels"))
-  var targetCPU = "x86-64-v3,x86-64-v4"
+  var targetCPU: String?
 
   @Option(help: "What to write.")
   var emit: Emission = .artifact
@@ -108,10 +109,10 @@ struct CompileCommand: ParsableCommand {
   func run() throws {
     var options = CompileOptions(model: model)
     options.optimization = optimization.level
-    options.levels = try .init(targetCPU: targetCPU)
     options.rewrites = rewrite
     options.reportRows = reportRows
     options.passes = passes.passes
+    options.levels = try targetCPU.map { try .init(targetCPU: $0) } ?? options.usualLevels()
     if let calibrate {
       options.calibration = try Calibration(file: calibrate)
       options.calibration?.maxError = maxError

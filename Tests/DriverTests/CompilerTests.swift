@@ -3,6 +3,7 @@ import Codegen
 @testable import Driver
 import Foundation
 import ModelFormat
+import Passes
 import TensorIR
 import TestSupport
 import Testing
@@ -118,6 +119,15 @@ import TileIR
     #expect(try [CPULevel](targetCPU: "x86-64-v3") == [.avx2])
     #expect(try [CPULevel](targetCPU: "znver4,x86-64-v3,znver4") == [.avx2, .avx512BF16])
     #expect(try [CPULevel](targetCPU: "native") == [CPULevel.native])
+  }
+
+  @Test func narrowNumbersHaveTheirLevelUnasked() throws {
+    var options = CompileOptions(model: "model.json")
+    #expect(try options.usualLevels() == [.avx2, .avx512])
+    options.rewrites = "lower-precision{matmul=bf16}"
+    #expect(try options.usualLevels() == [.avx2, .avx512, .avx512BF16])
+    options.rewrites = "lower-precision{matmul=bf17}"
+    #expect(throws: PassError.self) { try options.usualLevels() }
   }
 
   @Test(arguments: ["", "x86-64-v2", "x86-64-v3,", "native,,", "X86-64-V3"])
