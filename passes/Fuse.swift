@@ -39,17 +39,6 @@ public struct FuseOptions: PassOptions {
   }
 }
 
-extension Function {
-  /// Whether a unit becomes code: offsets are made before all kernels, and slices of columns are only named.
-  fileprivate func isKernel(_ unit: Unit) -> Bool {
-    unit.operations.contains { !self[$0].isSplit && self[$0].rowDomain != nil }
-  }
-}
-
-extension Operation {
-  fileprivate var isSplit: Bool { if case .split = payload { true } else { false } }
-}
-
 /// Groups of operations, one after the other, each as large as rules and cost let it be.
 private struct Fusion {
   var function: Function

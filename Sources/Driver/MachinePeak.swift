@@ -18,10 +18,7 @@ public enum MachinePeak {
   ///   - element: what is multiplied: f32, bf16 or i8. Of a level without an instruction for it, the figure is that of f32.
   ///   - level: the name of the code level whose vectors are used; one that this machine can run.
   public static func measure(_ element: ElementType = .f32, level: String, threads: Int = 1) throws -> Double {
-    guard let level = CPULevel(rawValue: level), CPULevel.supportedByHost.contains(level) else {
-      let known = CPULevel.supportedByHost.map(\.rawValue).joined(separator: ", ")
-      throw DriverError("peak of \"\(level)\": expected a level that this machine has, of \(known)")
-    }
+    let level = try runnableLevel(level)
     let element = level.hasProducts(of: element) ? element : .f32
     let code = try LoadedCode(object: multiplyAddLoop(level, element))
     let run = unsafeBitCast(try code.address(of: "peak"), to: (@convention(c) (Int64) -> Float).self)
@@ -34,6 +31,15 @@ public enum MachinePeak {
     }
     let products = Self.turns * chains * level.floatLanes * (4 / element.byteCount) * threads
     return 2 * Double(products) / (best / .seconds(1))
+  }
+
+  /// The level of this name, where this machine can run it.
+  static func runnableLevel(_ name: String) throws(DriverError) -> CPULevel {
+    guard let level = CPULevel(rawValue: name), CPULevel.supportedByHost.contains(level) else {
+      let known = CPULevel.supportedByHost.map(\.rawValue).joined(separator: ", ")
+      throw DriverError("level \"\(name)\": expected one that this machine has, of \(known)")
+    }
+    return level
   }
 
   private static func multiplyAddLoop(_ level: CPULevel, _ element: ElementType) throws(LLVMError) -> [UInt8] {

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Artifact
 import Driver
 import FoundationEssentials
 import TensorIR
@@ -12,10 +13,12 @@ struct BenchCommand: ParsableCommand {
       Batches are made up: --batch sequences of one length, with ids that the model's tables have. GFLOP counts what \
       the model needs, products and attention over the keys that its masks show, however it is done. The peak is \
       measured beside it: multiply-adds that wait for nothing, on as many threads, of each type of numbers that the model \
-      multiplies; the share of it is how long the model's would take at their peaks.
+      multiplies; the share of it is how long the model's would take at their peaks. Then come the kernels of the last \
+      length: what they move is what they take from others and give to others, each once, beside what memory gives.
 
         ultrac bench model.ultra
         ultrac bench model.ultra --lengths 256,1024,4096 --threads 2
+        ultrac bench model.ultra --lengths 1024 --trace out.json     open it at ui.perfetto.dev
       """)
 
   @Argument(help: "The artifact.", completion: .file(extensions: ["ultra"]))
@@ -43,6 +46,12 @@ struct BenchCommand: ParsableCommand {
 
   @Flag(help: "Print the figures as JSON.")
   var json = false
+
+  @Option(
+    help: ArgumentHelp(
+      "Write when each kernel and block of one run of the last length ran, for Perfetto and chrome://tracing.",
+      valueName: "file"))
+  var trace: String?
 
   private static func lengths(_ text: String) throws -> [Int] {
     try text.split(separator: ",", omittingEmptySubsequences: false).map { part in
@@ -73,9 +82,19 @@ struct BenchCommand: ParsableCommand {
     for element in [ElementType.bf16, .i8] where function?.multiplies(element) == true {
       report.peaks[element.rawValue] = try MachinePeak.measure(element, level: model.level, threads: threads)
     }
+    report.bandwidth = try MachineBandwidth.measureRead(level: model.level, threads: threads)
+    let kernels = model.manifest.kernels.filter { $0.entry == entry }
     for length in lengths ?? Self.defaultLengths(function?.longestSequence) {
       Terminal.showProgress("\(length) rows")
-      report.points.append(try measure(session, function, length: length, peaks: report.peaks))
+      var point = try measure(session, function, length: length, peaks: report.peaks)
+      point.kernels = try KernelTimes.measure(
+        session, kernels, function, shape(length), peaks: report.peaks, bandwidth: report.bandwidth)
+      report.points.append(point)
+    }
+    if let trace {
+      let record = try session.record(blocks: true)
+      try writeFile(
+        TraceFile(record) { kernels.indices.contains($0) ? kernels[$0].name : "kernel \($0)" }.bytes(), to: trace)
     }
     Terminal.endProgress()
     if json {
@@ -98,20 +117,21 @@ struct BenchCommand: ParsableCommand {
     try model.manifest.program.flatMap { try TensorIRParser.parse($0, file: artifact).function(named: entry) }
   }
 
+  private func shape(_ length: Int) -> BatchShape {
+    BatchShape(
+      lengths: [Int](repeating: length, count: batch), targets: [Int](repeating: min(targets, length), count: batch))
+  }
+
   private func measure(
     _ session: Session, _ function: Function?, length: Int, peaks: [String: Double]
   ) throws -> Report.Point {
-    let lengths = [Int](repeating: length, count: batch)
-    let synthetic = SyntheticBatch(lengths: lengths, targets: min(targets, length))
+    let shape = shape(length)
+    let synthetic = SyntheticBatch(lengths: shape.lengths, targets: min(targets, length))
     try session.bind(synthetic.inputs(for: session.entry))
     let plan = MeasurementPlan(seconds: seconds)
     let measurement = try plan.measure { () throws(RuntimeError) in try session.call() }
-    let shape = BatchShape(lengths: lengths, targets: lengths.map { min(targets, $0) })
     let atPeak = function.map { function in
-      function.costs(on: shape).reduce(0) { seconds, entry in
-        let peak = peaks[function.multipliedElement(of: entry.operation)?.rawValue ?? "f32"]
-        return seconds + entry.cost.flops / (peak ?? .infinity)
-      }
+      function.costs(on: shape).reduce(0) { $0 + function.secondsAtPeak($1.operation, $1.cost.flops, peaks) }
     }
     return Report.Point(
       length: length, median: measurement.median, p99: measurement.p99, runs: measurement.runs,
@@ -131,6 +151,11 @@ extension Function {
       return element == .f8e4m3 ? .bf16 : element
     default: return nil
     }
+  }
+
+  /// The time that an operation of so many FLOP takes where its multiply-adds wait for nothing.
+  func secondsAtPeak(_ id: OperationID, _ flops: Double, _ peaks: [String: Double]) -> Double {
+    flops / (peaks[multipliedElement(of: id)?.rawValue ?? "f32"] ?? .infinity)
   }
 
   fileprivate func multiplies(_ element: ElementType) -> Bool {
@@ -153,6 +178,7 @@ extension BenchCommand {
       /// The time that its multiply-adds would take at their peaks, over the median.
       var shareOfPeak: Double?
       var workspaceBytes: Int
+      var kernels: [KernelTimes] = []
 
       var flopsPerSecond: Double? { flops.map { $0 / median } }
     }
@@ -165,6 +191,8 @@ extension BenchCommand {
     var peakFlopsPerSecond: Double
     /// By the name of an element type that the model multiplies.
     var peaks: [String: Double] = [:]
+    /// Bytes a second that memory gives.
+    var bandwidth = 0.0
     var points: [Point]
 
     var lines: [String] {
@@ -184,7 +212,7 @@ extension BenchCommand {
       let place = "\(level), \(threads) thread\(threads == 1 ? "" : "s")"
       return [
         "\(model), \(sequences) a batch, \(place), \(peakText) GFLOP/s"
-      ] + table.lines + quotable
+      ] + table.lines + kernelLines + quotable
     }
 
     private var peakText: String {
@@ -196,6 +224,13 @@ extension BenchCommand {
 
     private func share(_ point: Point) -> String? {
       point.shareOfPeak.map { "\(Quantity.fixed($0 * 100, decimals: 0)) %" }
+    }
+
+    /// Where the time of the last length goes.
+    private var kernelLines: [String] {
+      guard let last = points.last, !last.kernels.isEmpty else { return [] }
+      let title = "kernels at \(last.length * batch) rows, memory \(Quantity.digits(bandwidth / 1e9)) GB/s"
+      return ["", title] + KernelTimes.lines(last.kernels) + [""]
     }
 
     /// One line that says it all.

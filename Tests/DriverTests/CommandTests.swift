@@ -66,11 +66,20 @@ import Testing
       #expect(nothing.status == 1 && nothing.errors.contains("nothing to compare with"))
 
       let bench = try ultrac(
-        "bench", "model.ultra", "--lengths", "7,20", "--batch", "2", "--seconds", "0.05", "--json", in: folder)
+        "bench", "model.ultra", "--lengths", "7,20", "--batch", "2", "--seconds", "0.05", "--json", "--trace", "t.json",
+        in: folder)
       let report = try #require(try JSONSerialization.jsonObject(with: Data(bench.output.utf8)) as? [String: Any])
       let points = try #require(report["points"] as? [[String: Any]])
       #expect(points.map { $0["length"] as? Int } == [7, 20])
       #expect(points.allSatisfy { ($0["p99"] as? Double ?? 0) >= ($0["median"] as? Double ?? 1) })
+      let kernels = try #require(points.last?["kernels"] as? [[String: Any]])
+      let flops = kernels.compactMap { $0["flops"] as? Double }.reduce(0, +)
+      #expect(kernels.allSatisfy { ($0["bytes"] as? Double ?? 0) > 0 } && flops == points.last?["flops"] as? Double)
+      let traced = try Data(contentsOf: folder.appendingPathComponent("t.json"))
+      let trace = try #require(try JSONSerialization.jsonObject(with: traced) as? [String: Any])
+      let spans = try #require(trace["traceEvents"] as? [[String: Any]])
+      let names = Set(spans.compactMap { $0["name"] as? String })
+      #expect(names.isSuperset(of: kernels.compactMap { $0["name"] as? String } + ["setup"]))
     }
   }
 

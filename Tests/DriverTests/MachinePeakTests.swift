@@ -21,7 +21,15 @@ import Testing
     }
   }
 
+  @Test func bandwidthIsThatOfMemory() throws {
+    let level = try #require(CPULevel.native)
+    let bandwidth = try MachineBandwidth.measureRead(level: level.rawValue)
+    // What is left of one channel shared with other work, to all channels of a large server for one core.
+    #expect(bandwidth > 1e8 && bandwidth < 500e9, "\(bandwidth / 1e9) GB/s")
+  }
+
   @Test func unknownLevelIsNamed() {
     #expect(throws: DriverError.self) { try MachinePeak.measure(level: "x86-64-v9") }
+    #expect(throws: DriverError.self) { try MachineBandwidth.measureRead(level: "x86-64-v9") }
   }
 }

@@ -37,6 +37,34 @@ import Testing
     #expect(byName["gather"]?.bytes == 392)
   }
 
+  /// What stays inside a region moves nothing; what several of its operations read comes in once.
+  @Test func aRegionMovesWhatCrossesItsEdge() throws {
+    let text = """
+      module m
+      weight @w : tensor<4 x 8 x f32>
+      func @forward(%x: tensor<rows x 4 x f32>, %at: offsets<sequences x rows>) -> (y: tensor<rows x 8 x f32>) {
+        region over rows {
+          %a = silu %x : tensor<rows x 4 x f32>
+          %b = multiply %a, %x : tensor<rows x 4 x f32>
+          %y = linear %b, @w : tensor<rows x 8 x f32>
+        }
+        return %y
+      }
+      """
+    let region = try #require(TensorIRParser.parse(text, file: "m.tir").function(named: "forward"))
+    let cost = region.unitCosts(on: BatchShape(lengths: [7, 3]))
+    #expect(cost.map(\.unit.operations.count) == [3])
+    // 10 rows: x, the weight and y, in fp32.
+    let numbers = 10 * 4 + 4 * 8 + 10 * 8
+    #expect(cost[0].cost.flops == 640)
+    #expect(cost[0].cost.bytes == Double(numbers * 4))
+
+    // Outside of regions units are operations.
+    let apart = try function(mask: .causal, keep: 3)
+    let batch = BatchShape(lengths: [5, 0, 2])
+    #expect(apart.unitCosts(on: batch).map(\.cost.flops) == apart.costs(on: batch).map(\.cost.flops))
+  }
+
   @Test func windowGrowsLinearly() throws {
     let mask = Mask(.windowed(window: 2, fullTail: 0))
     // 1, 2, then eight rows of 3: the window and the row itself.

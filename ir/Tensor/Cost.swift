@@ -33,7 +33,33 @@ extension Function {
   /// The cost of every operation, in the order of the body, on a batch of this shape.
   public func costs(on batch: BatchShape) -> [(operation: OperationID, cost: Cost)] {
     var analysis = CostAnalysis(function: self, batch: batch)
-    return body.map { ($0, analysis.visit(self[$0])) }
+    return body.map { ($0, analysis.visit(self[$0]).cost) }
+  }
+
+  /// The cost of every unit of the body: the operations of all its own, and of bytes those that it takes from outside, each
+  /// value and weight once, and those of its results that others read.
+  public func unitCosts(on batch: BatchShape) -> [(unit: Unit, cost: Cost)] {
+    var analysis = CostAnalysis(function: self, batch: batch)
+    let results = Set(results.map(\.value))
+    var readers: [ValueID: Set<OperationID>] = [:]
+    for id in body { for value in self[id].operands { readers[value, default: []].insert(id) } }
+    return units.map { unit in
+      let inside = Set(unit.operations)
+      var seen = Set(unit.operations.flatMap { self[$0].results })
+      var cost = Cost.zero
+      for id in unit.operations {
+        let work = analysis.visit(self[id])
+        cost.flops += work.flops
+        for (value, bytes) in zip(self[id].operands, work.read) where seen.insert(value).inserted {
+          cost.bytes += bytes
+        }
+        for (value, bytes) in zip(self[id].results, work.written) {
+          let leaves = results.contains(value) || !readers[value, default: []].isSubset(of: inside)
+          if leaves { cost.bytes += bytes }
+        }
+      }
+      return (unit, cost)
+    }
   }
 
   /// The cost of the whole function on a batch of this shape.
@@ -95,7 +121,16 @@ struct CostAnalysis {
     extents[rows] = lengths.reduce(0, +)
   }
 
-  mutating func visit(_ operation: Operation) -> Cost {
+  /// What an operation computes, and the bytes of its operands and results.
+  struct Work {
+    var flops = 0.0
+    var read: [Double]
+    var written: [Double]
+
+    var cost: Cost { Cost(flops: flops, bytes: (read + written).reduce(0, +)) }
+  }
+
+  mutating func visit(_ operation: Operation) -> Work {
     var flops = 0.0
     var traffic = operation.operands.map(bytes)
     switch operation.payload {
@@ -116,8 +151,7 @@ struct CostAnalysis {
       define(operation.results[0], lengths: zip(before, targets(before)).map { kept($0, $1, by: select.selection) })
     default: break
     }
-    traffic += operation.results.map(bytes)
-    return Cost(flops: flops, bytes: traffic.reduce(0, +))
+    return Work(flops: flops, read: traffic, written: operation.results.map(bytes))
   }
 
   /// Targets of sequences of these lengths: selections keep them all.

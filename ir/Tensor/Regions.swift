@@ -60,6 +60,9 @@ extension Operation {
     }
   }
 
+  /// Whether this only names columns of a value.
+  public var isSplit: Bool { if case .split = payload { true } else { false } }
+
   /// Whether this is attention.
   public var isAttention: Bool { if case .attention = payload { true } else { false } }
 }
@@ -84,6 +87,11 @@ extension Function {
       }
     }
     return units
+  }
+
+  /// Whether a unit becomes code: offsets are made before all kernels, and slices of columns are only named.
+  public func isKernel(_ unit: Unit) -> Bool {
+    unit.operations.contains { !self[$0].isSplit && self[$0].rowDomain != nil }
   }
 
   /// The number of rows that the operation gives, its results' first extent; nil for offsets.
