@@ -3,18 +3,13 @@ import TileIR
 
 // Numbers of fewer bits, and codes with scales.
 extension TileLowering {
-  /// Each part of a concatenation in other elements, in a tile of its own.
-  mutating func lowerConvertedParts(_ operation: Operation) throws(LoweringError) {
-    guard case .convert(let convert) = operation.payload else { return }
-    var parts: [TileSlice] = []
-    for part in virtualConcatenations[operation.operands[0]] ?? [] {
-      let converted = scratch(
-        function[part].name, rows: .block, capacity: kernel.domain.block, columns: width(of: part),
-        element: convert.element)
-      try map(converted, expression(part))
-      parts.append(converted)
-    }
-    convertedParts[operation.results[0]] = parts
+  /// A part of a concatenation that is not written down, in the elements that its reader takes: a tile of its own, alive
+  /// until the next part.
+  mutating func converted(_ part: ValueID, to element: ElementType) throws(LoweringError) -> TileSlice {
+    let tile = scratch(
+      function[part].name, rows: .block, capacity: kernel.domain.block, columns: width(of: part), element: element)
+    try map(tile, expression(part))
+    return tile
   }
 
   /// One scale for each row, over all parts where x is a concatenation that is not written down.

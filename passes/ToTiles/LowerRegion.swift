@@ -61,8 +61,9 @@ extension TileLowering {
         }
       case .concatenate where virtual.contains(id):
         virtualConcatenations[operation.results[0]] = operation.operands
-      case .convert where virtualConcatenations[operation.operands[0]] != nil:
-        try lowerConvertedParts(operation)
+      case .convert(let convert) where virtualConcatenations[operation.operands[0]] != nil:
+        virtualConcatenations[operation.results[0]] = virtualConcatenations[operation.operands[0]]
+        conversions[operation.results[0]] = convert.element
       case .quantizeRows(let quantize):
         let codes = slice(of: try findPlace(of: operation.results[0], by: operation, inside))
         let scales = slice(of: try findPlace(of: operation.results[1], by: operation, inside))

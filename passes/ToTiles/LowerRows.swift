@@ -109,21 +109,22 @@ extension TileLowering {
   private mutating func lowerLinear(_ linear: Linear, _ operands: [ValueID], into: TileSlice) throws(LoweringError) {
     let weight = try weightBuffer(
       operands[1], .panels(width: schedule.panel, transposed: linear.orientation == .outIn))
-    var parts: [TileSlice] = []
-    if let converted = convertedParts[operands[0]] {
-      parts = converted
-    } else {
-      for part in virtualConcatenations[operands[0]] ?? [operands[0]] { parts.append(try tile(part)) }
-    }
-    let inner = parts.reduce(0) { $0 + $1.count }
+    let parts = virtualConcatenations[operands[0]] ?? [operands[0]]
+    let inner = parts.reduce(0) { $0 + width(of: $1) }
     var firstRow = 0
     for part in parts {
+      let left: TileSlice
+      if let element = conversions[operands[0]] {
+        left = try converted(part, to: element)
+      } else {
+        left = try tile(part)
+      }
       kernel.body.append(
         .contract(
           Contraction(
-            into: into, left: part, right: .panels(weight, firstRow: firstRow, rows: inner),
+            into: into, left: left, right: .panels(weight, firstRow: firstRow, rows: inner),
             accumulate: firstRow > 0)))
-      firstRow += part.count
+      firstRow += left.count
     }
     if operands.count == 3 {
       let bias = try weightBuffer(operands[2], .plain)

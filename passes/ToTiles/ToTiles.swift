@@ -58,8 +58,8 @@ struct TileLowering {
   var places: [ValueID: Place] = [:]
   /// Concatenations that are never written down: their parts feed a contraction one after the other.
   var virtualConcatenations: [ValueID: [ValueID]] = [:]
-  /// The parts of a concatenation that was converted without having been written down.
-  var convertedParts: [ValueID: [TileSlice]] = [:]
+  /// What the parts of such a concatenation are converted to, one after the other too.
+  var conversions: [ValueID: ElementType] = [:]
   var weightBuffers: [WeightKey: BufferID] = [:]
   var blockTables: [BlockTableKey: BufferID] = [:]
   var timeTables: [Int: BufferID] = [:]

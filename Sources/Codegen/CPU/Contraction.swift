@@ -184,7 +184,15 @@ extension LevelEmitter {
     }
     if shape.leftRest > 0 {
       // What lies behind a row's last element is not of it.
-      sums.replaceSubrange(2..., with: step(b, sums) { b.zext(b.load(context.i16, $0, alignment: 2), to: word) })
+      let bytes = shape.element.byteCount
+      let last = step(b, sums) { pointer in
+        (0..<shape.leftRest).reduce(word.null()) { bits, index in
+          let element = b.load(
+            context.integer(bits: 8 * bytes), b.offset(pointer, bytes: bytes * index), alignment: bytes)
+          return b.or(bits, b.shl(b.zext(element, to: word), 8 * bytes * index))
+        }
+      }
+      sums = [sums[0], b.offset(sums[1], bytes: shape.rightStepStride)] + last
     }
     if shape.element == .i8 {
       // Behind the panel lies what the codes of the left side, stored 128 too high, added too much.

@@ -31,18 +31,16 @@ extension KernelEmitter {
     }
     // Words of 32 bits are counted: a grouped left side fills its last one with zeros, another's is read in part.
     let leftRest = contraction.leftTransposed ? 0 : contraction.left.count % together
-    // Past the last code of i8 the weight has zeros, and products with integers are 0 whatever they are.
-    let readsRest = leftRest > 0 && left.element == .i8
     let steps =
       contraction.leftTransposed
       ? b.sdiv(b.add(rows(of: left), together - 1), together)
-      : context.i64.constant(contraction.left.count / together + (readsRest ? 1 : 0))
+      : context.i64.constant(contraction.left.count / together)
     let count = contraction.into.count
     let limit = columnLimit(into)
     let shape = ContractionShape(
       element: left.element, leftRowStride: contraction.leftTransposed ? 4 : leftStride,
       leftStepStride: contraction.leftTransposed ? leftStride : 4,
-      leftRest: readsRest ? 0 : leftRest, rightStepStride: rightStride,
+      leftRest: leftRest, rightStepStride: rightStride,
       panelColumns: panelColumns, resultRowStride: rowStride(of: into),
       remainder: limit == nil ? count % panelColumns : 0, accumulate: contraction.accumulate)
     let panels =
