@@ -26,6 +26,7 @@ test: packages python lint
 	$(PRODUCTS)/golden-runner Tests/Golden
 	$(PRODUCTS)/golden-runner Tests/Golden --interpret
 	PYTHON=$(CURDIR)/.venv/bin/python examples/run-examples $(PRODUCTS)/ultrac
+	.venv/bin/python benchmarks/count_instructions.py --ultrac $(PRODUCTS)/ultrac
 	swift test $(SWIFT_FLAGS) --skip-build --disable-xctest
 
 lint:
