@@ -16,11 +16,8 @@ struct CompiledProgram {
     _ module: Module, weights: any WeightProvider, level: CPULevel, schedule: TileSchedule = TileSchedule(),
     optimization: CompileOptions.Optimization = .standard
   ) throws {
-    var backend = Backend(
-      levels: [level], compiler: .init(name: "test", version: "0", flags: []),
-      model: .init(name: module.name, sourceChecksum: "0"))
+    var backend = Self.backend(module, level, optimization)
     backend.schedule = schedule
-    backend.optimization = optimization
     model = try withTemporaryFolder { folder in
       let path = folder.appendingPathComponent("\(module.name).ultra").path
       try backend.compile(module, weights: weights, to: path)
@@ -33,10 +30,7 @@ struct CompiledProgram {
     _ program: Program, of module: Module, weights: any WeightProvider, level: CPULevel,
     optimization: CompileOptions.Optimization = .standard
   ) throws {
-    var backend = Backend(
-      levels: [level], compiler: .init(name: "test", version: "0", flags: []),
-      model: .init(name: module.name, sourceChecksum: "0"))
-    backend.optimization = optimization
+    let backend = Self.backend(module, level, optimization)
     let context = Context()
     let (generated, machine) = try backend.generate(program, of: module, in: context)
     let object = try machine.emitObject(generated)
@@ -45,6 +39,16 @@ struct CompiledProgram {
       _ = try backend.write(program, object: object, weights: weights, to: path)
       return try LoadedModel(path: path)
     }
+  }
+
+  private static func backend(_ module: Module, _ level: CPULevel, _ optimization: CompileOptions.Optimization)
+    -> Backend
+  {
+    var backend = Backend(
+      levels: [level], compiler: .init(name: "test", version: "0", flags: []),
+      model: .init(name: module.name, sourceChecksum: "0"))
+    backend.optimization = optimization
+    return backend
   }
 
   /// The results of `forward`.

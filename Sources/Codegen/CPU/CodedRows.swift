@@ -4,36 +4,16 @@ import TileIR
 
 // Rows of tables in a quantized form: codes, then a scale and a bias, decoded sixteen elements at a time.
 extension KernelEmitter {
-  func emitDecode(
-    _ b: inout IRBuilder, into: TileSlice, from: BufferID, _ format: TableFormat, _ indices: IndexVectorID,
-    keepMissing: Bool
-  ) {
-    let i64 = context.i64
-    let (target, targetStride) = (address(b, into), rowStride(of: kernel[into.tile]))
-    let (source, rowBytes) = (address(b, from), emitter.program[from].columns)
-    let element = kernel[into.tile].element
-    let vector = indexVector(b, indices)
-    forRows(&b, rowCount) { b, row in
-      let index = b.load(i64, b.element(vector, i64, row))
-      let out = b.offset(target, bytes: b.mul(row, targetStride))
-      b.ifThenElse(b.icmp(.sge, index, 0)) { b in
-        let bytes = b.offset(source, bytes: b.mul(index, rowBytes))
-        let (scale, bias) = scaleAndBias(b, bytes, format, width: into.count)
-        copyRow(&b, into: out, count: into.count, element) { b, columns in
-          let codes = codes(b, bytes, format, columns, width: into.count)
-          let type = codes.type.withElement(context.f32)
-          let product = b.fmul(b.uitofp(codes, to: type), b.splat(scale, columns.lanes))
-          return b.fadd(product, b.splat(bias, columns.lanes))
-        }
-        return []
-      } otherwise: { b in
-        if !keepMissing {
-          copyRow(&b, into: out, count: into.count, element) { b, columns in
-            (columns.lanes == 1 ? context.f32 : context.vector(context.f32, columns.lanes)).null()
-          }
-        }
-        return []
-      }
+  /// What gives the numbers of a row that begins at `bytes`, from its codes, its scale and its bias, which are read here.
+  func decoder(
+    _ b: IRBuilder, _ bytes: IRValue, _ format: TableFormat, width: Int
+  ) -> (IRBuilder, Columns) -> IRValue {
+    let (scale, bias) = scaleAndBias(b, bytes, format, width: width)
+    return { b, columns in
+      let codes = self.codes(b, bytes, format, columns, width: width)
+      let type = codes.type.withElement(self.context.f32)
+      let product = b.fmul(b.uitofp(codes, to: type), b.splat(scale, columns.lanes))
+      return b.fadd(product, b.splat(bias, columns.lanes))
     }
   }
 

@@ -120,9 +120,6 @@ extension KernelEmitter {
     let target = address(b, into)
     let targetStride = rowStride(of: kernel[into.tile])
     let source = address(b, from)
-    if case .weight(_, .coded(let format)) = emitter.program[from].home {
-      return emitDecode(&b, into: into, from: from, format, indices, keepMissing: keepMissing)
-    }
     let (element, stored) = (kernel[into.tile].element, emitter.program[from].element)
     let sourceStride = emitter.program[from].columns * stored.byteCount
     let vector = indexVector(b, indices)
@@ -130,8 +127,13 @@ extension KernelEmitter {
       let index = b.load(i64, b.element(vector, i64, row))
       let out = b.offset(target, bytes: b.mul(row, targetStride))
       b.ifThenElse(b.icmp(.sge, index, 0)) { b in
-        let from = b.offset(b.offset(source, bytes: b.mul(index, sourceStride)), bytes: first * stored.byteCount)
-        copyRow(&b, into: out, count: into.count, element) { b, columns in load(b, from, columns, stored) }
+        let row = b.offset(source, bytes: b.mul(index, sourceStride))
+        if case .weight(_, .coded(let format)) = emitter.program[from].home {
+          copyRow(&b, into: out, count: into.count, element, decoder(b, row, format, width: into.count))
+        } else {
+          let from = b.offset(row, bytes: first * stored.byteCount)
+          copyRow(&b, into: out, count: into.count, element) { b, columns in load(b, from, columns, stored) }
+        }
         return []
       } otherwise: { b in
         if !keepMissing {
