@@ -34,8 +34,9 @@ struct CompileCommand: ParsableCommand {
   @Option(
     help: ArgumentHelp(
       """
-      Processors to make code for: x86-64-v3 (AVX2), x86-64-v4 (AVX-512), znver4 (AVX-512 with BF16), native (the \
-      best of this machine), or several with commas (default: x86-64-v3,x86-64-v4, and znver4 where lower-precision runs).
+      Processors to make code for: x86-64-v3 (AVX2), x86-64-v4 (AVX-512), znver4 (AVX-512 with BF16), \
+      sapphirerapids (AMX as well; sums of bf16 are added in another order there), native (the best of this machine), or \
+      several with commas (default: x86-64-v3,x86-64-v4, and znver4 where lower-precision runs).
       """, valueName: "levels"))
   var targetCPU: String?
 

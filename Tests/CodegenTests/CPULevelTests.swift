@@ -11,6 +11,7 @@ struct CPULevelTests {
     "sse3": "pni", "sse4.1": "sse4_1", "sse4.2": "sse4_2", "bmi": "bmi1", "lzcnt": "abm", "sahf": "lahf_lm",
     "avx512vbmi2": "avx512_vbmi2", "avx512vnni": "avx512_vnni", "avx512bitalg": "avx512_bitalg",
     "avx512vpopcntdq": "avx512_vpopcntdq", "avx512bf16": "avx512_bf16",
+    "amx-bf16": "amx_bf16", "amx-tile": "amx_tile", "amx-int8": "amx_int8",
   ]
 
   /// The levels whose features the kernel reports, which drops those whose registers it does not save.
@@ -27,7 +28,7 @@ struct CPULevelTests {
   func detection(pipeline: String?) throws {
     let context = Context()
     let module = IRModule("detection", in: context)
-    let detection = CPULevel.emitDetection(into: module)
+    let detection = CPULevel.emitDetection(of: CPULevel.allCases, into: module)
     // Hidden, so reached through a function that is not.
     let probe = module.addFunction("probe", type: detection.type)
     let b = IRBuilder(at: probe.appendBlock("entry"))
@@ -41,6 +42,70 @@ struct CPULevelTests {
     }
   }
 
+  /// `i32 (words, state, permission, asked)`: the choice among all levels from given words of CPUID, and whether permission
+  /// was asked for.
+  @Test("a missing feature, unsaved registers or a refused permission leave the levels below")
+  func choice() throws {
+    let context = Context()
+    let module = IRModule("choice", in: context)
+    let (p, i32) = (context.pointer, context.i32)
+    let probe = module.addFunction("probe", type: context.function([p, i32, i32, p], returns: i32))
+    var b = IRBuilder(at: probe.appendBlock("entry"))
+    let given = CPUIDWord.allCases.indices.map { b.load(i32, b.element(probe.parameters[0], i32, b.i64($0))) }
+    let words = CPUIDWords(
+      features: given[0], structured: given[1], structuredMore: given[2], structuredLast: given[3],
+      structuredSecond: given[4], extended: given[5])
+    let chosen = CPULevel.emitChoice(
+      &b, context, of: CPULevel.allCases, words: words, savedState: probe.parameters[1]
+    ) { b in
+      b.store(b.i32(1), probe.parameters[3])
+      return b.icmp(.ne, probe.parameters[2], b.i32(0))
+    }
+    b.ret(chosen)
+    let object = try load(module)
+    let function = try object.function(
+      "probe", as: (@convention(c) (UnsafePointer<UInt32>, UInt32, UInt32, UnsafeMutablePointer<UInt32>) -> UInt32).self
+    )
+    func levels(without missing: CPUFeature? = nil, state: UInt32 = .max, permission: Bool = true) -> [CPULevel] {
+      var bits = [UInt32](repeating: .max, count: CPUIDWord.allCases.count)
+      for (index, word) in CPUIDWord.allCases.enumerated() {
+        if let missing, missing.word == word { bits[index] &= ~(1 << missing.bit) }
+      }
+      var asked: UInt32 = 0
+      let found = CPULevel.levels(inBits: function(bits, state, permission ? 1 : 0, &asked))
+      // Asking changes the process: only where tiles would then be used.
+      let hasAllElse = state & 0x6_00e6 == 0x6_00e6 && !CPULevel.amx.features.contains { $0 == missing }
+      #expect((asked == 1) == hasAllElse)
+      return found
+    }
+    #expect(levels() == CPULevel.allCases)
+    for feature in CPULevel.amx.features {
+      #expect(
+        levels(without: feature) == CPULevel.allCases.filter { !$0.features.contains(feature) }, "\(feature.name)")
+    }
+    #expect(levels(state: 0x6_00e6) == CPULevel.allCases)
+    for state: UInt32 in [0x2_00e6, 0x4_00e6, 0xe6] { #expect(levels(state: state) == [.avx2, .avx512, .avx512BF16]) }
+    #expect(levels(state: 0x6_0006) == [.avx2])
+    #expect(levels(state: 0x6_0000) == [])
+    #expect(levels(permission: false) == [.avx2, .avx512, .avx512BF16])
+  }
+
+  @Test("the emitted system call gives the answer that the C library's gives")
+  func permission() throws {
+    let context = Context()
+    let module = IRModule("permission", in: context)
+    let probe = module.addFunction("probe", type: context.function([], returns: context.i32))
+    let b = IRBuilder(at: probe.appendBlock("entry"))
+    b.ret(b.zext(CPULevel.emitTilePermission(b, context), to: context.i32))
+    let object = try load(module)
+    let function = try object.function("probe", as: (@convention(c) () -> UInt32).self)
+    // Swift does not import it, since it takes any number of arguments.
+    let symbol = try #require(dlsym(nil, "syscall"))
+    let systemCall = unsafeBitCast(symbol, to: (@convention(c) (Int, Int, Int) -> Int).self)
+    #expect((function() == 1) == (systemCall(158, 0x1023, 18) == 0))
+    if !CPULevel.supportedByHost.contains(.amx) { #expect(function() == 0) }
+  }
+
   @Test("the compiler's own view of this machine agrees with the kernel")
   func host() throws {
     #expect(CPULevel.supportedByHost == (try levelsByKernel()))
@@ -49,9 +114,10 @@ struct CPULevelTests {
 
   @Test("one missing feature takes the level and the ones above away")
   func missingFeature() {
-    let all = CPULevel.avx512BF16.features.map { "+\($0.name)" }
+    let everything = CPULevel.amx.features
+    let all = everything.map { "+\($0.name)" }
     #expect(CPULevel.supported(byFeatures: all.joined(separator: ",")) == CPULevel.allCases)
-    for feature in CPULevel.avx512BF16.features {
+    for feature in everything {
       let without = all.map { $0 == "+\(feature.name)" ? "-\(feature.name)" : $0 }.joined(separator: ",")
       let expected = CPULevel.allCases.filter { !$0.features.contains(feature) }
       #expect(CPULevel.supported(byFeatures: without) == expected, "without \(feature.name)")
@@ -66,7 +132,7 @@ struct CPULevelTests {
     for (lower, upper) in zip(CPULevel.allCases, CPULevel.allCases.dropFirst()) {
       #expect(Set(lower.features).isStrictSubset(of: upper.features))
     }
-    #expect(CPULevel.allCases.map(\.rawValue) == ["x86-64-v3", "x86-64-v4", "znver4"])
+    #expect(CPULevel.allCases.map(\.rawValue) == ["x86-64-v3", "x86-64-v4", "znver4", "sapphirerapids"])
   }
 
   @Test("a register tile fits the registers with room for its operands", arguments: CPULevel.allCases)
@@ -91,7 +157,7 @@ struct CPULevelTests {
       b.store(b.fptrunc(value, to: value.type.withElement(context.bf16)), function.parameters[0], alignment: 2)
       b.ret()
       let text = try TargetMachine(triple: "x86_64-unknown-linux-gnu").emitAssembly(module)
-      #expect(text.contains("vcvtneps2bf16") == (level == .avx512BF16), "\(level.rawValue)")
+      #expect(text.contains("vcvtneps2bf16") == (level >= .avx512BF16), "\(level.rawValue)")
     }
   }
 }

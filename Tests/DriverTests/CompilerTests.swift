@@ -135,7 +135,7 @@ import TileIR
     #expect {
       try [CPULevel](targetCPU: text)
     } throws: { error in
-      "\(error)".contains("expected x86-64-v3, x86-64-v4, znver4, native")
+      "\(error)".contains("expected x86-64-v3, x86-64-v4, znver4, sapphirerapids, native")
     }
   }
 }

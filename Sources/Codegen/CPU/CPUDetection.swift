@@ -4,12 +4,12 @@ extension CPULevel {
   /// The symbol of the emitted detection.
   public static let detectionSymbol = "ultra_cpu_level"
 
-  /// Emits `i32 ultra_cpu_level()`: bit `ordinal` is set for each level that the running machine supports.
+  /// Emits `i32 ultra_cpu_level()`: bit `ordinal` is set for each of these levels that the running machine supports.
   ///
   /// It asks CPUID and, where the operating system allows it, XCR0, by inline assembly for a baseline x86-64: no library
-  /// and no resolver is needed. The symbol is hidden. Under a hypervisor each CPUID may take microseconds: call it once,
-  /// at load.
-  public static func emitDetection(into module: IRModule) -> IRFunction {
+  /// and no resolver is needed. Only where a level with tiles is among them and the machine has them, it asks Linux to let
+  /// the process use them. The symbol is hidden. Under a hypervisor each CPUID may take microseconds: call it once, at load.
+  public static func emitDetection(of levels: [CPULevel], into module: IRModule) -> IRFunction {
     let context = module.context
     let function = module.addFunction(detectionSymbol, type: context.function([], returns: context.i32))
     function.hide()
@@ -18,17 +18,51 @@ extension CPULevel {
     var b = IRBuilder(at: function.appendBlock("entry"))
     let words = emitWords(&b, context)
     let state = emitSavedState(&b, context, features: words[.features])
-    var levels = context.i32.constant(0)
-    for level in CPULevel.allCases {
-      var supported = has(b, state, bits: level.savedState)
+    let chosen = emitChoice(&b, context, of: levels, words: words, savedState: state) { b in
+      emitTilePermission(b, context)
+    }
+    b.ret(chosen)
+    return function
+  }
+
+  /// The bits of the levels whose features are in CPUID's words and whose registers XCR0's low half says are saved.
+  ///
+  /// `permission` emits whether the process may use tiles. It runs only where nothing else is missing.
+  static func emitChoice(
+    _ b: inout IRBuilder, _ context: Context, of levels: [CPULevel], words: CPUIDWords, savedState: IRValue,
+    permission: (IRBuilder) -> IRValue
+  ) -> IRValue {
+    var chosen = context.i32.constant(0)
+    for level in levels {
+      var supported = has(b, savedState, bits: level.savedState)
       for word in CPUIDWord.allCases {
         let bits = level.features.filter { $0.word == word }.reduce(0) { $0 | 1 << $1.bit }
         if bits != 0 { supported = b.and(supported, has(b, words[word], bits: bits)) }
       }
-      levels = b.or(levels, b.shl(b.zext(supported, to: context.i32), level.ordinal))
+      if level.hasTiles {
+        supported =
+          b.ifThenElse(supported, name: "permission") { b in
+            [permission(b)]
+          } otherwise: { _ in
+            [context.boolean(false)]
+          }[0]
+      }
+      chosen = b.or(chosen, b.shl(b.zext(supported, to: context.i32), level.ordinal))
     }
-    b.ret(levels)
-    return function
+    return chosen
+  }
+
+  /// Whether Linux lets the process use tile data, whose registers it saves only for processes that have asked: a system
+  /// call, `arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA)`. Asking again does no harm.
+  ///
+  /// Linux refuses where a thread's alternate signal stack has no room for the tiles. Source: Linux,
+  /// Documentation/arch/x86/xstate.rst.
+  static func emitTilePermission(_ b: IRBuilder, _ context: Context) -> IRValue {
+    let (archPrctl, requestPermission, tileData) = (158, 0x1023, 18)
+    let result = b.assembly(
+      "syscall", constraints: "={ax},{ax},{di},{si},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}",
+      returns: context.i64, [b.i64(archPrctl), b.i64(requestPermission), b.i64(tileData)])
+    return b.icmp(.eq, result, 0)
   }
 
   /// The levels of a bit set that the emitted detection returned, lowest first.
@@ -47,9 +81,9 @@ extension CPULevel {
       } otherwise: { _ in
         [zero]
       }
-      return [first[1], first[2], second[0]]
+      return [first[1], first[2], first[3], second[0]]
     } otherwise: { _ in
-      [zero, zero, zero]
+      [zero, zero, zero, zero]
     }
     let lastExtended = cpuid(b, context, leaf: 0x8000_0000)[0]
     let extended = b.ifThenElse(b.icmp(.uge, lastExtended, 0x8000_0001), name: "extended") { b in
@@ -58,8 +92,8 @@ extension CPULevel {
       [zero]
     }
     return CPUIDWords(
-      features: features, structured: structured[0], structuredMore: structured[1], structuredSecond: structured[2],
-      extended: extended[0])
+      features: features, structured: structured[0], structuredMore: structured[1], structuredLast: structured[2],
+      structuredSecond: structured[3], extended: extended[0])
   }
 
   /// XCR0's low half, zero where the operating system has not enabled XGETBV: there the instruction would trap.
@@ -93,10 +127,11 @@ extension CPULevel {
 }
 
 /// The values of CPUID's words in emitted code.
-private struct CPUIDWords {
+struct CPUIDWords {
   let features: IRValue
   let structured: IRValue
   let structuredMore: IRValue
+  let structuredLast: IRValue
   let structuredSecond: IRValue
   let extended: IRValue
 
@@ -105,6 +140,7 @@ private struct CPUIDWords {
     case .features: features
     case .structured: structured
     case .structuredMore: structuredMore
+    case .structuredLast: structuredLast
     case .structuredSecond: structuredSecond
     case .extended: extended
     }

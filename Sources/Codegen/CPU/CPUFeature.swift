@@ -44,6 +44,12 @@ public struct CPUFeature: Hashable, Sendable {
     CPUFeature(name: "avx512vpopcntdq", word: .structuredMore, bit: 14),
     CPUFeature(name: "avx512bf16", word: .structuredSecond, bit: 5),
   ]
+
+  static let addedByAMX = [
+    CPUFeature(name: "amx-bf16", word: .structuredLast, bit: 22),
+    CPUFeature(name: "amx-tile", word: .structuredLast, bit: 24),
+    CPUFeature(name: "amx-int8", word: .structuredLast, bit: 25),
+  ]
 }
 
 /// A 32-bit word that CPUID returns, of those that hold features.
@@ -54,6 +60,8 @@ public enum CPUIDWord: CaseIterable, Sendable {
   case structured
   /// Leaf 7, subleaf 0, ecx.
   case structuredMore
+  /// Leaf 7, subleaf 0, edx.
+  case structuredLast
   /// Leaf 7, subleaf 1, eax.
   case structuredSecond
   /// Leaf 0x80000001, ecx.

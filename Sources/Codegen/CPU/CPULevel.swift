@@ -11,6 +11,10 @@ public enum CPULevel: String, CaseIterable, Comparable, Sendable {
   case avx512 = "x86-64-v4"
   /// AVX-512 with bf16 and 8-bit dot products and byte permutes: AMD Zen 4 and Intel Sapphire Rapids, and later.
   case avx512BF16 = "znver4"
+  /// That and AMX: products of tiles of 16 rows x 64 bytes, of bf16 and of bytes. Intel servers since Sapphire Rapids.
+  ///
+  /// Sums of bf16 are added in another order than at the levels below: this level is made only where it is asked for.
+  case amx = "sapphirerapids"
 
   /// Lower levels come first.
   public static func < (a: CPULevel, b: CPULevel) -> Bool { a.ordinal < b.ordinal }
@@ -21,25 +25,30 @@ public enum CPULevel: String, CaseIterable, Comparable, Sendable {
     case .avx2: 0
     case .avx512: 1
     case .avx512BF16: 2
+    case .amx: 3
     }
   }
 
   /// LLVM's name of the processor to compile for.
   ///
-  /// The top level is x86-64-v4 with features rather than LLVM's znver4, which brings instructions that Intel lacks.
+  /// The upper levels are x86-64-v4 with features rather than LLVM's znver4 or sapphirerapids, which bring instructions
+  /// that the other maker's processors lack, or that detection does not ask for.
   public var targetCPU: String {
     switch self {
     case .avx2: "x86-64-v3"
-    case .avx512, .avx512BF16: "x86-64-v4"
+    case .avx512, .avx512BF16, .amx: "x86-64-v4"
     }
   }
 
   /// LLVM's feature string, on top of `targetCPU`; empty where that says it all.
   public var targetFeatures: String {
-    switch self {
-    case .avx2, .avx512: ""
-    case .avx512BF16: CPUFeature.addedByAVX512BF16.map { "+\($0.name)" }.joined(separator: ",")
-    }
+    let added: [CPUFeature] =
+      switch self {
+      case .avx2, .avx512: []
+      case .avx512BF16: CPUFeature.addedByAVX512BF16
+      case .amx: CPUFeature.addedByAVX512BF16 + CPUFeature.addedByAMX
+      }
+    return added.map { "+\($0.name)" }.joined(separator: ",")
   }
 
   /// LLVM's name of the processor whose timings order the instructions; it changes no result.
@@ -47,8 +56,12 @@ public enum CPULevel: String, CaseIterable, Comparable, Sendable {
     switch self {
     case .avx2: "x86-64-v3"
     case .avx512, .avx512BF16: "znver4"
+    case .amx: "sapphirerapids"
     }
   }
+
+  /// Whether there are tile registers, which a process must ask its operating system for.
+  public var hasTiles: Bool { self == .amx }
 
   /// The widest vector in bits.
   public var vectorBits: Int { self == .avx2 ? 256 : 512 }
@@ -61,7 +74,7 @@ public enum CPULevel: String, CaseIterable, Comparable, Sendable {
   public var microKernel: MicroKernelShape {
     switch self {
     case .avx2: MicroKernelShape(rowHeights: [6, 4, 2, 1], columnVectors: 2, lanes: floatLanes)
-    case .avx512, .avx512BF16: MicroKernelShape(rowHeights: [8, 4, 2, 1], columnVectors: 2, lanes: floatLanes)
+    case .avx512, .avx512BF16, .amx: MicroKernelShape(rowHeights: [8, 4, 2, 1], columnVectors: 2, lanes: floatLanes)
     }
   }
 
@@ -71,6 +84,9 @@ public enum CPULevel: String, CaseIterable, Comparable, Sendable {
     case .avx2: "AVX2, FMA, F16C and BMI (Intel since Haswell, AMD since Excavator)"
     case .avx512: "AVX-512 F, BW, CD, DQ and VL (Intel servers since Skylake, AMD since Zen 4)"
     case .avx512BF16: "AVX-512 with BF16, VNNI and VBMI (AMD since Zen 4, Intel servers since Sapphire Rapids)"
+    case .amx:
+      "AVX-512 with BF16, VNNI and VBMI, and AMX with BF16 and INT8 (Intel servers since Sapphire Rapids), on Linux that "
+        + "lets the process use tiles"
     }
   }
 
@@ -80,11 +96,19 @@ public enum CPULevel: String, CaseIterable, Comparable, Sendable {
     case .avx2: CPUFeature.neededByAVX2
     case .avx512: CPULevel.avx2.features + CPUFeature.addedByAVX512
     case .avx512BF16: CPULevel.avx512.features + CPUFeature.addedByAVX512BF16
+    case .amx: CPULevel.avx512BF16.features + CPUFeature.addedByAMX
     }
   }
 
-  /// The bits of XCR0 that say the operating system saves the registers used: ymm, and for AVX-512 masks and zmm too.
-  public var savedState: Int { self == .avx2 ? 0x06 : 0xe6 }
+  /// The bits of XCR0 that say the operating system saves the registers used: ymm, for AVX-512 masks and zmm too, for AMX
+  /// the tiles and their configuration.
+  public var savedState: Int {
+    switch self {
+    case .avx2: 0x06
+    case .avx512, .avx512BF16: 0xe6
+    case .amx: 0x6_00e6
+    }
+  }
 
   /// Compiles a function for this level, whatever the target machine was made for.
   public func configure(_ function: IRFunction) {

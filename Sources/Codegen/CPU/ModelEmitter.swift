@@ -142,7 +142,7 @@ private struct ModelEmitter {
 
   /// `const ultra_model *ultra_model_v1(void)`: the table of the highest level that the machine supports.
   private func emitModelFunction(_ tables: [(CPULevel, IRValue)], refusal: IRValue) {
-    let detection = CPULevel.emitDetection(into: module)
+    let detection = CPULevel.emitDetection(of: code.levels, into: module)
     let function = module.addFunction(
       "ultra_model_v1", type: context.function([], returns: context.pointer), linkage: .external)
     function.setTarget(cpu: "x86-64")

@@ -35,7 +35,9 @@ extension LevelEmitter {
     let (i8, i16) = (value.type.withElement(context.i8), value.type.withElement(context.i16))
     switch element {
     case .bf16:
-      if level == .avx512BF16 { return b.bitcast(b.fptrunc(value, to: value.type.withElement(context.bf16)), to: i16) }
+      if level.hasProducts(of: .bf16) {
+        return b.bitcast(b.fptrunc(value, to: value.type.withElement(context.bf16)), to: i16)
+      }
       return b.trunc(b.lshr(upperHalfRounded(b, value), 16), to: i16)
     case .f8e4m3: return b.trunc(b.lshr(b.bitcast(float8(b, value), to: value.type.asIntegers), 16), to: i16)
     case .i8:
@@ -67,7 +69,7 @@ extension LevelEmitter {
   /// Two bf16 numbers in each word of 32 bits, the first in its lower half.
   func pairs(_ b: IRBuilder, _ first: IRValue, _ second: IRValue) -> IRValue {
     let lanes = first.type.vectorCount
-    if level == .avx512BF16, lanes == 16 {
+    if level.hasProducts(of: .bf16), lanes == 16 {
       let both = b.intrinsic("llvm.x86.avx512bf16.cvtne2ps2bf16.512", [second, first])
       let interleaved = b.shuffle(both, (0..<2 * lanes).map { $0 / 2 + ($0 % 2) * lanes })
       return b.bitcast(interleaved, to: first.type.asIntegers)
@@ -106,7 +108,7 @@ extension LevelEmitter {
 
   /// 64 codes as bf16 numbers, 32 in each of two vectors.
   private func decodeFloat8(_ b: IRBuilder, _ codes: IRValue) -> [IRValue] {
-    if level == .avx512BF16 {
+    if level >= .avx512BF16 {
       // Both bytes of a number by tables of the 128 magnitudes; the sign joins the upper one.
       let numbers = (0..<128).map { Int(Float(float8Bits: UInt8($0)).bitPattern >> 16) }
       func lookUp(_ bytes: [Int]) -> IRValue {

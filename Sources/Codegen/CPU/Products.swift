@@ -3,7 +3,7 @@ import TensorIR
 
 extension CPULevel {
   /// Whether one instruction takes the products of a whole word of narrow elements.
-  public func hasProducts(of element: ElementType) -> Bool { element == .f32 || self == .avx512BF16 }
+  public func hasProducts(of element: ElementType) -> Bool { element == .f32 || self >= .avx512BF16 }
 
   /// `sum` and the products of the elements in words of 32 bits, lane by lane in a whole vector: one of fp32; two of bf16,
   /// of which the second comes first; or four of i8 in integers, the left ones unsigned.
