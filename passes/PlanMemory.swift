@@ -1,7 +1,8 @@
 import TensorIR
 import TileIR
 
-/// Lets workspace buffers share memory where they are never alive at once: the pass `plan-memory`.
+/// Lets workspace buffers share memory where they are never alive at once, or where one takes another's place row by row
+/// (`Program.canShareMemory`): the pass `plan-memory`.
 ///
 /// Exact. The largest buffers choose first, each the smallest slot that is free whenever it is alive, whatever the shapes
 /// of the others there: a slot has the bytes of its largest buffer. Which buffer is larger depends on the batch; here
@@ -12,14 +13,8 @@ public func planMemory(_ program: inout Program) {
   let order = buffers.sorted { ($1.1, $0.0.index) < ($0.1, $1.0.index) }
   var slots: [[BufferID]] = []
   for (id, _) in order {
-    let lifetime = lifetimes[id]
     // Slots come in descending size, so the last one that is free fits best.
-    let free = slots.lastIndex { members in
-      members.allSatisfy { other in
-        guard let lifetime, let taken = lifetimes[other] else { return true }
-        return !taken.overlaps(lifetime)
-      }
-    }
+    let free = slots.lastIndex { $0.allSatisfy { program.canShareMemory($0, id, lifetimes) } }
     if let free { slots[free].append(id) } else { slots.append([id]) }
   }
   // Numbered as buffers are.

@@ -1,4 +1,5 @@
 import Foundation
+import Interpreter
 import Passes
 import TensorIR
 import TestSupport
@@ -27,9 +28,8 @@ struct PlanMemoryTests {
     return conflicts
   }
 
-  private func program(_ kind: RandomProgram.Kind, _ seed: UInt64, _ pipeline: String) throws -> Program {
-    let random = try RandomProgram(kind, seed: seed)
-    return try lowerToTiles(FuseTests.rewritten(random.module, pipeline), function: "forward")
+  private func lowered(_ random: RandomProgram, _ pipeline: String) throws -> Program {
+    try lowerToTiles(FuseTests.rewritten(random.module, pipeline), function: "forward")
   }
 
   static let fixtures: [URL] = {
@@ -49,43 +49,62 @@ struct PlanMemoryTests {
   }
 
   @Test("there are fixtures")
-  func found() { #expect(Self.fixtures.count >= 5) }
+  func found() { #expect(Self.fixtures.count >= 12) }
 
-  @Test("no two buffers that are alive share memory", arguments: RandomProgram.Kind.allCases)
-  func lifetimes(kind: RandomProgram.Kind) throws {
-    var (before, after) = (0, 0)
-    for seed in 1...40 as ClosedRange<UInt64> {
-      for pipeline in ["dce", "fuse", "fuse{reach=next}"] {
-        var program = try program(kind, seed, pipeline)
-        before += program.slots.count
-        planMemory(&program)
-        after += program.slots.count
-        #expect(conflicts(program) == [], "\(kind) \(seed), \(pipeline)")
-        try program.verify()
-        let planned = program
-        planMemory(&program)
-        #expect(program.text == planned.text, "the plan of a plan is another")
-      }
-    }
-    // One kernel has nothing to share.
-    #expect([.embedding, .precision].contains(kind) ? after <= before : after < before)
+  /// What the program gives, where buffers of a slot share memory indeed.
+  private func results(_ program: Program, _ random: RandomProgram) throws -> [HostTensor] {
+    let weights = DerivedWeights(random.module, base: random.weights)
+    return try TileInterpreter(program: program, weights: weights, precision: .f32).run(random.inputs).map(\.tensor)
   }
 
-  @Test("the test's own check finds what the verifier finds", arguments: RandomProgram.Kind.allCases)
-  func wrongPlans(kind: RandomProgram.Kind) throws {
-    var random = Random(seed: 5)
-    var wrong = 0
+  @Test(
+    "a plan takes less memory and keeps every bit", arguments: RandomProgram.Kind.allCases,
+    ["dce", "fuse", "fuse{reach=next}"])
+  func plans(kind: RandomProgram.Kind, pipeline: String) throws {
+    var (before, after) = (0, 0)
     for seed in 1...40 as ClosedRange<UInt64> {
-      var program = try program(kind, seed, "dce")
-      for index in program.buffers.indices {
-        if case .workspace = program.buffers[index].home {
-          program.buffers[index].home = .workspace(slot: random.integer(in: 0...3))
-        }
+      let random = try RandomProgram(kind, seed: seed, options: RandomProgram.Options(longest: 20))
+      let apart = try lowered(random, pipeline)
+      var planned = apart
+      planMemory(&planned)
+      try planned.verify()
+      (before, after) = (before + apart.slots.count, after + planned.slots.count)
+      if seed <= 8 { #expect(try results(planned, random) == results(apart, random), "\(random), \(pipeline)") }
+      let text = planned.text
+      planMemory(&planned)
+      #expect(planned.text == text, "the plan of a plan is another")
+    }
+    // One kernel has nothing to share.
+    #expect([.embedding, .operation, .precision].contains(kind) ? after <= before : after < before)
+  }
+
+  /// Where nothing that shares memory is alive at once a plan is right, and where something is, right only where one buffer
+  /// takes the other's place.
+  @Test("of plans at random the verifier lets none pass that changes a bit", arguments: RandomProgram.Kind.allCases)
+  func plansAtRandom(kind: RandomProgram.Kind) throws {
+    var random = Random(seed: 5)
+    var (wrong, inPlace) = (0, 0)
+    for seed in 1...40 as ClosedRange<UInt64> {
+      let given = try RandomProgram(kind, seed: seed, options: RandomProgram.Options(longest: 20))
+      let apart = try lowered(given, seed % 2 == 0 ? "dce" : "fuse")
+      var program = apart
+      if seed % 4 > 1 { planMemory(&program) }
+      let buffers = program.slots.flatMap(\.buffers)
+      guard !buffers.isEmpty else { continue }
+      let (one, other) = (random.pick(buffers), random.pick(buffers))
+      program[one].home = program[other].home
+      let isSound = program.verificationErrors().isEmpty
+      if !isSound { wrong += 1 }
+      if conflicts(program).isEmpty {
+        #expect(isSound, "\(given)")
+      } else if isSound {
+        inPlace += 1
+        if inPlace <= 4 { #expect(try results(program, given) == results(apart, given), "\(given)") }
       }
-      #expect(conflicts(program).isEmpty == program.verificationErrors().isEmpty, "\(kind) \(seed)")
-      if !conflicts(program).isEmpty { wrong += 1 }
     }
     #expect(wrong > 0)
+    // The last ones have no two kernels of which one gives what the other reads, row by row.
+    #expect(inPlace > 0 || [.narrowAttention, .operation, .precision].contains(kind))
   }
 
   @Test("packed memory overlaps nowhere, and is little more than what is alive at once")

@@ -132,7 +132,7 @@ public struct Buffer: Hashable, Sendable {
     case weight(String, Packing)
     /// Numbers that the compiler computed.
     case table([Float])
-    /// Caller's memory that lasts for one call. Buffers of equal slots share memory: they are never alive at once.
+    /// Caller's memory that lasts for one call. Buffers of equal slots share memory (`Program.canShareMemory`).
     case workspace(slot: Int)
   }
 

@@ -349,15 +349,15 @@ struct ProgramVerifier {
 
   // MARK: - Memory
 
-  /// Buffers of one slot must never be alive at once: alive is from the first kernel that names one to the last, and
-  /// from before all kernels what setup fills.
+  /// Buffers of one slot must not be alive at once, but for one that takes another's place: alive is from the first kernel
+  /// that names one to the last, and from before all kernels what setup fills.
   private mutating func verifySlots() {
     let lifetimes = program.workspaceLifetimes
     var slots: [Int: [BufferID]] = [:]
     for index in program.buffers.indices {
       let id = BufferID(index: index)
-      guard case .workspace(let slot) = program[id].home, let lifetime = lifetimes[id] else { continue }
-      if let other = slots[slot]?.first(where: { lifetimes[$0]?.overlaps(lifetime) == true }) {
+      guard case .workspace(let slot) = program[id].home, lifetimes[id] != nil else { continue }
+      if let other = slots[slot]?.first(where: { !program.canShareMemory($0, id, lifetimes) }) {
         fail(
           "shares slot \(slot) with \(name(other)) while both are alive", "buffer \(name(id))",
           locations?.buffers[index])
