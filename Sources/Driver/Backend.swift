@@ -13,6 +13,8 @@ public struct Backend: Sendable {
   public var schedule = TileSchedule()
   /// How much work LLVM puts into speed.
   public var optimization = CompileOptions.Optimization.standard
+  /// Makes the tile instructions of levels that have tiles, for a module: those of the processor but in tests.
+  public var tiles: @Sendable (IRModule) -> any TileInstructions = { AMXInstructions($0.context) }
   /// What the manifest says of the compilation: compiler, model and passes; the rest is filled in.
   public var compiler: Manifest.Compiler
   /// What the manifest says of the model: its name and the checksum of its sources.
@@ -49,7 +51,8 @@ public struct Backend: Sendable {
     TargetMachine.initializeAllTargets()
     let machine = try TargetMachine(
       triple: "x86_64-unknown-linux-gnu", cpu: "x86-64", optimization: optimization.codeGeneration)
-    let code = ModelCode(program: program, levels: levels, notes: notes)
+    var code = ModelCode(program: program, levels: levels, notes: notes)
+    code.tiles = tiles
     return (try code.optimized(in: context, for: machine, pipeline: optimization.pipeline), machine)
   }
 

@@ -17,24 +17,29 @@ public enum MachinePeak {
   /// - Parameters:
   ///   - element: what is multiplied: f32, bf16 or i8. Of a level without an instruction for it, the figure is that of
   ///     those that stand in: f32's for bf16, twice that for i8.
-  ///   - level: the name of the code level whose vectors are used; one that this machine can run.
+  ///   - level: the name of the code level whose vectors, or tiles, are used; one that this machine can run.
   public static func measure(_ element: ElementType = .f32, level: String, threads: Int = 1) throws -> Double {
     let level = try runnableLevel(level)
     guard level.hasProducts(of: element) else {
       // Pairs of 16 bits are multiplied by one instruction, as fast as numbers of fp32.
       return try measure(level: level.rawValue, threads: threads) * (element == .i8 ? 2 : 1)
     }
-    let code = try LoadedCode(object: multiplyAddLoop(level, element))
+    let byTiles = level.hasTiles && element != .f32
+    let code = try LoadedCode(object: byTiles ? tileLoop(element) : multiplyAddLoop(level, element))
     let run = unsafeBitCast(try code.address(of: "peak"), to: (@convention(c) (Int64) -> Float).self)
-    let turns = Int64(Self.turns)
+    if byTiles, run(0) == 0 {
+      throw DriverError("level \"\(level.rawValue)\": Linux does not let this process use tiles")
+    }
+    let turns = Int64(byTiles ? Self.turns / 8 : Self.turns)
     let clock = ContinuousClock()
     var best = Duration.seconds(3600)
     for _ in 0..<runs {
       let time = clock.measure { DispatchQueue.concurrentPerform(iterations: threads) { _ in _ = run(turns) } }
       best = min(best, time)
     }
-    let products = Self.turns * chains * level.floatLanes * (4 / element.byteCount) * threads
-    return 2 * Double(products) / (best / .seconds(1))
+    let products =
+      byTiles ? AMXInstructions.productCount(element) : chains * level.floatLanes * (4 / element.byteCount)
+    return 2 * Double(Int(turns) * products * threads) / (best / .seconds(1))
   }
 
   /// The level of this name, where this machine can run it.
@@ -44,6 +49,20 @@ public enum MachinePeak {
       throw DriverError("level \"\(name)\": expected one that this machine has, of \(known)")
     }
     return level
+  }
+
+  /// `float peak(int64 turns)`: products of tiles; 0 where the process may not use them.
+  static func tileLoop(_ element: ElementType) throws(LLVMError) -> [UInt8] {
+    let context = Context()
+    let module = IRModule("peak", in: context)
+    let function = module.addFunction("peak", type: context.function([context.i64], returns: context.f32))
+    CPULevel.amx.configure(function)
+    var builder = IRBuilder(at: function.appendBlock("entry"))
+    let isPermitted = AMXInstructions(context)
+      .emitProducts(&builder, of: element, turns: function.parameters[0], in: module)
+    builder.ret(builder.uitofp(isPermitted, to: context.f32))
+    try module.verify()
+    return try TargetMachine(triple: "x86_64-unknown-linux-gnu").emitObject(module)
   }
 
   private static func multiplyAddLoop(_ level: CPULevel, _ element: ElementType) throws(LLVMError) -> [UInt8] {

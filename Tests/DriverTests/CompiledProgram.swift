@@ -14,10 +14,12 @@ struct CompiledProgram {
 
   init(
     _ module: Module, weights: any WeightProvider, level: CPULevel, schedule: TileSchedule = TileSchedule(),
-    optimization: CompileOptions.Optimization = .standard
+    optimization: CompileOptions.Optimization = .standard,
+    tiles: (@Sendable (IRModule) -> any TileInstructions)? = nil
   ) throws {
     var backend = Self.backend(module, level, optimization)
     backend.schedule = schedule
+    if let tiles { backend.tiles = tiles }
     model = try withTemporaryFolder { folder in
       let path = folder.appendingPathComponent("\(module.name).ultra").path
       try backend.compile(module, weights: weights, to: path)
@@ -28,9 +30,11 @@ struct CompiledProgram {
   /// A tile program instead of what the function in `module` is lowered to; arguments and results are the function's.
   init(
     _ program: Program, of module: Module, weights: any WeightProvider, level: CPULevel,
-    optimization: CompileOptions.Optimization = .standard
+    optimization: CompileOptions.Optimization = .standard,
+    tiles: (@Sendable (IRModule) -> any TileInstructions)? = nil
   ) throws {
-    let backend = Self.backend(module, level, optimization)
+    var backend = Self.backend(module, level, optimization)
+    if let tiles { backend.tiles = tiles }
     let context = Context()
     let (generated, machine) = try backend.generate(program, of: module, in: context)
     let object = try machine.emitObject(generated)
@@ -55,6 +59,11 @@ struct CompiledProgram {
   func run(_ inputs: [String: HostTensor], pool: ThreadPool? = nil) throws -> [(name: String, tensor: HostTensor)] {
     try model.run(inputs, pool: pool)
   }
+}
+
+extension CPULevel {
+  /// The levels of this machine whose results have the same bits: tiles add sums of bf16 in an order of their own.
+  static var ofOneOrder: [CPULevel] { supportedByHost.filter { !$0.hasTiles } }
 }
 
 extension LoadedModel {

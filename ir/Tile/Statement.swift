@@ -69,7 +69,7 @@ extension Kernel {
 ///
 /// Of fp32 in order of the contracted index. Of bf16 in pairs, the second of a pair before the first, as the
 /// instructions of processors do it; a last one without a partner takes a zero. Numbers below fp32's normal range may be
-/// taken as zeros, as these instructions do. f8e4m3 as the bf16 numbers that they are. i8 exactly, as integers, the sum
+/// taken as zeros, as these instructions do. Code for tiles adds bf16 in another order; see docs/tile-ir.md. f8e4m3 as the bf16 numbers that they are. i8 exactly, as integers, the sum
 /// then rounded to fp32.
 public struct Contraction: Hashable, Sendable {
   /// What stands on the right of a product.

@@ -70,13 +70,16 @@ extension Kernel {
 
   /// Bytes of a panel of a tile's rows.
   func panelBytes(of tile: Tile) -> Int {
-    let rows =
-      switch tile.rows {
-      case .block: domain.block
-      case .keys: keyStep
-      case .fixed(let count): count
-      }
-    return tile.element.paddedContraction(rows) * Self.panelColumns * tile.element.workingByteCount
+    tile.element.paddedContraction(rowCapacity(of: tile)) * Self.panelColumns * tile.element.workingByteCount
+  }
+
+  /// The most rows that a tile can have.
+  func rowCapacity(of tile: Tile) -> Int {
+    switch tile.rows {
+    case .block: domain.block
+    case .keys: keyStep
+    case .fixed(let count): count
+    }
   }
 
   /// Bytes of the greatest right side that a contraction must bring into panels first, or of the greatest panel that it

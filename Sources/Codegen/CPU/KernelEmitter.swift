@@ -66,7 +66,10 @@ final class KernelEmitter {
       bytes: b.mul(worker, emitter.scratch.byteCount))
     locate(&b, index: function.parameters[1])
     if let mask = kernel.mask { emitIntervals(&b, mask) }
+    let tiles = kernel.contractionsByTiles.isEmpty ? nil : emitter.tiles
+    if let tiles { tiles.instructions.configure(b, tileState(b, tiles), from: tiles.shapes) }
     emit(&b, kernel.body)
+    if let tiles { tiles.instructions.release(b, tileState(b, tiles)) }
     b.ret()
     return function
   }

@@ -16,13 +16,17 @@ final class LevelEmitter {
   let extents: [String]
   let frameByteCount: Int
   let scratch: WorkerMemory
+  /// The tile registers, where the level has them and the program's products take them.
+  let tiles: TileUnit?
   private var contractions: [ContractionShape: IRFunction] = [:]
   private var transpositions: [TranspositionShape: IRFunction] = [:]
   private var groupings: [GroupingShape: IRFunction] = [:]
   private var decoding: IRFunction?
   private var microKernels: [RegisterTile: IRFunction] = [:]
 
-  init(context: Context, module: IRModule, program: Program, level: CPULevel) {
+  init(
+    context: Context, module: IRModule, program: Program, level: CPULevel, tiles instructions: any TileInstructions
+  ) {
     self.context = context
     self.module = module
     self.program = program
@@ -31,7 +35,8 @@ final class LevelEmitter {
     extents = program.dimensions + program.derivedDimensions.map(\.name)
     let slots = program.buffers.count + extents.count + program.scalars.count + 1
     frameByteCount = (slots * 8 + 63) / 64 * 64
-    scratch = WorkerMemory(program)
+    tiles = level.hasTiles ? TileUnit(instructions, program, module) : nil
+    scratch = WorkerMemory(program, tileByteCount: tiles?.memory.byteCount ?? 0)
   }
 
   // MARK: - Frame
@@ -78,7 +83,13 @@ final class LevelEmitter {
 
   func contraction(_ shape: ContractionShape) -> IRFunction {
     if let known = contractions[shape] { return known }
-    let function = emitContraction(shape, name: "contract.\(contractions.count)")
+    let name = "contract.\(contractions.count)"
+    let function: IRFunction
+    if let tiles, shape.element != .f32 {
+      function = emitTileContraction(shape, tiles, name: name)
+    } else {
+      function = emitContraction(shape, name: name)
+    }
     contractions[shape] = function
     return function
   }
@@ -118,14 +129,17 @@ struct WorkerMemory {
   let kernels: [ScratchLayout]
   /// Byte offset of each kernel's room for a right side in panels.
   let panels: [Int]
+  /// Byte offset of what products by tiles need, in all kernels.
+  let tiles: Int
   /// Bytes a worker needs.
   let byteCount: Int
 
-  init(_ program: Program) {
+  init(_ program: Program, tileByteCount: Int) {
     kernels = program.kernels.map { ScratchLayout($0) }
     panels = kernels.map(\.byteCount)
     let byteCounts = zip(panels, program.kernels).map { $0 + $1.panelByteCount(in: program) }
     // Workers do not share pages' ends, so that their prefetchers do not meet.
-    byteCount = ((byteCounts.max() ?? 0) + 4095) / 4096 * 4096 + 64
+    tiles = ((byteCounts.max() ?? 0) + 63) / 64 * 64
+    byteCount = (tiles + tileByteCount + 4095) / 4096 * 4096 + 64
   }
 }

@@ -36,6 +36,8 @@ public struct ModelCode {
   public var levels: [CPULevel]
   /// What the format puts before the code.
   public var notes: Notes
+  /// Makes the tile instructions of levels that have tiles, for a module: those of the processor but in tests.
+  public var tiles: @Sendable (IRModule) -> any TileInstructions = { AMXInstructions($0.context) }
 
   /// Code for these levels, put in ascending order.
   public init(program: Program, levels: [CPULevel], notes: Notes) {
@@ -71,11 +73,13 @@ private struct ModelEmitter {
   let context: Context
   let module: IRModule
   let note: IRValue
+  let tiles: any TileInstructions
 
   init(code: ModelCode, context: Context) {
     self.code = code
     self.context = context
     module = IRModule(code.program.name, in: context)
+    tiles = code.tiles(module)
     note = module.addGlobal(
       "ultra_note", initializer: module.bytes(code.notes.note), linkage: .external, section: ".note.ultra",
       alignment: 4, externallyInitialized: true, hidden: true)
@@ -98,7 +102,7 @@ private struct ModelEmitter {
   }
 
   private func emitTable(_ level: CPULevel, _ layout: WeightLayout) -> IRValue {
-    let emitter = LevelEmitter(context: context, module: module, program: code.program, level: level)
+    let emitter = LevelEmitter(context: context, module: module, program: code.program, level: level, tiles: tiles)
     let entry = EntryEmitter(emitter, weights: layout, weightsBase: weightsBase).emit()
     let (i32, i64) = (context.i32, context.i64)
     let entries = constant(
@@ -142,7 +146,9 @@ private struct ModelEmitter {
 
   /// `const ultra_model *ultra_model_v1(void)`: the table of the highest level that the machine supports.
   private func emitModelFunction(_ tables: [(CPULevel, IRValue)], refusal: IRValue) {
-    let detection = CPULevel.emitDetection(of: code.levels, into: module)
+    /// What a machine needs for a level's code.
+    func needed(_ level: CPULevel) -> CPULevel { level.hasTiles ? tiles.level : level }
+    let detection = CPULevel.emitDetection(of: code.levels.map(needed), into: module)
     let function = module.addFunction(
       "ultra_model_v1", type: context.function([], returns: context.pointer), linkage: .external)
     function.setTarget(cpu: "x86-64")
@@ -150,7 +156,7 @@ private struct ModelEmitter {
     let supported = b.call(detection, [])
     var chosen = refusal
     for (level, table) in tables {
-      chosen = b.select(b.icmp(.ne, b.and(supported, 1 << level.ordinal), 0), table, chosen)
+      chosen = b.select(b.icmp(.ne, b.and(supported, 1 << needed(level).ordinal), 0), table, chosen)
     }
     b.ret(chosen)
   }

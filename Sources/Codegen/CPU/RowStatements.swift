@@ -37,20 +37,25 @@ extension KernelEmitter {
       : context.i64.constant(contraction.left.count / together)
     let count = contraction.into.count
     let limit = columnLimit(into)
+    let tiles = together > 1 ? emitter.tiles : nil
+    var leftAddress = address(b, contraction.left)
+    var (leftRowStride, leftStepStride) = contraction.leftTransposed ? (4, leftStride) : (leftStride, 4)
+    if let tiles, contraction.leftTransposed {
+      (leftAddress, leftRowStride) = emitTurned(&b, contraction, tiles)
+      leftStepStride = 4
+    }
     let shape = ContractionShape(
-      element: left.element, leftRowStride: contraction.leftTransposed ? 4 : leftStride,
-      leftStepStride: contraction.leftTransposed ? leftStride : 4,
+      element: left.element, leftRowStride: leftRowStride, leftStepStride: leftStepStride,
       leftRest: leftRest, rightStepStride: rightStride,
       panelColumns: panelColumns, resultRowStride: rowStride(of: into),
       remainder: limit == nil ? count % panelColumns : 0, accumulate: contraction.accumulate)
     let panels =
       limit.map { b.sdiv(b.add($0, panelColumns - 1), panelColumns) } ?? context.i64.constant(count / panelColumns)
-    b.call(
-      emitter.contraction(shape),
-      [
-        address(b, contraction.left), right, address(b, contraction.into), rows(of: into), steps, panels,
-        context.i64.constant(panelStride), b.offset(scratch, bytes: emitter.scratch.panels[number]),
-      ])
+    let arguments = [
+      leftAddress, right, address(b, contraction.into), rows(of: into), steps, panels,
+      context.i64.constant(panelStride), b.offset(scratch, bytes: emitter.scratch.panels[number]),
+    ]
+    b.call(emitter.contraction(shape), arguments + (tiles == nil ? [] : [tileMemory(b)]))
   }
 
   func emitTranspose(_ b: inout IRBuilder, into: TileSlice, from: TileSlice, factor: Double) {
