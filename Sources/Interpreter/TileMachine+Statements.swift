@@ -11,11 +11,8 @@ extension TileMachine {
     for row in 0..<rows(of: block.kernel[into.tile], block) {
       for column in 0..<columns(of: into, block) {
         let key = block.keys.lowerBound + row
-        if masked, !block.visible[column].contains(where: { $0.contains(key) }) {
-          store(0, target, row, column)
-        } else {
-          store(value(expression, row, column, block), target, row, column)
-        }
+        let isHidden = masked && !block.visible[column].contains { $0.contains(key) }
+        store(isHidden ? 0 : value(expression, row, column, block), target, row, column)
       }
     }
   }
@@ -62,12 +59,18 @@ extension TileMachine {
       steps = rows(of: block.kernel[slice.tile], block)
       width = max(columns, 1)
       start = { step, _ in right.first + step * right.stride }
-    case .panels(let buffer, let firstRow, let rows):
+    case .panels(let buffer, let firstRow, let rows, let firstColumn):
       rights = memory[places[buffer.index]]
       steps = contraction.left.count
       guard case .weight(_, .panels(let panel, _)) = program[buffer].home else { return }
       width = panel
-      start = { step, column in (column / panel * rows + firstRow + step) * panel }
+      start = { step, column in ((firstColumn + column) / panel * rows + firstRow + step) * panel }
+    }
+    func finish(_ product: Number, _ row: Int, _ column: Int) -> Number {
+      guard let finish = contraction.finish else { return product }
+      let key = block.keys.lowerBound + row
+      if contraction.masked, !block.visible[column].contains(where: { $0.contains(key) }) { return 0 }
+      return value(finish, row, column, block, product: product)
     }
     // Within a group the last product is added first.
     let together = left.element.contractedTogether
@@ -82,7 +85,7 @@ extension TileMachine {
               let factor = lefts[left.first + row * rowStride + step * stepStride]
               return sum + Double(factor) * Double(rights[start(step, first) + lane])
             }
-            store(Number(sum), target, row, first + lane)
+            store(finish(Number(sum), row, first + lane), target, row, first + lane)
           }
           continue
         }
@@ -99,7 +102,7 @@ extension TileMachine {
             }
           }
         }
-        for lane in 0..<count { store(sums[lane], target, row, first + lane) }
+        for lane in 0..<count { store(finish(sums[lane], row, first + lane), target, row, first + lane) }
       }
     }
   }
@@ -162,8 +165,12 @@ extension TileMachine {
 
   // MARK: - Expressions
 
-  private func value(_ expression: Expression, _ row: Int, _ column: Int, _ block: TileBlock) -> Number {
+  /// `product` is what an expression finishes that stands in a contraction.
+  private func value(
+    _ expression: Expression, _ row: Int, _ column: Int, _ block: TileBlock, product: Number = .nan
+  ) -> Number {
     switch expression {
+    case .product: return product
     case .tile(let slice): return load(view(slice, block), row, column)
     case .rowValue(let slice): return load(view(slice, block), row, 0)
     case .columnValue(let buffer, let first): return number(buffer, first + column)
@@ -171,7 +178,7 @@ extension TileMachine {
     case .constant(let number): return Number(number)
     case .scalar(let scalar): return scalars[scalar.index]
     case .unary(let function, let operand):
-      let x = value(operand, row, column, block)
+      let x = value(operand, row, column, block, product: product)
       switch function {
       case .silu: return Number.silu(x)
       case .sigmoid: return Number.sigmoid(x)
@@ -179,7 +186,8 @@ extension TileMachine {
       case .absolute: return x.magnitude
       }
     case .binary(let function, let left, let right):
-      let (x, y) = (value(left, row, column, block), value(right, row, column, block))
+      let x = value(left, row, column, block, product: product)
+      let y = value(right, row, column, block, product: product)
       switch function {
       case .add: return x + y
       case .subtract: return x - y
@@ -189,7 +197,8 @@ extension TileMachine {
       case .nonzero: return x == 0 ? y : x
       }
     case .unlessIndex(let vector, let id, let operand):
-      return block.indices[vector.index][row] == Int64(id) ? 0 : value(operand, row, column, block)
+      return block.indices[vector.index][row] == Int64(id)
+        ? 0 : value(operand, row, column, block, product: product)
     case .positionBias(let weights, let reference):
       // The weights lie back to front.
       let distance = (block.keys.lowerBound + row) - block.keyPosition(column)

@@ -7,7 +7,7 @@ import Testing
 /// One function of `VectorMath`, its meaning in fp64 and its documented bound.
 struct MathFunction: Sendable, CustomTestStringConvertible {
   let name: String
-  let emit: @Sendable (IRBuilder, IRValue) -> IRValue
+  let emit: @Sendable (CPULevel, Context, IRBuilder, IRValue) -> IRValue
   let reference: @Sendable (Double) -> Double
   /// In units in the last place of the correctly rounded result.
   let ulps: Double
@@ -21,14 +21,18 @@ struct MathFunction: Sendable, CustomTestStringConvertible {
 
   static let all = [
     MathFunction(
-      name: "exp", emit: VectorMath.exp, reference: { Foundation.exp($0) }, ulps: 1.02, hardest: 59.3060379),
+      name: "exp", emit: { VectorMath.exp($2, $3) }, reference: { Foundation.exp($0) }, ulps: 1.02, hardest: 59.3060379),
     MathFunction(
-      name: "sigmoid", emit: VectorMath.sigmoid, reference: { 1 / (1 + Foundation.exp(-$0)) }, ulps: 2.5,
+      name: "sigmoid", emit: { VectorMath.sigmoid($2, $3) }, reference: { 1 / (1 + Foundation.exp(-$0)) }, ulps: 2.5,
       hardest: -16.635704, from: -88.37, absolute: 4.2e-39),
     MathFunction(
-      name: "silu", emit: VectorMath.silu,
+      name: "silu", emit: { VectorMath.silu($2, $3) },
       reference: { $0 == -.infinity ? -0.0 : $0 / (1 + Foundation.exp(-$0)) }, ulps: 2.46, hardest: -16.6778278,
       from: -88.37, absolute: 3.8e-37),
+    MathFunction(
+      name: "siluOfFewBits", emit: { $0.siluOfFewBits($2, $1, $3) },
+      reference: { $0 == -.infinity ? -0.0 : $0 / (1 + Foundation.exp(-$0)) }, ulps: 1312.53, hardest: -62.3573265,
+      from: -87, absolute: 2.7e-37),
   ]
 
   /// How far a result is off: in units in the last place, or where the absolute bound holds in units of that bound.
@@ -60,7 +64,7 @@ struct VectorMathTests {
     let type = lanes == 1 ? context.f32 : context.vector(context.f32, lanes)
     b.loop(from: b.i64(0), to: parameters[2], step: lanes) { b, i in
       let x = b.load(type, b.element(parameters[0], context.f32, i), alignment: 4)
-      b.store(function.emit(b, x), b.element(parameters[1], context.f32, i), alignment: 4)
+      b.store(function.emit(level, context, b, x), b.element(parameters[1], context.f32, i), alignment: 4)
     }
     b.ret()
     let object = try load(module)
@@ -157,6 +161,11 @@ struct VectorMathTests {
     #expect(try apply("silu", .leastNonzeroMagnitude * 4) == .leastNonzeroMagnitude * 2)
     #expect(try apply("silu", -0.0).sign == .minus)
     #expect(try apply("silu", .nan).isNaN)
+    #expect(try apply("siluOfFewBits", -.infinity) == 0)
+    #expect(try apply("siluOfFewBits", -.infinity).sign == .minus)
+    #expect(try apply("siluOfFewBits", .infinity) == .infinity)
+    #expect(try apply("siluOfFewBits", -.greatestFiniteMagnitude) == 0)
+    #expect(try apply("siluOfFewBits", .nan).isNaN)
   }
 
   @Test("calls nothing and uses whole registers", arguments: CPULevel.allCases)
@@ -169,7 +178,9 @@ struct VectorMathTests {
         function.name, type: context.function([context.pointer], returns: context.void))
       level.configure(kernel)
       let b = IRBuilder(at: kernel.appendBlock("entry"))
-      b.store(function.emit(b, b.load(type, kernel.parameters[0], alignment: 4)), kernel.parameters[0], alignment: 4)
+      b.store(
+        function.emit(level, context, b, b.load(type, kernel.parameters[0], alignment: 4)), kernel.parameters[0],
+        alignment: 4)
       b.ret()
     }
     let machine = try TargetMachine(triple: "x86_64-unknown-linux-gnu")

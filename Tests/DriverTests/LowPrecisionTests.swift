@@ -160,8 +160,8 @@ import UltraRuntime
     }
   }
 
-  /// Emitted and platform's SiLU differ by less than 3 units of fp32's last place, so that an activated score may be
-  /// rounded to the other of two neighbours of bf16, 2^-7 apart.
+  /// Emitted and platform's SiLU differ by less than 2^-13 of the number, so that an activated score may be rounded to the
+  /// other of two neighbours of bf16, 2^-7 apart.
   @Test("attention with SiLU is as near as one rounding of each score, and has the same bits at every level")
   func silu() throws {
     for seed in Self.seeds {
@@ -173,7 +173,12 @@ import UltraRuntime
         // Scores within 8 (64 products of bf16 below 1, times 0.25, rarely reach 4), values below 1.
         expectClose(result, expected, atol: 0.125 * 0x1p-7, rtol: 0x1p-7, "\(subject)")
       }
-      #expect(zip(results[0].doubles, expected.doubles).filter { abs($0 - $1) > 1e-5 }.count <= expected.count / 20)
+      // One score in 32 may become the other neighbour, and few of these err all the same way.
+      func rootMeanSquare(_ numbers: [Double]) -> Double {
+        (numbers.reduce(0) { $0 + $1 * $1 } / Double(max(numbers.count, 1))).squareRoot()
+      }
+      let differences = zip(results[0].doubles, expected.doubles).map { $0 - $1 }
+      #expect(rootMeanSquare(differences) <= 0x1p-9 * rootMeanSquare(expected.doubles))
     }
   }
 

@@ -245,7 +245,7 @@ struct KernelVerifier {
   private mutating func note(_ statement: Statement) {
     if let buffer = statement.writtenBuffer { written.insert(buffer) }
     if let into = statement.writtenSlice {
-      filledTiles.insert(root(of: into.tile))
+      filledTiles.insert(kernel.owner(of: into.tile))
       if case .window(let buffer, _, _) = kernel[into.tile].home { written.insert(buffer) }
     }
     if case .indices(let vector, let source) = statement { indices[vector] = source }
@@ -255,9 +255,7 @@ struct KernelVerifier {
     switch statement {
     case .map(let into, let expression, let masked):
       if let problem = problem(ofWriting: into) { return problem }
-      if masked, !isInKeys || !isScratchOfKeys(into.tile) {
-        return "only a tile of keys in scratch can be masked"
-      }
+      if masked, let problem = problem(ofMasking: into) { return problem }
       return problem(of: expression, in: kernel[into.tile].rows, columns: into.count, into: into)
     case .reduce(let into, let sum, let columns), .maximum(let into, let sum, let columns):
       if let problem = problem(ofWriting: into) { return problem }
@@ -299,9 +297,8 @@ struct KernelVerifier {
     }
   }
 
-  /// The tile whose memory a tile has: itself, or the one that it is columns of.
-  private func root(of id: TileID) -> TileID {
-    if case .columns(let base, _, _) = kernel[id].home { base } else { id }
+  func problem(ofMasking into: TileSlice) -> String? {
+    isInKeys && isScratchOfKeys(into.tile) ? nil : "only a tile of keys in scratch can be masked"
   }
 
   func isWindow(_ id: TileID) -> Bool { if case .window = kernel[id].home { true } else { false } }
@@ -348,7 +345,7 @@ struct KernelVerifier {
     let tile = kernel[slice.tile]
     switch tile.home {
     case .scratch, .columns:
-      return filledTiles.contains(root(of: slice.tile))
+      return filledTiles.contains(kernel.owner(of: slice.tile))
         ? nil : "reads %\(TextName.quoted(tile.name)), which nothing has written before"
     case .window(let buffer, _, _):
       return tile.rows == .block ? problem(ofReadingHere: buffer) : problem(ofReadingElsewhere: buffer)
@@ -412,7 +409,7 @@ struct KernelVerifier {
     let (one, other) = (kernel[first.tile], kernel[second.tile])
     if case .window(let buffer, _, _) = one.home {
       guard case .window(buffer, _, _) = other.home else { return false }
-    } else if root(of: first.tile) != root(of: second.tile) {
+    } else if kernel.owner(of: first.tile) != kernel.owner(of: second.tile) {
       return false
     }
     let (a, b) = (one.firstColumn + first.first, other.firstColumn + second.first)

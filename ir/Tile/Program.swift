@@ -289,6 +289,30 @@ public struct Kernel: Hashable, Sendable {
     return TileID(index: tiles.count - 1)
   }
 
+  /// Drops the tiles that no statement names, nor a tile that one names; the others get new identifiers.
+  public mutating func removeUnusedTiles() {
+    var used = Set<TileID>()
+    for statement in statements { statement.forEachTile { used.formUnion([$0, owner(of: $0)]) } }
+    var renamed: [TileID: TileID] = [:]
+    let old = tiles
+    tiles = []
+    for (index, tile) in old.enumerated() where used.contains(TileID(index: index)) {
+      renamed[TileID(index: index)] = TileID(index: tiles.count)
+      tiles.append(tile)
+    }
+    for index in tiles.indices {
+      guard case .columns(let base, let column, let columnsPerPart) = tiles[index].home else { continue }
+      tiles[index].home = .columns(renamed[base] ?? base, column: column, columnsPerPart: columnsPerPart)
+    }
+    body = body.map { $0.renaming { renamed[$0] ?? $0 } }
+    localNames = Set(tiles.map(\.name) + indexVectors)
+  }
+
+  /// The tile whose memory a tile has: itself, or the one that it is columns of.
+  public func owner(of tile: TileID) -> TileID {
+    if case .columns(let base, _, _) = self[tile].home { base } else { tile }
+  }
+
   /// Appends a vector of one index for each row of the block; its name is made unique as a tile's is.
   public mutating func addIndexVector(_ name: String) -> IndexVectorID {
     indexVectors.append(uniqueName(name, among: &localNames))

@@ -51,7 +51,7 @@ extension Kernel {
     for (index, statement) in body.enumerated() {
       for inner in statement.flattened {
         inner.forEachTile { tile in
-          let owner = if case .columns(let base, _, _) = self[tile].home { base.index } else { tile.index }
+          let owner = owner(of: tile).index
           lifetimes[owner] = (lifetimes[owner]?.lowerBound ?? index)...index
         }
       }

@@ -23,8 +23,8 @@ extension Kernel {
   /// both can be one memory.
   ///
   /// Blocks run in any order, so a block may name rows of its own only, and be the only one that has them. Within the block
-  /// nothing names `old` after the first write to `new`, a loop counted as one statement; only a map may read an element where it writes
-  /// it.
+  /// nothing names `old` after the first write to `new`, a loop counted as one statement; only a map, or what finishes a
+  /// contraction, may read an element where it writes it.
   func overwrites(_ old: BufferID, with new: BufferID) -> Bool {
     if case .sequences(_, _, _, _, let parts) = domain, parts > 1 { return false }
     var olds: Set<TileID> = []
@@ -67,10 +67,17 @@ extension Statement {
     return found
   }
 
-  /// Whether this is a map that reads the tiles, windows on a buffer, only at the columns that it writes of another one.
+  /// Whether this is a map, or what finishes a contraction, that reads the tiles, windows on a buffer, only at the columns
+  /// that it writes of another one.
   fileprivate func replaces(_ olds: Set<TileID>, in kernel: Kernel) -> Bool {
-    guard case .map(let into, let expression, _) = self else { return false }
-    return expression.reads(olds, onlyWhere: into, in: kernel)
+    switch self {
+    case .map(let into, let expression, _): return expression.reads(olds, onlyWhere: into, in: kernel)
+    case .contract(let contraction):
+      if olds.contains(contraction.left.tile) { return false }
+      if case .tile(let right) = contraction.right, olds.contains(right.tile) { return false }
+      return contraction.finish?.reads(olds, onlyWhere: contraction.into, in: kernel) == true
+    default: return false
+    }
   }
 }
 
@@ -88,7 +95,7 @@ extension Expression {
       return operand.reads(olds, onlyWhere: into, in: kernel)
     case .binary(_, let left, let right):
       return left.reads(olds, onlyWhere: into, in: kernel) && right.reads(olds, onlyWhere: into, in: kernel)
-    case .columnValue, .element, .constant, .scalar, .positionBias, .timeBias: return true
+    case .product, .columnValue, .element, .constant, .scalar, .positionBias, .timeBias: return true
     }
   }
 }

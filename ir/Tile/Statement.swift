@@ -65,7 +65,8 @@ extension Kernel {
   }
 }
 
-/// `into (+)= left * right`, both sides of one element type, accumulated in fp32 with fused multiply-add.
+/// `into (+)= left * right`, both sides of one element type, accumulated in fp32 with fused multiply-add; under `finish`
+/// `into = finish(left * right)`.
 ///
 /// Of fp32 in order of the contracted index. Of bf16 in pairs, the second of a pair before the first, as the
 /// instructions of processors do it; a last one without a partner takes a zero. Numbers below fp32's normal range may be
@@ -74,8 +75,9 @@ extension Kernel {
 public struct Contraction: Hashable, Sendable {
   /// What stands on the right of a product.
   public enum Right: Hashable, Sendable {
-    /// A packed weight, from contracted row `firstRow` of `rows` in all on.
-    case panels(BufferID, firstRow: Int, rows: Int)
+    /// A packed weight, from contracted row `firstRow` of `rows` in all on, and from column `firstColumn` on, where a panel
+    /// begins.
+    case panels(BufferID, firstRow: Int, rows: Int, firstColumn: Int)
     /// A tile [contracted, columns].
     case tile(TileSlice)
   }
@@ -90,6 +92,12 @@ public struct Contraction: Hashable, Sendable {
   public var right: Right
   /// Whether the old value of `into` is added to.
   public var accumulate: Bool
+  /// What each element of the result becomes as it leaves the registers, in which `Expression.product` stands for the
+  /// product; nil where it is the product. Either way it is rounded to what the result holds.
+  public var finish: Expression?
+  /// Whether, under `finish`, rows are keys and columns the block's rows, and an element whose key its row does not see
+  /// becomes 0.
+  public var masked = false
 
   /// The product of `left` and `right` in `into`, added to what is there under `accumulate`.
   public init(into: TileSlice, left: TileSlice, leftTransposed: Bool = false, right: Right, accumulate: Bool) {
@@ -120,6 +128,8 @@ public enum IndexSource: Hashable, Sendable {
 public indirect enum Expression: Hashable, Sendable {
   /// The element at the same place of another tile.
   case tile(TileSlice)
+  /// In what finishes a contraction, the product at this place.
+  case product
   /// The element in the same row of a tile of one column.
   case rowValue(TileSlice)
   /// The element in the same column of a weight [1, n], from element `first` on.

@@ -8,7 +8,7 @@ extension KernelVerifier {
     if contraction.accumulate, let problem = problem(ofReading: into) { return problem }
     if into.tile == left.tile || overlaps(into, left) { return "the result may not be the left side" }
     let (result, leftTile) = (kernel[into.tile], kernel[left.tile])
-    if result.element != .f32 { return "gives f32, but the result is \(result.element.rawValue)" }
+    if let problem = problem(ofFinishing: contraction) { return problem }
     let together = leftTile.element.contractedTogether
     if contraction.leftTransposed, leftTile.element.isCode { return "a transposed left side has no codes" }
     if leftTile.isGrouped != (contraction.leftTransposed && together > 1) {
@@ -24,10 +24,10 @@ extension KernelVerifier {
       if leftTile.rows != result.rows { return "the left side has other rows than the result" }
     }
     switch contraction.right {
-    case .panels(let buffer, let firstRow, let rows):
+    case .panels(let buffer, let firstRow, let rows, let firstColumn):
       if contraction.leftTransposed { return "a packed weight takes a left side that is not transposed" }
       if isScratchOfKeys(into.tile) { return "a packed weight gives columns that are not the block's rows" }
-      return problem(ofPanels: buffer, firstRow, rows, contraction)
+      return problem(ofPanels: buffer, firstRow, rows, firstColumn, contraction)
     case .tile(let slice):
       if let problem = problem(ofReading: slice) { return problem }
       if let problem = problem(ofElements: kernel[slice.tile].element, leftTile) { return problem }
@@ -40,6 +40,20 @@ extension KernelVerifier {
       return slice.count == into.count
         ? nil : "the right side has \(slice.count) columns, but the result \(into.count)"
     }
+  }
+
+  /// Why the products cannot become the result; nil where they can.
+  private func problem(ofFinishing contraction: Contraction) -> String? {
+    let (into, result) = (contraction.into, kernel[contraction.into.tile])
+    guard let finish = contraction.finish else {
+      if contraction.masked { return "only what finishes a product can be masked" }
+      if contraction.accumulate, result.element != .f32 { return "sums are f32, found \(result.element.rawValue)" }
+      return result.element.isCode ? "gives no codes, but the result is \(result.element.rawValue)" : nil
+    }
+    if contraction.accumulate { return "a product that is added to the result cannot be finished" }
+    if contraction.masked, let problem = problem(ofMasking: into) { return problem }
+    if !finish.canFinish { return "a product is finished without indices and biases of pairs" }
+    return problem(of: finish, in: result.rows, columns: into.count, into: into, isFinish: true)
   }
 
   private func problem(ofElements right: ElementType, _ left: Tile) -> String? {
@@ -63,10 +77,13 @@ extension KernelVerifier {
     }
   }
 
-  private func problem(ofPanels id: BufferID, _ firstRow: Int, _ rows: Int, _ contraction: Contraction) -> String? {
+  private func problem(
+    ofPanels id: BufferID, _ firstRow: Int, _ rows: Int, _ firstColumn: Int, _ contraction: Contraction
+  ) -> String? {
     guard program.exists(id) else { return "there is no buffer \(id.index)" }
     let buffer = program.program[id]
-    guard case .weight(_, .panels(_, let transposed)) = buffer.home, let extent = buffer.rows.dimension.extent else {
+    guard case .weight(_, .panels(let width, let transposed)) = buffer.home, let extent = buffer.rows.dimension.extent
+    else {
       return "\(program.name(id)) must be a weight in panels"
     }
     if let problem = problem(ofElements: buffer.element, kernel[contraction.left.tile]) { return problem }
@@ -83,8 +100,15 @@ extension KernelVerifier {
     if buffer.element == .i8, contraction.accumulate || end - firstRow != inner {
       return "i8 takes all \(inner) rows of \(program.name(id)) at once: its sums are integers"
     }
-    return contraction.into.count == outer
-      ? nil : "\(program.name(id)) gives \(outer) columns, but the result has \(contraction.into.count)"
+    let count = contraction.into.count
+    if firstColumn == 0, count > outer {
+      return "\(program.name(id)) gives \(outer) columns, but the result has \(count)"
+    }
+    if firstColumn < 0 || firstColumn > outer || count > outer - firstColumn {
+      return "columns [\(firstColumn) : \(firstColumn &+ count)] reach past the \(outer) of \(program.name(id))"
+    }
+    return firstColumn % width == 0 && (count % width == 0 || count == outer - firstColumn)
+      ? nil : "columns [\(firstColumn) : \(firstColumn + count)] cut panels of \(width) of \(program.name(id))"
   }
 
   func problem(ofTransposing from: TileSlice, into: TileSlice, _ factor: Double) -> String? {
@@ -175,9 +199,16 @@ extension KernelVerifier {
 
   // MARK: - Expressions
 
-  /// Why an expression has no value in `columns` columns of such rows; nil where it has. `into` is what it fills.
-  func problem(of expression: Expression, in rows: Tile.Rows, columns: Int, into: TileSlice) -> String? {
+  /// Why an expression has no value in `columns` columns of such rows; nil where it has. `into` is what it fills, a product
+  /// where it is `isFinish`.
+  func problem(
+    of expression: Expression, in rows: Tile.Rows, columns: Int, into: TileSlice, isFinish: Bool = false
+  ) -> String? {
+    func problemWithin(_ operand: Expression) -> String? {
+      problem(of: operand, in: rows, columns: columns, into: into, isFinish: isFinish)
+    }
     switch expression {
+    case .product: return isFinish ? nil : "there is no product to finish"
     case .tile(let slice):
       if let problem = problem(ofReading: slice) { return problem }
       if kernel[slice.tile].isGrouped { return "reads \(name(slice)), whose rows lie in groups" }
@@ -201,13 +232,11 @@ extension KernelVerifier {
     case .constant(let number): return number.isFinite ? nil : "a constant must be finite, found \(number)"
     case .scalar(let scalar):
       return program.program.scalars.indices.contains(scalar.index) ? nil : "there is no scalar \(scalar.index)"
-    case .unary(_, let operand): return problem(of: operand, in: rows, columns: columns, into: into)
-    case .binary(_, let left, let right):
-      return problem(of: left, in: rows, columns: columns, into: into)
-        ?? problem(of: right, in: rows, columns: columns, into: into)
+    case .unary(_, let operand): return problemWithin(operand)
+    case .binary(_, let left, let right): return problemWithin(left) ?? problemWithin(right)
     case .unlessIndex(let vector, _, let operand):
       if rows != .block { return "indices are those of the block's rows" }
-      return problem(ofReading: vector) ?? problem(of: operand, in: rows, columns: columns, into: into)
+      return problem(ofReading: vector) ?? problemWithin(operand)
     case .positionBias(let weights, let reference): return problem(ofPositions: weights, reference, into: into)
     case .timeBias(let bias): return problem(of: bias, into: into)
     }

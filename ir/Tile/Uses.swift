@@ -23,7 +23,8 @@ extension Statement {
     case .map(_, let expression, _), .reduce(_, let expression, _), .maximum(_, let expression, _):
       expression.forEachBuffer(body)
     case .contract(let contraction):
-      if case .panels(let buffer, _, _) = contraction.right { body(buffer) }
+      if case .panels(let buffer, _, _, _) = contraction.right { body(buffer) }
+      contraction.finish?.forEachBuffer(body)
     case .transpose, .clear: break
     case .indices(_, let source):
       switch source {
@@ -57,6 +58,7 @@ extension Statement {
       body(contraction.into.tile)
       body(contraction.left.tile)
       if case .tile(let right) = contraction.right { body(right.tile) }
+      contraction.finish?.forEachTile(body)
     case .transpose(let into, let from, _):
       body(into.tile)
       body(from.tile)
@@ -75,7 +77,7 @@ extension Expression {
     case .binary(_, let left, let right):
       left.forEachTile(body)
       right.forEachTile(body)
-    case .columnValue, .element, .constant, .scalar, .positionBias, .timeBias: break
+    case .product, .columnValue, .element, .constant, .scalar, .positionBias, .timeBias: break
     }
   }
 
@@ -88,7 +90,73 @@ extension Expression {
     case .binary(_, let left, let right):
       left.forEachBuffer(body)
       right.forEachBuffer(body)
-    case .tile, .rowValue, .constant, .scalar: break
+    case .tile, .product, .rowValue, .constant, .scalar: break
+    }
+  }
+}
+
+extension Expression {
+  /// Whether it can be computed for products in registers: from numbers at the same place, row or column.
+  public var canFinish: Bool {
+    switch self {
+    case .tile, .product, .rowValue, .columnValue, .element, .constant, .scalar: true
+    case .unary(_, let operand): operand.canFinish
+    case .binary(_, let left, let right): left.canFinish && right.canFinish
+    case .unlessIndex, .positionBias, .timeBias: false
+    }
+  }
+
+  /// The expression with every part replaced that `replacement` gives something for.
+  public func replacing(_ replacement: (Expression) -> Expression?) -> Expression {
+    if let other = replacement(self) { return other }
+    switch self {
+    case .tile, .product, .rowValue, .columnValue, .element, .constant, .scalar, .positionBias, .timeBias: return self
+    case .unary(let function, let operand): return .unary(function, operand.replacing(replacement))
+    case .binary(let function, let left, let right):
+      return .binary(function, left.replacing(replacement), right.replacing(replacement))
+    case .unlessIndex(let vector, let id, let operand):
+      return .unlessIndex(vector, is: id, operand.replacing(replacement))
+    }
+  }
+}
+
+extension Statement {
+  /// The statement with other tiles in place of those that it names, also of the statements in a loop.
+  public func renaming(_ name: (TileID) -> TileID) -> Statement {
+    func renamed(_ slice: TileSlice) -> TileSlice {
+      TileSlice(name(slice.tile), first: slice.first, count: slice.count)
+    }
+    func renamed(_ expression: Expression) -> Expression {
+      expression.replacing { part in
+        switch part {
+        case .tile(let slice): .tile(renamed(slice))
+        case .rowValue(let slice): .rowValue(renamed(slice))
+        default: nil
+        }
+      }
+    }
+    switch self {
+    case .map(let into, let expression, let masked):
+      return .map(into: renamed(into), renamed(expression), masked: masked)
+    case .reduce(let into, let sum, let columns):
+      return .reduce(into: renamed(into), sum: renamed(sum), columns: columns)
+    case .maximum(let into, let of, let columns):
+      return .maximum(into: renamed(into), of: renamed(of), columns: columns)
+    case .contract(var contraction):
+      contraction.into = renamed(contraction.into)
+      contraction.left = renamed(contraction.left)
+      if case .tile(let right) = contraction.right { contraction.right = .tile(renamed(right)) }
+      contraction.finish = contraction.finish.map { renamed($0) }
+      return .contract(contraction)
+    case .transpose(let into, let from, let factor):
+      return .transpose(into: renamed(into), from: renamed(from), factor: factor)
+    case .gather(let into, let from, let first, let indices, let keepMissing):
+      return .gather(into: renamed(into), from: from, first: first, indices: indices, keepMissing: keepMissing)
+    case .clear(let slice): return .clear(renamed(slice))
+    case .forKeys(let mask, let step, let body):
+      return .forKeys(mask, step: step, body: body.map { $0.renaming(name) })
+    case .forParts(let count, let body): return .forParts(count: count, body: body.map { $0.renaming(name) })
+    case .indices, .gatherIntegers, .nextIntegers, .storeIndices: return self
     }
   }
 }

@@ -17,6 +17,7 @@ extension TileLowering {
     kernel.summary = "attention"
     _ = try newMemory(for: operation.results[0])
     try emitAttention(operation, heads)
+    tidyKernel()
     end()
   }
 

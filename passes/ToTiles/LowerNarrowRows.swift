@@ -44,7 +44,8 @@ extension TileLowering {
     kernel.body.append(
       .contract(
         Contraction(
-          into: sums, left: codes, right: .panels(weight, firstRow: 0, rows: codes.count), accumulate: false)))
+          into: sums, left: codes, right: .panels(weight, firstRow: 0, rows: codes.count, firstColumn: 0),
+          accumulate: false)))
     let scales = try weightBuffer(operands[3], .plain)
     var result = Expression.binary(
       .multiply, .binary(.multiply, .tile(sums), .rowValue(try tile(operands[1]))), .columnValue(scales, first: 0))

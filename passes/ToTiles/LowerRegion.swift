@@ -17,12 +17,14 @@ extension TileLowering {
     let hasAttention = members.contains { function[$0].isAttention }
     let (most, step) = hasAttention ? (schedule.attentionRows, schedule.panel) : (schedule.rows, 8)
     try emitKernel(members, block: most)
+    tidyKernel()
     // As many rows as keep the block's tiles within the schedule's bytes.
     let bytes = ScratchLayout(kernel).byteCount
     let fitting = max(schedule.scratchBytes * most / max(bytes, 1) / step * step, step)
     if fitting < most {
       self = start
       try emitKernel(members, block: fitting)
+      tidyKernel()
     }
     if !kernel.body.isEmpty { end() }
   }

@@ -122,7 +122,7 @@ extension TileLowering {
       kernel.body.append(
         .contract(
           Contraction(
-            into: into, left: left, right: .panels(weight, firstRow: firstRow, rows: inner),
+            into: into, left: left, right: .panels(weight, firstRow: firstRow, rows: inner, firstColumn: 0),
             accumulate: firstRow > 0)))
       firstRow += left.count
     }

@@ -18,11 +18,14 @@ struct ContractionShape: Hashable {
   var rightStepStride: Int
   /// Columns of a panel of the right side.
   var panelColumns: Int
-  /// From row to row of the result.
+  /// From row to row of the result, half of that from pair to pair where rows lie in pairs, and from column to column.
   var resultRowStride: Int
+  var resultColumnStride: Int
   /// Columns past the last whole panel.
   var remainder: Int
   var accumulate: Bool
+  var visibility: Visibility?
+  var finish: FinishShape?
 }
 
 /// A register tile: `height` rows of `vectors` vectors, the last of which has `lastLanes` columns.
@@ -36,20 +39,22 @@ struct RegisterTile: Hashable {
   var leftRest: Int
   var rightStepStride: Int
   var resultRowStride: Int
+  var resultColumnStride: Int
   var accumulate: Bool
+  var finish: FinishShape?
 }
 
 extension LevelEmitter {
-  /// `void (left, right, result, rows, steps, panels, panelStride, decoded)`: all rows against all panels and the
-  /// remainder; `decoded` is room for a panel of bf16.
+  /// `void (left, right, result, rows, steps, panels, panelStride, decoded, environment)`: all rows against all panels and
+  /// the remainder; `decoded` is room for a panel of bf16, `environment` what finishes the products.
   ///
   /// A panel stays in the first-level cache while the rows stream by.
   func emitContraction(_ shape: ContractionShape, name: String) -> IRFunction {
     let p = context.pointer
     let i64 = context.i64
-    let function = addFunction(name, [p, p, p, i64, i64, i64, i64, p], returns: context.void, noInline: true)
+    let function = addFunction(name, [p, p, p, i64, i64, i64, i64, p, p], returns: context.void, noInline: true)
     let parameters = function.parameters
-    let (left, right, result) = (parameters[0], parameters[1], parameters[2])
+    let (left, right) = (parameters[0], parameters[1])
     let (rows, steps, panels, panelStride) = (parameters[3], parameters[4], parameters[5], parameters[6])
     var b = IRBuilder(at: function.appendBlock("entry"))
     func panel(_ b: IRBuilder, _ number: IRValue) -> IRValue {
@@ -61,13 +66,11 @@ extension LevelEmitter {
     }
     b.loop(from: i64.constant(0), to: panels, name: "panel", hint: .asWritten) { b, number in
       let rightPanel = panel(b, number)
-      let resultPanel = b.offset(result, bytes: b.mul(number, shape.panelColumns * 4))
-      emitColumns(&b, shape, shape.panelColumns, left: left, right: rightPanel, result: resultPanel, rows, steps)
+      emitColumns(&b, shape, shape.panelColumns, number, left: left, right: rightPanel, function, rows, steps)
     }
     if shape.remainder > 0 {
       let rightPanel = panel(b, panels)
-      let resultPanel = b.offset(result, bytes: b.mul(panels, shape.panelColumns * 4))
-      emitColumns(&b, shape, shape.remainder, left: left, right: rightPanel, result: resultPanel, rows, steps)
+      emitColumns(&b, shape, shape.remainder, panels, left: left, right: rightPanel, function, rows, steps)
     }
     b.ret()
     return function
@@ -75,38 +78,83 @@ extension LevelEmitter {
 
   /// `columns` columns of a panel, cut into register tiles.
   private func emitColumns(
-    _ b: inout IRBuilder, _ shape: ContractionShape, _ columns: Int, left: IRValue, right: IRValue, result: IRValue,
-    _ rows: IRValue, _ steps: IRValue
+    _ b: inout IRBuilder, _ shape: ContractionShape, _ columns: Int, _ panel: IRValue, left: IRValue, right: IRValue,
+    _ function: IRFunction, _ rows: IRValue, _ steps: IRValue
   ) {
     let width = level.floatLanes * level.microKernel.columnVectors
     for first in stride(from: 0, to: columns, by: width) {
       let count = min(width, columns - first)
+      let column = b.add(b.mul(panel, shape.panelColumns), first)
+      let result = b.offset(function.parameters[2], bytes: b.mul(column, shape.resultColumnStride))
       emitRows(
-        &b, shape, columns: count, left: left, right: b.offset(right, bytes: first * 4),
-        result: b.offset(result, bytes: first * 4), rows, steps)
+        &b, shape, columns: count, left: left, right: b.offset(right, bytes: first * 4), result: result, rows, steps,
+        environment: function.parameters[8], column: column)
     }
   }
 
   /// All rows against one register tile's columns: the tallest tiles first, then what is left by smaller ones.
   private func emitRows(
     _ b: inout IRBuilder, _ shape: ContractionShape, columns: Int, left: IRValue, right: IRValue, result: IRValue,
-    _ rows: IRValue, _ steps: IRValue
+    _ rows: IRValue, _ steps: IRValue, environment: IRValue, column: IRValue
   ) {
     let vectors = (columns + level.floatLanes - 1) / level.floatLanes
-    func tile(_ b: IRBuilder, height: Int, _ row: IRValue) {
+    var seenByColumns: VisibleKeys?
+    if let visibility = shape.visibility, visibility.side == .scores {
+      seenByColumns = visibleKeys(
+        b, visibility, environment: environment, first: column, count: vectors * level.floatLanes)
+    }
+    func tile(_ b: inout IRBuilder, height: Int, _ row: IRValue) {
+      guard let visibility = shape.visibility else {
+        return wholeTile(b, height: height, row, left: left, right: right, steps)
+      }
+      if let seenByColumns {
+        let key = b.add(firstKey(b, environment: environment), b.trunc(row, to: context.i32))
+        b.ifThenElse(sees(b, seenByColumns, key: key, count: height)) { b in
+          wholeTile(b, height: height, row, left: left, right: right, steps)
+          return []
+        } otherwise: { b in
+          clearTile(b, height: height, row)
+          return []
+        }
+        return
+      }
+      let seen = visibleKeys(b, visibility, environment: environment, first: row, count: height)
+      let own = visibleSteps(
+        b, seen, environment: environment, steps: steps, together: shape.element.contractedTogether)
+      b.ifThen(b.icmp(.sgt, own.count, 0)) { b in
+        wholeTile(
+          b, height: height, row, left: b.offset(left, bytes: b.mul(own.first, shape.leftStepStride)),
+          right: b.offset(right, bytes: b.mul(own.first, shape.rightStepStride)), own.count)
+      }
+    }
+    func clearTile(_ b: IRBuilder, height: Int, _ row: IRValue) {
+      // Rows in pairs are cleared a pair at a time.
+      let isGrouped = shape.finish?.isGrouped == true
+      let type = context.vector(shape.resultColumnStride == 2 ? context.i16 : context.i32, level.floatLanes)
+      for offset in stride(from: 0, to: height, by: isGrouped ? 2 : 1) {
+        let first = b.offset(result, bytes: b.mul(b.add(row, offset), shape.resultRowStride))
+        for vector in 0..<vectors {
+          let place = b.offset(first, bytes: vector * level.floatLanes * shape.resultColumnStride)
+          b.store(type.null(), place, alignment: shape.resultColumnStride)
+        }
+      }
+    }
+    func wholeTile(
+      _ b: IRBuilder, height: Int, _ row: IRValue, left: IRValue, right: IRValue, _ steps: IRValue
+    ) {
       let micro = microKernel(
         RegisterTile(
           element: shape.element == .f8e4m3 ? .bf16 : shape.element, height: height, vectors: vectors,
           lastLanes: columns - (vectors - 1) * level.floatLanes,
           leftRowStride: shape.leftRowStride, leftStepStride: shape.leftStepStride, leftRest: shape.leftRest,
           rightStepStride: shape.rightStepStride, resultRowStride: shape.resultRowStride,
-          accumulate: shape.accumulate))
+          resultColumnStride: shape.resultColumnStride, accumulate: shape.accumulate, finish: shape.finish))
       b.call(
         micro,
         [
           b.offset(left, bytes: b.mul(row, shape.leftRowStride)), right,
           b.offset(result, bytes: b.mul(row, shape.resultRowStride)), steps,
-        ])
+        ] + (shape.finish == nil ? [] : [environment, row, column]))
     }
     let heights = level.microKernel.rowHeights(for: shape.element)
     let tallest = heights[0]
@@ -114,13 +162,13 @@ extension LevelEmitter {
     let bound = b.sub(rows, tallest - 1)
     var row = b.loop(from: zero, to: bound, step: tallest, name: "rows", hint: .asWritten, carrying: [zero]) {
       b, row, _ in
-      tile(b, height: tallest, row)
+      tile(&b, height: tallest, row)
       return [b.add(row, tallest)]
     }[0]
     for height in heights.dropFirst() {
       row =
         b.ifThenElse(b.icmp(.sge, b.sub(rows, row), height)) { b in
-          tile(b, height: height, row)
+          tile(&b, height: height, row)
           return [b.add(row, height)]
         } otherwise: { _ in
           [row]
@@ -128,12 +176,17 @@ extension LevelEmitter {
     }
   }
 
-  /// `void (left, right, result, steps)`: the register tile, one word of the contracted index after the other.
+  /// `void (left, right, result, steps)`: the register tile, one word of the contracted index after the other. Products
+  /// that are finished take `environment, row, column` as well, the tile's place in the result.
   func emitMicroKernel(_ shape: RegisterTile, name: String) -> IRFunction {
     let p = context.pointer
-    let function = addFunction(name, [p, p, p, context.i64], returns: context.void, noInline: true)
+    let i64 = context.i64
+    let function = addFunction(
+      name, [p, p, p, i64] + (shape.finish == nil ? [] : [p, i64, i64]), returns: context.void, noInline: true)
     let parameters = function.parameters
-    for index in 0..<3 { function.addParameterAttributes(index, index == 2 ? [.noAlias] : [.noAlias, .readOnly]) }
+    for index in 0..<2 { function.addParameterAttributes(index, [.noAlias, .readOnly]) }
+    // What finishes a product may read the result's old value.
+    if shape.finish == nil { function.addParameterAttributes(2, [.noAlias]) }
     var b = IRBuilder(at: function.appendBlock("entry"))
     let vector = context.vector(context.f32, level.floatLanes)
     let vectorBytes = level.floatLanes * 4
@@ -200,6 +253,14 @@ extension LevelEmitter {
       for index in sums.indices.dropFirst(2) {
         sums[index] = b.sitofp(b.add(sums[index], corrections[(index - 2) % shape.vectors]), to: vector)
       }
+    }
+    if let finish = shape.finish {
+      emitFinish(
+        b, finish, products: Array(sums.dropFirst(2)), vectors: shape.vectors, lastLanes: mask, result: parameters[2],
+        rowStride: shape.resultRowStride, columnStride: shape.resultColumnStride,
+        at: FinishPlace(environment: parameters[4], row: parameters[5], column: parameters[6]))
+      b.ret()
+      return function
     }
     for row in 0..<shape.height {
       for column in 0..<shape.vectors {

@@ -36,16 +36,18 @@ extension KernelEmitter {
       let rowValues = rowValues(b, of: expression, row: row)
       let rowBase = b.offset(base, bytes: b.mul(row, stride))
       forColumns(&b, row: row, count: into.count, limit: columnLimit(tile)) { b, columns in
-        let value = emitMasked(&b, expression, columns, rowValues, masked: masked)
+        let value = emitMasked(&b, expression, columns, rowValues, masked: masked, roundedTo: tile.element)
         store(b, value, rowBase, columns, tile.element)
       }
     }
   }
 
   private func emitMasked(
-    _ b: inout IRBuilder, _ expression: Expression, _ columns: Columns, _ rowValues: [Expression: IRValue], masked: Bool
+    _ b: inout IRBuilder, _ expression: Expression, _ columns: Columns, _ rowValues: [Expression: IRValue],
+    masked: Bool,
+    roundedTo element: ElementType
   ) -> IRValue {
-    let value = emit(&b, expression, columns, rowValues)
+    let value = emit(&b, expression, columns, rowValues, roundedTo: element)
     return masked ? b.select(visible(b, columns), value, value.type.null()) : value
   }
 
@@ -62,7 +64,7 @@ extension KernelEmitter {
         let elements = zip(rows, values).map { row, values in
           var columns = columns
           columns.row = row
-          return emitMasked(&b, expression, columns, values, masked: masked)
+          return emitMasked(&b, expression, columns, values, masked: masked, roundedTo: tile.element)
         }
         let words = emitter.pairs(b, elements[0], hasSecond ? elements[1] : elements[0].type.null())
         store(b, b.bitcast(words, to: elements[0].type), groupBase, columns, .f32)
@@ -217,18 +219,22 @@ extension KernelEmitter {
       case .timeBias(let bias):
         let keyRow = b.add(b.add(keySequenceStart, keys?.first ?? firstPosition), row)
         values[expression] = b.load(context.i64, b.element(address(b, bias.keyTimes), context.i64, keyRow))
-      case .tile, .columnValue, .constant, .positionBias: break
+      case .tile, .product, .columnValue, .constant, .positionBias: break
       }
     }
     visit(expression)
     return values
   }
 
+  /// The values of an expression, of which only so much counts as an element of this type keeps.
   private func emit(
-    _ b: inout IRBuilder, _ expression: Expression, _ columns: Columns, _ rowValues: [Expression: IRValue]
+    _ b: inout IRBuilder, _ expression: Expression, _ columns: Columns, _ rowValues: [Expression: IRValue],
+    roundedTo element: ElementType = .f32
   ) -> IRValue {
     let type = type(columns, of: context.f32)
     switch expression {
+    // The verifier lets it stand in contractions only.
+    case .product: return type.null()
     case .tile(let slice):
       let row = b.offset(address(b, slice), bytes: b.mul(columns.row, rowStride(of: kernel[slice.tile])))
       return load(b, row, columns, kernel[slice.tile].element)
@@ -239,23 +245,10 @@ extension KernelEmitter {
     case .constant(let number): return type.constant(number)
     case .unary(let function, let operand):
       let value = emit(&b, operand, columns, rowValues)
-      switch function {
-      case .silu: return VectorMath.silu(b, value)
-      case .sigmoid: return VectorMath.sigmoid(b, value)
-      case .squareRoot: return b.sqrt(value)
-      case .absolute: return b.fabs(value)
-      }
+      return emitter.apply(b, function, value, roundedTo: element)
     case .binary(let function, let left, let right):
       let first = emit(&b, left, columns, rowValues)
-      let second = emit(&b, right, columns, rowValues)
-      switch function {
-      case .add: return b.fadd(first, second)
-      case .subtract: return b.fsub(first, second)
-      case .multiply: return b.fmul(first, second)
-      case .divide: return b.fdiv(first, second)
-      case .maximum: return b.select(b.fcmp(.olt, first, second), second, first)
-      case .nonzero: return b.select(b.fcmp(.oeq, first, type.null()), second, first)
-      }
+      return emitter.apply(b, function, first, emit(&b, right, columns, rowValues))
     case .unlessIndex(_, _, let operand):
       let keep = rowValues[expression] ?? context.boolean(true)
       return b.select(keep, emit(&b, operand, columns, rowValues), type.null())

@@ -12,6 +12,9 @@ struct GroupingShape: Hashable {
 }
 
 extension LevelEmitter {
+  /// How many rows ahead memory is asked for.
+  private static var rowsAhead: Int { 16 }
+
   /// `void (source, target, rows)`: target [panel][rows / 2][panel's columns][2]; a last row without a partner gets zeros.
   func emitGrouping(_ shape: GroupingShape, name: String) -> IRFunction {
     let i64 = context.i64
@@ -40,6 +43,11 @@ extension LevelEmitter {
     let groups = b.lshr(rows, 1)
     b.loop(from: i64.constant(0), to: groups, name: "group", hint: .asWritten) { b, group in
       let first = b.offset(source, bytes: b.mul(group, 2 * shape.sourceStride))
+      // Rows far apart are no stream that the processor foresees.
+      for row in 0..<2 {
+        let ahead = b.offset(first, bytes: (Self.rowsAhead + row) * shape.sourceStride)
+        for byte in stride(from: 0, to: shape.columns * 2, by: 64) { b.prefetch(b.offset(ahead, bytes: byte)) }
+      }
       emitGroup(&b, first, b.offset(first, bytes: shape.sourceStride), group: group)
     }
     b.ifThen(b.icmp(.ne, b.and(rows, 1), 0)) { b in
@@ -88,7 +96,7 @@ extension Kernel {
     statements.map { statement in
       guard case .contract(let contraction) = statement else { return 0 }
       guard case .tile(let slice) = contraction.right else {
-        guard case .panels(let buffer, _, _) = contraction.right, program[buffer].element == .f8e4m3,
+        guard case .panels(let buffer, _, _, _) = contraction.right, program[buffer].element == .f8e4m3,
           case .weight(_, .panels(let width, _)) = program[buffer].home
         else { return 0 }
         return program[buffer].element.paddedContraction(contraction.left.count) * width * 2

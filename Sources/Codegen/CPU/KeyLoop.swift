@@ -12,21 +12,22 @@ extension KernelEmitter {
     b.offset(scratch, bytes: intervalBase + (interval * 2 + (end ? 1 : 0)) * block * 4)
   }
 
-  /// Writes each row's intervals down, an empty one as [0, 0), also for rows past the block's end, and keeps the hull of
+  /// Writes each row's intervals down, an empty one from the greatest number to 0, also for rows past the block's end, and
+  /// keeps the hull of
   /// each interval over the rows, and what all rows share of it.
   func emitIntervals(_ b: inout IRBuilder, _ mask: Mask) {
     let i32 = context.i32
     let intervals = mask.intervals
+    let greatest = i32.constant(Int(Int32.max))
+    let zero = i32.constant(0)
     for interval in intervals.indices {
       for end in [false, true] {
         let bounds = intervalBound(b, interval, end: end)
         b.loop(from: rowCount, to: context.i64.constant(block)) { b, row in
-          b.store(i32.constant(0), b.element(bounds, i32, row))
+          b.store(end ? zero : greatest, b.element(bounds, i32, row))
         }
       }
     }
-    let greatest = i32.constant(Int(Int32.max))
-    let zero = i32.constant(0)
     let start = intervals.flatMap { _ in [greatest, zero, zero, greatest] }
     let found = b.loop(
       from: context.i64.constant(0), to: rowCount, step: 1, name: "interval", hint: .asWritten, carrying: start
@@ -39,7 +40,7 @@ extension KernelEmitter {
         }
         let (start, end) = (bound(interval.start), bound(interval.end))
         let isEmpty = b.icmp(.sle, end, start)
-        b.store(b.select(isEmpty, zero, start), b.element(intervalBound(b, index, end: false), i32, row))
+        b.store(b.select(isEmpty, greatest, start), b.element(intervalBound(b, index, end: false), i32, row))
         b.store(b.select(isEmpty, zero, end), b.element(intervalBound(b, index, end: true), i32, row))
         let hull = Array(carried[index * 4..<index * 4 + 4])
         return [

@@ -131,13 +131,16 @@ struct WorkerMemory {
   let panels: [Int]
   /// Byte offset of what products by tiles need, in all kernels.
   let tiles: Int
+  /// Byte offset of each kernel's room for the addresses that finish its products.
+  let environments: [Int]
   /// Bytes a worker needs.
   let byteCount: Int
 
   init(_ program: Program, tileByteCount: Int) {
     kernels = program.kernels.map { ScratchLayout($0) }
     panels = kernels.map(\.byteCount)
-    let byteCounts = zip(panels, program.kernels).map { $0 + $1.panelByteCount(in: program) }
+    environments = zip(panels, program.kernels).map { $0 + $1.panelByteCount(in: program) }
+    let byteCounts = zip(environments, program.kernels).map { $0 + $1.environmentByteCount }
     // Workers do not share pages' ends, so that their prefetchers do not meet.
     tiles = ((byteCounts.max() ?? 0) + 63) / 64 * 64
     byteCount = (tiles + tileByteCount + 4095) / 4096 * 4096 + 64

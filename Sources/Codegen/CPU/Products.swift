@@ -2,6 +2,12 @@ import LLVMKit
 import TensorIR
 
 extension CPULevel {
+  /// `VectorMath.siluOfFewBits` with the level's instructions.
+  public func siluOfFewBits(_ b: IRBuilder, _ context: Context, _ x: IRValue) -> IRValue {
+    let hasScale = vectorBits == 512 && x.type.isVector && x.type.vectorCount == 16
+    return VectorMath.siluOfFewBits(b, context, x, usesScale: hasScale)
+  }
+
   /// Whether one instruction takes the products of a whole word of narrow elements.
   public func hasProducts(of element: ElementType) -> Bool { element == .f32 || self >= .avx512BF16 }
 

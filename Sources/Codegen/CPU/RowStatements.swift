@@ -5,6 +5,18 @@ import TileIR
 // Contractions, transposition, and rows by index.
 extension KernelEmitter {
   func emitContract(_ b: inout IRBuilder, _ contraction: Contraction) {
+    guard let keys, kernel.leavesOutKeys(contraction) else { return emitContract(&b, contraction, isPartial: false) }
+    b.ifThenElse(keys.allVisible) { b in
+      emitContract(&b, contraction, isPartial: false)
+      return []
+    } otherwise: { b in
+      emitContract(&b, contraction, isPartial: true)
+      return []
+    }
+  }
+
+  private func emitContract(_ b: inout IRBuilder, _ contraction: Contraction, isPartial: Bool) {
+    let visibility = isPartial ? emitVisibility(b, contraction) : nil
     let into = kernel[contraction.into.tile]
     let left = kernel[contraction.left.tile]
     let leftStride = rowStride(of: left)
@@ -14,11 +26,13 @@ extension KernelEmitter {
     let panelColumns: Int
     let panelStride: Int
     switch contraction.right {
-    case .panels(let buffer, let firstRow, let rows):
+    case .panels(let buffer, let firstRow, let rows, let firstColumn):
       guard case .weight(_, .panels(let width, _)) = emitter.program[buffer].home else { return }
-      right = b.offset(address(b, buffer), bytes: firstRow * width * left.element.byteCount)
       (rightStride, panelColumns) = (width * 4, width)
       panelStride = left.element.panelColumnBytes(rows) * width
+      right = b.offset(
+        address(b, buffer),
+        bytes: firstColumn / width * panelStride + firstRow * width * left.element.byteCount)
     case .tile(let slice) where kernel[slice.tile].isGrouped == (together > 1):
       right = address(b, slice)
       rightStride = rowStride(of: kernel[slice.tile])
@@ -44,16 +58,21 @@ extension KernelEmitter {
       (leftAddress, leftRowStride) = emitTurned(&b, contraction, tiles)
       leftStepStride = 4
     }
+    let finish = contraction.finish ?? (into.element == .f32 ? nil : .product)
     let shape = ContractionShape(
       element: left.element, leftRowStride: leftRowStride, leftStepStride: leftStepStride,
       leftRest: leftRest, rightStepStride: rightStride,
-      panelColumns: panelColumns, resultRowStride: rowStride(of: into),
-      remainder: limit == nil ? count % panelColumns : 0, accumulate: contraction.accumulate)
+      panelColumns: panelColumns, resultRowStride: rowStride(of: into) / (into.isGrouped ? 2 : 1),
+      resultColumnStride: columnStride(of: into), remainder: limit == nil ? count % panelColumns : 0,
+      accumulate: contraction.accumulate,
+      visibility: visibility,
+      finish: finish.map { emitFinish(b, $0, into: contraction.into, mask: contraction.masked ? visibility : nil) })
     let panels =
       limit.map { b.sdiv(b.add($0, panelColumns - 1), panelColumns) } ?? context.i64.constant(count / panelColumns)
     let arguments = [
       leftAddress, right, address(b, contraction.into), rows(of: into), steps, panels,
       context.i64.constant(panelStride), b.offset(scratch, bytes: emitter.scratch.panels[number]),
+      b.offset(scratch, bytes: emitter.scratch.environments[number]),
     ]
     b.call(emitter.contraction(shape), arguments + (tiles == nil ? [] : [tileMemory(b)]))
   }

@@ -19,6 +19,8 @@ struct TileMemory {
   static let rightStepStride = 128
   /// Byte offset of a last step of the left side, 64 bytes for each row.
   static let left = right + TileConfiguration.words * rightStepStride
+  /// Byte offset of a register tile's sums that are finished, 32 x 32.
+  let sums: Int
   /// Byte offset of a left side that is stored transposed, row by row.
   let turned: Int
   /// Byte offset of what stands in for the registers.
@@ -27,7 +29,8 @@ struct TileMemory {
 
   fileprivate init(_ contractions: [(Kernel, Contraction)], stateByteCount: Int) {
     let rows = contractions.map { $0.rowCapacity(of: $0[$1.into.tile]) }.max() ?? 0
-    turned = Self.left + rows * TileConfiguration.rowBytes
+    sums = Self.left + rows * TileConfiguration.rowBytes
+    turned = sums + 4 * TileConfiguration.rows * TileConfiguration.rowBytes
     state = turned + (contractions.map { $0.turnedByteCount($1) }.max() ?? 0)
     byteCount = state + stateByteCount
   }
@@ -98,13 +101,13 @@ extension KernelEmitter {
 }
 
 extension LevelEmitter {
-  /// `void (left, right, result, rows, steps, panels, panelStride, decoded, memory)`: as `emitContraction`, by tiles;
+  /// `void (left, right, result, rows, steps, panels, panelStride, decoded, environment, memory)`: as `emitContraction`, by tiles;
   /// `memory` is the worker's, as `TileMemory` lays it out.
   ///
   /// Tiles have the shapes of whole register tiles before and after.
   func emitTileContraction(_ shape: ContractionShape, _ tiles: TileUnit, name: String) -> IRFunction {
     let (p, i64) = (context.pointer, context.i64)
-    let function = addFunction(name, [p, p, p, i64, i64, i64, i64, p, p], returns: context.void, noInline: true)
+    let function = addFunction(name, [p, p, p, i64, i64, i64, i64, p, p, p], returns: context.void, noInline: true)
     var b = IRBuilder(at: function.appendBlock("entry"))
     TileContractionEmitter(self, shape, tiles, b, function.parameters).emit(&b)
     b.ret()
@@ -118,8 +121,10 @@ private struct TileContractionEmitter {
   let context: Context
   let shape: ContractionShape
   let tiles: any TileInstructions
-  let left, right, result, rows, steps, panels, panelStride, decoded, memory: IRValue
+  let left, right, result, rows, steps, panels, panelStride, decoded, environment, memory: IRValue
   let state: IRValue
+  /// Where sums that are finished wait for it.
+  let waiting: IRValue
   /// Whole steps of 16 words, and the words after them, of which the last may hold fewer elements than fit.
   let wholeSteps: IRValue
   let lastWords: IRValue
@@ -138,7 +143,8 @@ private struct TileContractionEmitter {
     tiles = unit.instructions
     (left, right, result) = (parameters[0], parameters[1], parameters[2])
     (rows, steps, panels, panelStride) = (parameters[3], parameters[4], parameters[5], parameters[6])
-    (decoded, memory) = (parameters[7], parameters[8])
+    (decoded, environment, memory) = (parameters[7], parameters[8], parameters[9])
+    waiting = b.offset(memory, bytes: unit.memory.sums)
     state = b.offset(memory, bytes: unit.memory.state)
     wholeSteps = b.lshr(steps, 4)
     lastWords = b.add(b.and(steps, TileConfiguration.words - 1), shape.leftRest > 0 ? 1 : 0)
@@ -251,7 +257,7 @@ private struct TileContractionEmitter {
   /// A piece of a panel, ready to be multiplied: its words, where its columns go, and of i8 what to add to its sums.
   private struct Panel {
     var right: IRValue
-    var result: IRValue
+    var column: IRValue
     var corrections: IRValue
   }
 
@@ -264,7 +270,7 @@ private struct TileContractionEmitter {
     }
     words = b.offset(words, bytes: piece.first * 4)
     let panel = Panel(
-      right: words, result: b.offset(result, bytes: b.add(b.mul(number, shape.panelColumns * 4), piece.first * 4)),
+      right: words, column: b.add(b.mul(number, shape.panelColumns), piece.first),
       corrections: b.offset(words, bytes: b.mul(groups, shape.rightStepStride)))
     b.ifThen(hasLast(b), name: "right") { b in
       let source = b.offset(words, bytes: b.mul(wholeSteps, TileConfiguration.words * shape.rightStepStride))
@@ -278,15 +284,18 @@ private struct TileContractionEmitter {
     _ b: inout IRBuilder, _ piece: Piece, _ panel: Panel, row: IRValue, rows: IRValue, rowTiles: Int
   ) {
     let columnTiles = (piece.count + TileConfiguration.words - 1) / TileConfiguration.words
-    let out = b.offset(panel.result, bytes: b.mul(row, shape.resultRowStride))
-    let outStride = b.i64(shape.resultRowStride)
+    let own = b.offset(
+      result, bytes: b.add(b.mul(row, shape.resultRowStride), b.mul(panel.column, shape.resultColumnStride)))
+    let rowStride = shape.finish == nil ? shape.resultRowStride : Self.size * 4
+    let out = shape.finish == nil ? own : waiting
+    let outStride = b.i64(rowStride)
     func forSums(_ body: (_ sum: Int, _ row: Int, _ column: Int) -> Void) {
       for row in 0..<rowTiles {
         for column in 0..<columnTiles { body(TileConfiguration.sum(row, column), row, column) }
       }
     }
     func place(_ b: IRBuilder, _ row: Int, _ column: Int) -> IRValue {
-      b.offset(out, bytes: row * TileConfiguration.rows * shape.resultRowStride + column * TileConfiguration.rowBytes)
+      b.offset(out, bytes: row * TileConfiguration.rows * rowStride + column * TileConfiguration.rowBytes)
     }
     forSums { sum, row, column in
       if element == .i8 {
@@ -327,17 +336,52 @@ private struct TileContractionEmitter {
       }
     }
     forSums { sum, row, column in tiles.store(b, state, sum, to: place(b, row, column), stride: outStride) }
-    if element == .i8 { convert(&b, out, rows: rows, columns: piece.count) }
+    if element == .i8 { convert(&b, out, rowStride, rows: rows, columns: piece.count) }
+    if let finish = shape.finish {
+      self.finish(&b, finish, piece, into: own, row: row, column: panel.column, rows: rows)
+    }
+  }
+
+  /// Finishes the sums that wait, two rows at a time where rows lie in pairs.
+  private func finish(
+    _ b: inout IRBuilder, _ finish: FinishShape, _ piece: Piece, into own: IRValue, row: IRValue, column: IRValue,
+    rows: IRValue
+  ) {
+    let lanes = level.level.floatLanes
+    let vectors = (piece.count + lanes - 1) / lanes
+    let type = context.vector(context.f32, lanes)
+    let lastLanes = piece.count - (vectors - 1) * lanes
+    let mask =
+      lastLanes == lanes
+      ? nil : context.vector(context.i1, lanes).constants((0..<lanes).map { $0 < lastLanes ? 1 : 0 })
+    func finishRows(_ b: IRBuilder, _ first: IRValue, count: Int) {
+      let products = (0..<count * vectors).map { index in
+        let (line, vector) = index.quotientAndRemainder(dividingBy: vectors)
+        let place = b.offset(waiting, bytes: b.mul(b.add(first, line), Self.size * 4))
+        return b.load(type, b.offset(place, bytes: vector * lanes * 4), alignment: 64)
+      }
+      level.emitFinish(
+        b, finish, products: products, vectors: vectors, lastLanes: mask,
+        result: b.offset(own, bytes: b.mul(first, shape.resultRowStride)), rowStride: shape.resultRowStride,
+        columnStride: shape.resultColumnStride,
+        at: FinishPlace(environment: environment, row: b.add(row, first), column: column))
+    }
+    let together = finish.isGrouped ? 2 : 1
+    let whole = finish.isGrouped ? b.and(rows, -2) : rows
+    b.loop(from: b.i64(0), to: whole, step: together, name: "finish", hint: .asWritten) { b, first in
+      finishRows(b, first, count: together)
+    }
+    if finish.isGrouped { b.ifThen(b.icmp(.slt, whole, rows)) { b in finishRows(b, whole, count: 1) } }
   }
 
   /// Sums in int32 become fp32, where they are.
-  private func convert(_ b: inout IRBuilder, _ sums: IRValue, rows: IRValue, columns: Int) {
+  private func convert(_ b: inout IRBuilder, _ sums: IRValue, _ rowStride: Int, rows: IRValue, columns: Int) {
     let lanes = level.level.floatLanes
     let type = context.vector(context.f32, lanes)
     b.loop(from: context.i64.constant(0), to: rows, name: "convert", hint: .asWritten) { b, row in
       for first in stride(from: 0, to: columns, by: lanes) {
         let mask = b.laneMask(below: b.i64(columns - first), lanes: lanes)
-        let place = b.offset(sums, bytes: b.add(b.mul(row, shape.resultRowStride), first * 4))
+        let place = b.offset(sums, bytes: b.add(b.mul(row, rowStride), first * 4))
         let numbers = b.sitofp(b.maskedLoad(type.asIntegers, place, mask: mask, alignment: 4), to: type)
         b.maskedStore(numbers, place, mask: mask, alignment: 4)
       }

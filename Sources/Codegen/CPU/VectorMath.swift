@@ -37,6 +37,32 @@ public struct VectorMath {
     return builder.fdiv(x, onePlusExponentialOfNegated(builder, x))
   }
 
+  /// `x * sigmoid(x)` for a result that keeps eight bits, as bf16 does: within 2^-13 of it relatively for `x >= -87`; below,
+  /// within 2.7e-37, and never positive.
+  ///
+  /// `silu(inf)` is inf and `silu(-inf)` is -0, the limits. `usesScale` says that there are AVX-512's instructions for
+  /// fractions and powers of two, which give the same bits.
+  public static func siluOfFewBits(_ b: IRBuilder, _ context: Context, _ x: IRValue, usesScale: Bool) -> IRValue {
+    let type = x.type
+    // Minus infinity over infinity would be no number. Written so that NaN stays.
+    let least = type.constant(-0x1.fffffep127)
+    let numerator = b.select(b.fcmp(.olt, x, least), least, x)
+    // exp(-x) = 2^(whole + fraction), |fraction| <= 1/2; of infinities the fraction is 0.
+    let z = b.fmul(x, type.constant(-0x1.715476p0))
+    let fraction =
+      usesScale
+      ? b.intrinsic("llvm.x86.avx512.mask.reduce.ps.512", reduceArguments(context, z))
+      : b.select(b.fcmp(.oeq, b.fabs(z), type.constant(.infinity)), type.null(), b.fsub(z, b.roundEven(z)))
+    let whole = b.fsub(z, fraction)
+    // 2^f for |f| <= 1/2, within 7.5e-5 relatively.
+    let power = horner(b, fraction, [0x1.c3f76p-5, 0x1.f0de1ap-3, 0x1.62f31ap-1, 0x1.fff692p-1])
+    let exponential =
+      usesScale
+      ? b.intrinsic("llvm.x86.avx512.mask.scalef.ps.512", scaleArguments(context, power, whole))
+      : scaled(b, power, by: whole)
+    return b.fdiv(numerator, b.fadd(exponential, type.constant(1.0)))
+  }
+
   // MARK: Parts
 
   /// `x`, from below not less than -88.9, where exp(-x) is infinite in `f32`.
@@ -69,6 +95,25 @@ public struct VectorMath {
     let q = horner(b, s, [0x1.6a4f88p-10, -0x1.123988p-7, 0x1.5558aep-5, -0x1.555492p-3, 0x1.fffffcp-2])
     let p = b.fma(b.fmul(s, s), q, b.fneg(s))
     return (p, b.sub(b.bitcast(shifted, to: type.asIntegers), 0x4b40_0000))
+  }
+
+  /// `x * 2^n` for a whole `n` of any size and an `x` near 1, rounded once.
+  private static func scaled(_ b: IRBuilder, _ x: IRValue, by n: IRValue) -> IRValue {
+    // In two halves, of which the first keeps x within the normal range; beyond, the result is 0 or infinite anyway.
+    let bounded = clamp(b, n, from: -252, to: 252)
+    let magic = x.type.constant(0x1.8p23)
+    let exponent = b.sub(b.bitcast(b.fadd(bounded, magic), to: x.type.asIntegers), 0x4b40_0000)
+    let half = b.ashr(exponent, 1)
+    return b.fmul(b.fmul(x, powerOfTwo(b, half, like: x)), powerOfTwo(b, b.sub(exponent, half), like: x))
+  }
+
+  /// No lanes left out, the nearest whole number, the current rounding.
+  private static func reduceArguments(_ context: Context, _ x: IRValue) -> [IRValue] {
+    [x, context.i32.constant(0), x.type.null(), context.i16.constant(-1), context.i32.constant(4)]
+  }
+
+  private static func scaleArguments(_ context: Context, _ x: IRValue, _ n: IRValue) -> [IRValue] {
+    [x, n, x.type.null(), context.i16.constant(-1), context.i32.constant(4)]
   }
 
   /// 2^n from its exponent field, for n from -126 to 127; 128 gives infinity.

@@ -11,9 +11,22 @@ extension ProgramParser {
     return try sum(in: scope, &budget)
   }
 
+  /// An expression that fills `into`, in which one contraction may stand.
+  mutating func expression(
+    in scope: KernelScope, into: TileSlice, contraction: inout Contraction?
+  ) throws(TensorIRError) -> Expression {
+    var budget = ExpressionBudget(into: into)
+    let expression = try sum(in: scope, &budget)
+    contraction = budget.contraction
+    return expression
+  }
+
   private struct ExpressionBudget {
     var nesting = 0
     var operations = 0
+    /// What the expression fills, where it may finish a contraction; and the contraction, once it was met.
+    var into: TileSlice?
+    var contraction: Contraction?
 
     mutating func enter(at location: SourceLocation) throws(TensorIRError) {
       nesting += 1
@@ -84,12 +97,21 @@ extension ProgramParser {
   private mutating func function(
     _ word: String, in scope: KernelScope, _ budget: inout ExpressionBudget
   ) throws(TensorIRError) -> Expression {
+    if word == "contract", let into = budget.into {
+      if budget.contraction != nil {
+        throw TensorIRError("a statement has one contraction at most", at: token.location)
+      }
+      budget.contraction = try contract(into: into, accumulate: false, in: scope)
+      return .product
+    }
     let unary = UnaryFunction(rawValue: word)
     guard
       unary != nil || ["maximum", "nonzero", "row", "column", "unless", "position_bias", "time_bias"].contains(word)
     else {
       let known = UnaryFunction.allCases.map(\.rawValue).joined(separator: ", ")
-      throw unexpected("a function (\(known), maximum, nonzero, row, column, unless, position_bias, time_bias)")
+      let contract = budget.into == nil ? "" : "contract, "
+      throw unexpected(
+        "a function (\(contract)\(known), maximum, nonzero, row, column, unless, position_bias, time_bias)")
     }
     try advance()
     try expect("(")

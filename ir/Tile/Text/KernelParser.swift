@@ -257,11 +257,10 @@ extension ProgramParser {
     if try take("+") {
       try expect("=")
       guard token.kind == .word("contract") else { throw unexpected("\"contract\" after \"+=\"") }
-      return try contract(into: into, accumulate: true, in: scope)
+      return .contract(try contract(into: into, accumulate: true, in: scope))
     }
     try expect("=")
     switch token.kind {
-    case .word("contract"): return try contract(into: into, accumulate: false, in: scope)
     case .word("sum"):
       try advance()
       try expectWord("over")
@@ -300,10 +299,14 @@ extension ProgramParser {
       if keepMissing { try expectWord("missing") }
       return .gather(into: into, from: from, first: first, indices: indices, keepMissing: keepMissing)
     default:
-      let expression = try expression(in: scope)
+      var contraction: Contraction?
+      let expression = try expression(in: scope, into: into, contraction: &contraction)
       let masked = try takeWord("where")
       if masked { try expectWord("visible") }
-      return .map(into: into, expression, masked: masked)
+      guard var contraction else { return .map(into: into, expression, masked: masked) }
+      if expression != .product || masked { contraction.finish = expression }
+      contraction.masked = masked
+      return .contract(contraction)
     }
   }
 
@@ -312,9 +315,9 @@ extension ProgramParser {
     return try ahead.next().kind == .word(word)
   }
 
-  private mutating func contract(
+  mutating func contract(
     into: TileSlice, accumulate: Bool, in scope: KernelScope
-  ) throws(TensorIRError) -> Statement {
+  ) throws(TensorIRError) -> Contraction {
     try advance()
     try expect("(")
     let transposed = try takeWord("transposed")
@@ -335,12 +338,15 @@ extension ProgramParser {
         try expectWord("of")
         rows = try integer("the rows in all")
       }
-      right = .panels(buffer, firstRow: firstRow, rows: rows)
+      let (firstColumn, columnsPerPart) = try self.firstColumn()
+      if columnsPerPart != 0 {
+        throw TensorIRError("the columns of a packed weight do not move with the part", at: location)
+      }
+      right = .panels(buffer, firstRow: firstRow, rows: rows, firstColumn: firstColumn)
     } else {
       right = .tile(try slice(in: scope))
     }
     try expect(")")
-    return .contract(
-      Contraction(into: into, left: left, leftTransposed: transposed, right: right, accumulate: accumulate))
+    return Contraction(into: into, left: left, leftTransposed: transposed, right: right, accumulate: accumulate)
   }
 }

@@ -210,9 +210,9 @@ private struct KernelPrinter {
     case .maximum(let into, let expression, let columns):
       return "\(name(into)) = maximum over \(columns) columns of \(text(of: expression))"
     case .contract(let contraction):
-      let left = (contraction.leftTransposed ? "transposed " : "") + name(contraction.left)
       let sign = contraction.accumulate ? "+=" : "="
-      return "\(name(contraction.into)) \(sign) contract(\(left), \(text(of: contraction.right, contraction.left)))"
+      let value = text(of: contraction.finish ?? .product, product: text(of: contraction))
+      return "\(name(contraction.into)) \(sign) \(value)" + (contraction.masked ? " where visible" : "")
     case .transpose(let into, let from, let factor):
       return "\(name(into)) = "
         + ProgramPrinter.call("transpose", [(nil, name(from)), ("factor", TextName.number(factor))])
@@ -234,13 +234,16 @@ private struct KernelPrinter {
     }
   }
 
-  private func text(of right: Contraction.Right, _ left: TileSlice) -> String {
-    switch right {
-    case .tile(let slice): return name(slice)
-    case .panels(let buffer, let firstRow, let rows):
+  private func text(of contraction: Contraction) -> String {
+    let left = contraction.left
+    let right: String
+    switch contraction.right {
+    case .tile(let slice): right = name(slice)
+    case .panels(let buffer, let firstRow, let rows, let firstColumn):
       let all = firstRow == 0 && rows == left.count ? "" : "[\(firstRow) : \(firstRow &+ left.count)] of \(rows)"
-      return printer.name(buffer) + all
+      right = printer.name(buffer) + all + from(firstColumn, 0)
     }
+    return "contract(\(contraction.leftTransposed ? "transposed " : "")\(name(left)), \(right))"
   }
 
   private func text(of source: IndexSource) -> String {
@@ -274,14 +277,19 @@ private struct KernelPrinter {
     }
   }
 
-  private func text(of expression: Expression, atLeast least: Int = 1) -> String {
+  /// `product` is what stands for the product in an expression that finishes one.
+  private func text(of expression: Expression, atLeast least: Int = 1, product: String = "product") -> String {
     let strength = strength(expression)
-    let text = bareText(of: expression, strength)
+    let text = bareText(of: expression, strength, product)
     return strength < least ? "(\(text))" : text
   }
 
-  private func bareText(of expression: Expression, _ strength: Int) -> String {
+  private func bareText(of expression: Expression, _ strength: Int, _ product: String) -> String {
+    func text(of operand: Expression, atLeast least: Int = 1) -> String {
+      self.text(of: operand, atLeast: least, product: product)
+    }
     switch expression {
+    case .product: return product
     case .tile(let slice): return name(slice)
     case .rowValue(let slice): return "row(\(name(slice)))"
     case .columnValue(let buffer, let first):
