@@ -128,7 +128,8 @@ typedef struct ultra_model {
   /* JSON, UTF-8, not terminated; see docs/abi.md. */
   const char *manifest;
   uint64_t manifest_size;
-  /* The code level in use, for example "x86-64-v4"; null where this machine can run none of the file's levels. */
+  /* The code level in use, for example "x86-64-v4"; null where this machine can run none of the file's levels. Where the
+   * file has code for AMX and so has the processor, finding it asks Linux to let the process use AMX; see docs/abi.md. */
   const char *level;
   /* Null, or one sentence that says which processor features are missing; there are no entries then. */
   const char *refusal;

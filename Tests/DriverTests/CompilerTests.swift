@@ -118,6 +118,7 @@ import TileIR
   @Test func namesOfLevels() throws {
     #expect(try [CPULevel](targetCPU: "x86-64-v3") == [.avx2])
     #expect(try [CPULevel](targetCPU: "znver4,x86-64-v3,znver4") == [.avx2, .avx512BF16])
+    #expect(try [CPULevel](targetCPU: "sapphirerapids,znver4") == [.avx512BF16, .amx])
     #expect(try [CPULevel](targetCPU: "native") == [CPULevel.native])
   }
 

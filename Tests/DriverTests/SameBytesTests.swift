@@ -53,7 +53,7 @@ import Testing
     try withTemporaryFolder { folder in
       let model = folder.appendingPathComponent("model")
       _ = try ModelFolder(model)
-      try expectSame(model, ["--target-cpu", "x86-64-v3,x86-64-v4,znver4"])
+      try expectSame(model, ["--target-cpu", "x86-64-v3,x86-64-v4,znver4,sapphirerapids"])
     }
   }
 
