@@ -17,6 +17,8 @@ private struct OperationKey: Hashable {
   /// Attributes are compared as text: as numbers, 0 and -0 would be equal, and they are not alike in a product.
   var payload: String
   var operands: [ValueID]
+  /// What two regions compute stays in their tiles; as one it would cross memory.
+  var region: RegionID?
 }
 
 /// Gives the number of operations removed.
@@ -31,7 +33,7 @@ private func merge(in function: inout Function) -> Int {
     case .add, .multiply: operands.sort { $0.index < $1.index }
     default: break
     }
-    let key = OperationKey(payload: operation.payload.text, operands: operands)
+    let key = OperationKey(payload: operation.payload.text, operands: operands, region: operation.region)
     if let earlier = first[key] {
       removed += 1
       return function[earlier].results

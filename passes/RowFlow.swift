@@ -146,6 +146,13 @@ extension Function {
     return (operations, given)
   }
 
+  /// The operations that read each value.
+  var readersOfValues: [ValueID: Set<OperationID>] {
+    body.reduce(into: [:]) { readers, id in
+      for value in self[id].operands { readers[value, default: []].insert(id) }
+    }
+  }
+
   /// A name for a dimension that no value has yet.
   func newDimension(_ name: String) -> String {
     let taken = Set(values.flatMap(\.type.dimensions))

@@ -107,7 +107,7 @@ import UltraRuntime
   }
 
   /// Every operation in a kernel of its own, and regions that reach as far as they can, with large blocks.
-  @Test(arguments: kinds, ["", "fuse", "fuse{reach=next}"])
+  @Test(arguments: kinds, ["", "fuse", "fuse{project=own}", "fuse{reach=next,project=own}"])
   func regions(kind: RandomProgram.Kind, passes: String) throws {
     let subject = try subject(kind)
     var module = subject.program.module

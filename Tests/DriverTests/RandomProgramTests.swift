@@ -21,7 +21,7 @@ import UltraRuntime
       let level = levels[Int(seed) % levels.count]
       var module = program.module
       // Most with regions, some with an operation a kernel.
-      let passes = ["fuse", "fuse{reach=next}", "fuse", ""][Int(seed / 3) % 4]
+      let passes = ["fuse", "fuse{reach=next,project=own}", "fuse{project=own}", ""][Int(seed / 3) % 4]
       try PassManager(PassPipeline(parsing: passes)).run(on: &module)
       let compiled = try CompiledProgram(module, weights: program.weights, level: level, optimization: .less)
       let found = try compiled.run(program.inputs)
@@ -67,7 +67,7 @@ import UltraRuntime
       var schedule = TileSchedule()
       schedule.rows = 8
       var module = program.module
-      try PassManager(PassPipeline([fuse])).run(on: &module)
+      try PassManager(PassPipeline(parsing: "fuse{project=own}")).run(on: &module)
       let compiled = try CompiledProgram(
         module, weights: program.weights, level: level, schedule: schedule, optimization: .less)
       let together = try compiled.run(program.inputs)

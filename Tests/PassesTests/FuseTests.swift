@@ -8,7 +8,10 @@ import Testing
 /// Regions change how a function runs and nothing of what it gives.
 @Suite("fuse")
 struct FuseTests {
-  static let pipelines = ["fuse", "fuse{reach=next}", "fuse,canonicalize,cse,dce", "canonicalize,cse,dce,fuse"]
+  static let pipelines = [
+    "fuse", "fuse{reach=next}", "fuse{project=own}", "fuse{reach=next,project=own}",
+    "fuse{project=own},canonicalize,cse,dce", "canonicalize,cse,dce,fuse",
+  ]
 
   /// The module after the pipeline, verified.
   static func rewritten(_ module: Module, _ pipeline: String) throws -> Module {
@@ -38,7 +41,9 @@ struct FuseTests {
   }
 
   /// Every operation alone in a kernel, against regions: the tile interpreter rounds as compiled code does.
-  @Test("kernels keep every bit", arguments: RandomProgram.Kind.allCases, ["fuse", "fuse{reach=next}"])
+  @Test(
+    "kernels keep every bit", arguments: RandomProgram.Kind.allCases,
+    ["fuse", "fuse{reach=next}", "fuse{project=own}", "fuse{reach=next,project=own}"])
   func kernels(kind: RandomProgram.Kind, pipeline: String) throws {
     for seed in 1...16 as ClosedRange<UInt64> {
       let random = try RandomProgram(kind, seed: seed)
@@ -57,7 +62,11 @@ struct FuseTests {
     }
   }
 
-  @Test("a stack of layers takes two kernels a layer, or one", arguments: [("fuse", 2), ("fuse{reach=next}", 1)])
+  @Test(
+    "a stack of layers takes two kernels a layer, or one",
+    arguments: [
+      ("fuse", 2), ("fuse{reach=next}", 1), ("fuse{project=own}", 2), ("fuse{reach=next,project=own}", 1),
+    ])
   func layers(pipeline: String, perLayer: Int) throws {
     let layerCount = 3
     var build = FunctionBuilder(module: Module(name: "stack"), name: "forward")
@@ -74,6 +83,7 @@ struct FuseTests {
     let program = try lowerToTiles(module, function: "forward")
     // The first layer's projection has no attention before it.
     #expect(program.kernels.count == layerCount * perLayer + (perLayer == 1 ? 1 : 0))
-    #expect(program.kernels.last?.summary == "attention + layer_norm + multiply + concatenate + linear + add")
+    let own = pipeline.contains("own") ? "layer_norm + linear + linear + silu + " : ""
+    #expect(program.kernels.last?.summary == own + "attention + layer_norm + multiply + concatenate + linear + add")
   }
 }

@@ -28,8 +28,15 @@ struct PlanMemoryTests {
     return conflicts
   }
 
-  private func lowered(_ random: RandomProgram, _ pipeline: String) throws -> Program {
-    try lowerToTiles(FuseTests.rewritten(random.module, pipeline), function: "forward")
+  private func lowered(_ random: RandomProgram, _ pipeline: String) throws -> Lowered {
+    let module = try FuseTests.rewritten(random.module, pipeline)
+    return Lowered(program: try lowerToTiles(module, function: "forward"), module: module)
+  }
+
+  /// A program, and the module that it was lowered from.
+  private struct Lowered {
+    var program: Program
+    let module: Module
   }
 
   static let fixtures: [URL] = {
@@ -52,27 +59,28 @@ struct PlanMemoryTests {
   func found() { #expect(Self.fixtures.count >= 12) }
 
   /// What the program gives, where buffers of a slot share memory indeed.
-  private func results(_ program: Program, _ random: RandomProgram) throws -> [HostTensor] {
-    let weights = DerivedWeights(random.module, base: random.weights)
-    return try TileInterpreter(program: program, weights: weights, precision: .f32).run(random.inputs).map(\.tensor)
+  private func results(_ lowered: Lowered, _ random: RandomProgram) throws -> [HostTensor] {
+    let weights = DerivedWeights(lowered.module, base: random.weights)
+    return try TileInterpreter(program: lowered.program, weights: weights, precision: .f32).run(random.inputs).map(
+      \.tensor)
   }
 
   @Test(
     "a plan takes less memory and keeps every bit", arguments: RandomProgram.Kind.allCases,
-    ["dce", "fuse", "fuse{reach=next}"])
+    ["dce", "fuse", "fuse{reach=next,project=own}", "fuse{project=own}"])
   func plans(kind: RandomProgram.Kind, pipeline: String) throws {
     var (before, after) = (0, 0)
     for seed in 1...40 as ClosedRange<UInt64> {
       let random = try RandomProgram(kind, seed: seed, options: RandomProgram.Options(longest: 20))
       let apart = try lowered(random, pipeline)
       var planned = apart
-      planMemory(&planned)
-      try planned.verify()
-      (before, after) = (before + apart.slots.count, after + planned.slots.count)
+      planMemory(&planned.program)
+      try planned.program.verify()
+      (before, after) = (before + apart.program.slots.count, after + planned.program.slots.count)
       if seed <= 8 { #expect(try results(planned, random) == results(apart, random), "\(random), \(pipeline)") }
-      let text = planned.text
-      planMemory(&planned)
-      #expect(planned.text == text, "the plan of a plan is another")
+      let text = planned.program.text
+      planMemory(&planned.program)
+      #expect(planned.program.text == text, "the plan of a plan is another")
     }
     // One kernel has nothing to share.
     #expect([.embedding, .operation, .precision].contains(kind) ? after <= before : after < before)
@@ -86,20 +94,20 @@ struct PlanMemoryTests {
     var (wrong, inPlace) = (0, 0)
     for seed in 1...40 as ClosedRange<UInt64> {
       let given = try RandomProgram(kind, seed: seed, options: RandomProgram.Options(longest: 20))
-      let apart = try lowered(given, seed % 2 == 0 ? "dce" : "fuse")
-      var program = apart
-      if seed % 4 > 1 { planMemory(&program) }
-      let buffers = program.slots.flatMap(\.buffers)
+      let apart = try lowered(given, seed % 2 == 0 ? "dce" : "fuse{project=own}")
+      var moved = apart
+      if seed % 4 > 1 { planMemory(&moved.program) }
+      let buffers = moved.program.slots.flatMap(\.buffers)
       guard !buffers.isEmpty else { continue }
       let (one, other) = (random.pick(buffers), random.pick(buffers))
-      program[one].home = program[other].home
-      let isSound = program.verificationErrors().isEmpty
+      moved.program[one].home = moved.program[other].home
+      let isSound = moved.program.verificationErrors().isEmpty
       if !isSound { wrong += 1 }
-      if conflicts(program).isEmpty {
+      if conflicts(moved.program).isEmpty {
         #expect(isSound, "\(given)")
       } else if isSound {
         inPlace += 1
-        if inPlace <= 4 { #expect(try results(program, given) == results(apart, given), "\(given)") }
+        if inPlace <= 4 { #expect(try results(moved, given) == results(apart, given), "\(given)") }
       }
     }
     #expect(wrong > 0)

@@ -48,7 +48,7 @@ struct PruneDemandTests {
 
   @Test("exact passes keep every bit in any order")
   func pipelines() throws {
-    let passes = ["canonicalize", "cse", "dce", "prune-demand", "fuse"]
+    let passes = ["canonicalize", "cse", "dce", "prune-demand", "fuse", "fuse{project=own}"]
     for seed in 1...30 as ClosedRange<UInt64> {
       var random = Random(seed: seed)
       let kind = random.pick(RandomProgram.Kind.allCases + [.recommendation, .recommendation])

@@ -57,9 +57,6 @@ struct DemandAnalysis {
       || keys(of: id) != spaces.whole(of: operation.operands[1], in: function)
   }
 
-  /// The operations that read a value.
-  func readers(of value: ValueID) -> [OperationID] { function.body.filter { function[$0].operands.contains(value) } }
-
   // MARK: - Backward
 
   private mutating func need(_ value: ValueID, _ demand: RowDemand) {

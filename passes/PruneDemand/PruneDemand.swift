@@ -29,7 +29,8 @@ private func prune(_ module: inout Module, _ index: Int) throws(PassError) -> St
   }
   var pruned = module
   pruned.functions[index].dissolveRegions()
-  if ColumnCut(demands: demands).cut(&pruned, index) > 0 {
+  let cut = ColumnCut(pruned.functions[index]) { [demands] in demands[$0] }
+  if cut.cut(&pruned, index) > 0 {
     demands = DemandAnalysis(pruned.functions[index], spaces)
   }
   var pruner = try RowPruner(pruned.functions[index], spaces, demands)

@@ -201,38 +201,35 @@ struct RowPruner {
     if let source = sources[value] { return try select(rows, from: source.value, holding: source.rows) }
     let key = Selected(value: value, rows: rows)
     if let known = selected[key] { return known }
-    let name = function[value].name
-    let result: ValueID
-    if case .result(let id, _) = function[value].definition, function[id].payload.isNorm {
+    if case .result(let id, let position) = function[value].definition, function[id].payload.preparesRows {
       // What is normed is selected for the residual anyway, and the norm of the others then stays in its kernel.
-      let operands = function[id].operands
+      let (payload, operands, results) = (function[id].payload, function[id].operands, function[id].results)
       let x = try select(rows, from: operands[0], holding: held)
-      result = try emit(function[id].payload, [x] + operands.dropFirst(), "needed_\(name)")
-    } else {
-      guard let selection = selection(of: rows) else { throw PassError("%\(name) lacks rows that are needed") }
-      let batch = [try offsets(of: held), try offsets(of: rows)]
-      result = try emit(.selectRows(SelectRows(selection)), [value] + batch + spaces.targets, "needed_\(name)")
-      sources[result] = (value, held)
+      let made = try emit(payload, [x] + operands.dropFirst(), results.map { "needed_\(function[$0].name)" })
+      for (old, new) in zip(results, made) { selected[Selected(value: old, rows: rows)] = new }
+      return made[position]
     }
+    let name = function[value].name
+    guard let selection = selection(of: rows) else { throw PassError("%\(name) lacks rows that are needed") }
+    let batch = [try offsets(of: held), try offsets(of: rows)]
+    let result = try emit(.selectRows(SelectRows(selection)), [value] + batch + spaces.targets, "needed_\(name)")
+    sources[result] = (value, held)
     selected[key] = result
     return result
   }
 
   private mutating func emit(_ payload: Payload, _ operands: [ValueID], _ name: String) throws(PassError) -> ValueID {
+    try emit(payload, operands, [name])[0]
+  }
+
+  private mutating func emit(
+    _ payload: Payload, _ operands: [ValueID], _ names: [String]
+  ) throws(PassError) -> [ValueID] {
     do {
       let types = try payload.definition.resultTypes(for: operands.map { function[$0].type })
-      return function[function.append(payload, operands: operands, results: types.map { (name, $0) })].results[0]
+      return function[function.append(payload, operands: operands, results: Array(zip(names, types)))].results
     } catch {
-      throw PassError("\(payload.mnemonic) %\(name): \(error)")
-    }
-  }
-}
-
-extension Payload {
-  fileprivate var isNorm: Bool {
-    switch self {
-    case .layerNorm, .groupNorm, .l2Norm: true
-    default: false
+      throw PassError("\(payload.mnemonic) %\(names[0]): \(error)")
     }
   }
 }

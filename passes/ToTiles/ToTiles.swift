@@ -12,7 +12,7 @@ public struct TileSchedule: Hashable, Sendable {
   /// Columns of a packed weight's panel.
   public var panel = 32
   /// Bytes that the tiles of a block may take.
-  public var scratchBytes = 512 << 10
+  public var scratchBytes = 640 << 10
 
   /// The defaults given above.
   public init() {}
