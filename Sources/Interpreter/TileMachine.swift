@@ -51,8 +51,7 @@ struct TileMachine<Number: Arithmetic> {
 
   /// The most rows that an extent can have, known before the setup.
   private func rowsAtMost(_ extent: Extent) -> Int {
-    guard case .symbol(let name) = extent.dimension else { return rows(extent) }
-    return rows(Extent(.symbol(program.givenBound(of: name)), plus: extent.plus))
+    program.greatestRows(extent) { extents[$0] ?? 0 }
   }
 
   mutating func define(_ name: String, _ extent: Int) { extents[name] = extent }

@@ -58,6 +58,34 @@ struct PlanMemoryTests {
   @Test("there are fixtures")
   func found() { #expect(Self.fixtures.count >= 12) }
 
+  @Test("memory of selected rows is sized by what is kept of a sequence, or by all rows where targets are kept")
+  func selectedRows() throws {
+    let file = try #require(Self.fixtures.first { $0.lastPathComponent == "gathered.tile" })
+    let source = try String(contentsOf: file, encoding: .utf8)
+    let withTargets = source.replacing("buffer @y", with: "buffer @t : sequences x 1 x i64 = input 2\nbuffer @y")
+      .replacing(
+        "@kept_offsets = select_offsets(latest(4), offsets = @offsets,",
+        with: """
+          check_targets(@t, offsets = @offsets)
+            @kept_offsets = select_offsets(latest(4), offsets = @offsets, targets = @t,
+          """
+      )
+      .replacing("over sequences(@kept_offsets,", with: "over sequences(@kept_offsets, targets = @t,")
+      .replacing(
+        "before_selection(latest(4), offsets = @offsets)",
+        with: """
+          before_selection(latest(4), offsets = @offsets, targets = @t)
+          """)
+    for (source, rows) in [
+      (source, 4), (source.replacing("latest(4)", with: "latest(4) contextual(2)"), 6), (withTargets, 100),
+    ] {
+      let program = try TileIRParser.parse(source, file: "")
+      let index = try #require(program.buffers.firstIndex { $0.name == "b" })
+      #expect(program.byteCount(of: BufferID(index: index), forOneSequenceOf: 100) == rows * 8 * 4)
+      #expect(program.byteCount(of: BufferID(index: index), forOneSequenceOf: 3) == 3 * 8 * 4)
+    }
+  }
+
   /// What the program gives, where buffers of a slot share memory indeed.
   private func results(_ lowered: Lowered, _ random: RandomProgram) throws -> [HostTensor] {
     let weights = DerivedWeights(lowered.module, base: random.weights)

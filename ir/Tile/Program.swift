@@ -439,4 +439,27 @@ extension Program {
     }
     return bound
   }
+
+  /// How many rows of a sequence a derived dimension counts at most, and the dimension of the sequences: those of a selection of
+  /// the latest rows, unless it keeps targets too, of which there may be any number. Nil where nothing is known.
+  public func keptRows(of name: String) -> (ofSequence: Int, sequences: String)? {
+    for case .selectOffsets(.latest(let keep, let contextual), let offsets, nil, _, name) in setup {
+      guard case .symbol(let sequences) = self[offsets].rows.dimension, dimensions.contains(sequences) else {
+        return nil
+      }
+      // More is no bound, and a product with the number of sequences must be one of 64 bits.
+      let (count, overflow) = keep.addingReportingOverflow(contextual)
+      return overflow || count > Int(Int32.max) ? nil : (count, sequences)
+    }
+    return nil
+  }
+
+  /// The most rows that an extent can have, which memory is sized by before the setup; `given` are the extents that the caller
+  /// gives.
+  public func greatestRows(_ extent: Extent, given: (String) -> Int) -> Int {
+    guard case .symbol(let name) = extent.dimension else { return (extent.dimension.extent ?? 0) + extent.plus }
+    var rows = given(givenBound(of: name))
+    if let kept = keptRows(of: name) { rows = min(rows, kept.ofSequence * given(kept.sequences)) }
+    return rows + extent.plus
+  }
 }

@@ -207,13 +207,9 @@ extension Program {
   /// offsets, which have one more.
   public func byteCount(of id: BufferID, forOneSequenceOf rows: Int) -> Int {
     let buffer = self[id]
-    let extent: Int
-    switch buffer.rows.dimension {
-    case .fixed(let count): extent = count
-    case .symbol(let name):
-      let given = Dimension.symbol(givenBound(of: name))
-      extent = buffers.contains { $0.rows == Extent(given, plus: 1) } ? 1 : rows
+    let extent = greatestRows(buffer.rows) { name in
+      buffers.contains { $0.rows == Extent(.symbol(name), plus: 1) } ? 1 : rows
     }
-    return (extent + buffer.rows.plus) * buffer.columns * buffer.element.workingByteCount
+    return extent * buffer.columns * buffer.element.workingByteCount
   }
 }

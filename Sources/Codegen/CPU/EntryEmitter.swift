@@ -74,8 +74,12 @@ final class EntryEmitter {
     switch extent.dimension {
     case .fixed(let count): rows = context.i64.constant(count)
     case .symbol(let name):
-      let index = program.dimensions.firstIndex(of: program.givenBound(of: name)) ?? 0
-      rows = b.load(context.i64, b.offset(dimensions, bytes: index * 8))
+      func given(_ name: String) -> IRValue {
+        let index = program.dimensions.firstIndex(of: name) ?? 0
+        return b.load(context.i64, b.offset(dimensions, bytes: index * 8))
+      }
+      let bound = given(program.givenBound(of: name))
+      rows = program.keptRows(of: name).map { b.smin(bound, b.mul(given($0.sequences), $0.ofSequence)) } ?? bound
     }
     return extent.plus == 0 ? rows : b.add(rows, extent.plus)
   }
