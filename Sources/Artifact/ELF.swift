@@ -69,6 +69,9 @@ public enum Machine: UInt16, Hashable, Sendable, CaseIterable {
     }
   }
 
+  /// What the GNU tools made for it have before their names.
+  var triple: String { "\(name)-linux-gnu" }
+
   /// The architecture that this code runs on; nil where artifacts do not exist for it.
   public static var host: Machine? {
     #if arch(x86_64)

@@ -10,9 +10,8 @@ public struct Linker: Hashable, Sendable {
 
   /// Names tried for an architecture, best first: a linker that is made for it, then those that know several.
   static func names(for machine: Machine) -> [String] {
-    let triple = "\(machine.name)-linux-gnu-"
     let native = Machine.host == machine ? ["ld.bfd", "ld"] : []
-    return [triple + "ld.bfd", triple + "ld"] + native + ["ld.lld", "ld.lld-19"]
+    return ["\(machine.triple)-ld.bfd", "\(machine.triple)-ld"] + native + ["ld.lld", "ld.lld-19"]
   }
 
   /// The first linker for `machine` on the PATH.
@@ -24,10 +23,11 @@ public struct Linker: Hashable, Sendable {
         if access(candidate, X_OK) == 0 { return Linker(path: candidate) }
       }
     }
+    let package = "binutils" + (Machine.host == machine ? "" : "-" + machine.triple.replacing("_", with: "-"))
     throw ArtifactError(
       path: "", kind: .linker,
       message: "no linker for \(machine.name) on the PATH (looked for \(names(for: machine).joined(separator: ", "))); "
-        + "on Debian: apt install binutils")
+        + "on Debian: apt install \(package)")
   }
 
   /// What decides the bytes of the result: no dependency, nothing bound at run time, nothing writable that need not be.

@@ -7,7 +7,7 @@ import TileIR
 
 /// The back half of the compiler: a verified module becomes tile programs, machine code and an artifact.
 public struct Backend: Sendable {
-  /// Levels of code that go into the artifact, at least one.
+  /// Levels of code that go into the artifact, at least one, all of one architecture.
   public var levels: [CPULevel]
   /// Sizes of blocks.
   public var schedule = TileSchedule()
@@ -41,8 +41,10 @@ public struct Backend: Sendable {
     return program
   }
 
-  /// The optimized LLVM module of all levels, and the machine to emit it for.
+  /// The optimized LLVM module of all levels, and the machine to emit it for. Throws where the levels are of several
+  /// architectures.
   public func generate(_ program: Program, of module: Module, in context: Context) throws -> (IRModule, TargetMachine) {
+    let architecture = try levels.architecture()
     let manifest = try manifest(for: program, of: module).encoded()
     let notes = ModelCode.Notes(
       note: try ArtifactNote.makeNote(manifest: manifest), weightsDistanceOffset: ArtifactNote.deltaOffset,
@@ -50,7 +52,7 @@ public struct Backend: Sendable {
       weightsNote: ArtifactNote.weightsPlaceholder)
     TargetMachine.initializeAllTargets()
     let machine = try TargetMachine(
-      triple: "x86_64-unknown-linux-gnu", cpu: "x86-64", optimization: optimization.codeGeneration)
+      triple: architecture.triple, cpu: architecture.baselineCPU, optimization: optimization.codeGeneration)
     var code = ModelCode(program: program, levels: levels, notes: notes)
     code.tiles = tiles
     return (try code.optimized(in: context, for: machine, pipeline: optimization.pipeline), machine)

@@ -82,13 +82,30 @@ public struct CompileOptions: Sendable {
 }
 
 extension [CPULevel] {
-  /// Reads what `--target-cpu` takes: names of levels with commas between, "native" for the best of this machine.
+  /// Reads what `--target-cpu` takes: names of levels of one architecture with commas between, "native" for the best of
+  /// this machine.
   public init(targetCPU text: String) throws(DriverError) {
     var levels: Set<CPULevel> = []
     for name in text.split(separator: ",", omittingEmptySubsequences: false) {
       levels.insert(try CPULevel(targetCPU: String(name)))
     }
     self = levels.sorted()
+    _ = try architecture()
+  }
+
+  /// The one that all levels are of. Throws where there are several, or none: a file holds code for one.
+  func architecture() throws(DriverError) -> CPUArchitecture {
+    let names = CPUArchitecture.allCases.compactMap { architecture -> String? in
+      let own = filter { $0.architecture == architecture }.map(\.rawValue)
+      return own.isEmpty ? nil : "\(own.joined(separator: ",")) of \(architecture.rawValue)"
+    }
+    guard let architecture = first?.architecture, names.count == 1 else {
+      let found = isEmpty ? "none" : names.joined(separator: " and ")
+      throw DriverError(
+        "--target-cpu: expected levels of one architecture, found \(found)",
+        hint: "a file holds code for one architecture: compile once for each")
+    }
+    return architecture
   }
 }
 
@@ -96,8 +113,10 @@ extension CPULevel {
   fileprivate init(targetCPU name: String) throws(DriverError) {
     if name == "native" {
       guard let native = CPULevel.native else {
+        let least =
+          CPUArchitecture.host?.levels.first.map { "less than \($0.rawValue), the least" } ?? "no architecture"
         throw DriverError(
-          "--target-cpu native: this machine has less than \(CPULevel.avx2.rawValue), the least there is code for",
+          "--target-cpu native: this machine has \(least) there is code for",
           hint: "name the level of the machine that will load the file")
       }
       self = native

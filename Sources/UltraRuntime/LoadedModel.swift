@@ -45,10 +45,7 @@ public final class LoadedModel: Sendable {
     let library = try Library(reader)
     let table = library.table.pointee
     if let refusal = table.refusal {
-      let reason = String(cString: refusal)
-      let hint = "compile with --target-cpu x86-64-v3, or several: --target-cpu x86-64-v3,znver4"
-      throw RuntimeError(
-        .unsupportedMachine, "\(path): \(reason)" + (reason.contains("--target-cpu") ? "" : "; \(hint)"))
+      throw RuntimeError(.unsupportedMachine, "\(path): \(String(cString: refusal))")
     }
     self.path = path
     self.library = library

@@ -9,10 +9,12 @@ struct CompileCommand: ParsableCommand {
     abstract: "Compile a model to an artifact, one file of native code and weights.",
     discussion: """
       The model is a JSON description beside its safetensors; docs/model-json.md explains every field. The result runs \
-      on every machine with AVX2, faster where there is more, and needs no other file or library.
+      on every x86-64 machine with AVX2, or on those that --target-cpu names, faster where there is more, and needs no \
+      other file or library.
 
         ultrac compile model.json
         ultrac compile model.json -o /srv/ranker.ultra --target-cpu native
+        ultrac compile model.json --target-cpu armv8-a,neoverse-v1          for ARM, from any machine
         ultrac compile model.json --emit tensor-ir          read what it computes
         ultrac compile model.json --rewrite "lower-precision{matmul=bf16,attention=bf16,tables=int4}"
 
@@ -35,8 +37,10 @@ struct CompileCommand: ParsableCommand {
     help: ArgumentHelp(
       """
       Processors to make code for: x86-64-v3 (AVX2), x86-64-v4 (AVX-512), znver4 (AVX-512 with BF16), \
-      sapphirerapids (AMX as well; sums of bf16 are added in another order there), native (the best of this machine), or \
-      several with commas (default: x86-64-v3,x86-64-v4, and znver4 where lower-precision runs).
+      sapphirerapids (AMX as well; sums of bf16 are added in another order there), or for 64-bit ARM armv8-a (NEON), \
+      neoverse-n1 (8-bit dot products as well), neoverse-v1 (BF16 and I8MM as well; sums of bf16 are rounded otherwise \
+      there), native (the best of this machine), or several of one architecture with commas (default: \
+      x86-64-v3,x86-64-v4, and znver4 where lower-precision runs).
       """, valueName: "levels"))
   var targetCPU: String?
 

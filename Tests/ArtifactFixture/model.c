@@ -181,7 +181,7 @@ FAULT
 static const ultra_model model = {
     sizeof(ultra_model), ULTRA_ABI_VERSION, ultra_note + MANIFEST_OFFSET, MANIFEST_SIZE,
 #ifdef REFUSE
-    NULL, "this file needs AVX-512 BF16; this machine has AVX2", 0, NULL
+    NULL, "this file needs AVX-512 BF16; compile with --target-cpu x86-64-v3", 0, NULL
 #else
     "portable", NULL, sizeof entries / sizeof entries[0], entries
 #endif

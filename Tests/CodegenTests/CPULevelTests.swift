@@ -19,7 +19,7 @@ struct CPULevelTests {
     let text = try String(contentsOfFile: "/proc/cpuinfo", encoding: .utf8)
     let line = try #require(text.split(separator: "\n").first { $0.hasPrefix("flags") })
     let flags = Set(line.split(whereSeparator: { " \t:".contains($0) }).map(String.init))
-    return CPULevel.allCases.filter { level in
+    return CPUArchitecture.x8664.levels.filter { level in
       level.features.allSatisfy { flags.contains(Self.linuxNames[$0.name] ?? $0.name) }
     }
   }
@@ -28,17 +28,18 @@ struct CPULevelTests {
   func detection(pipeline: String?) throws {
     let context = Context()
     let module = IRModule("detection", in: context)
-    let detection = CPULevel.emitDetection(of: CPULevel.allCases, into: module)
+    let architecture = CPUArchitecture.x8664
+    let detection = architecture.emitDetection(of: architecture.levels, into: module)
     // Hidden, so reached through a function that is not.
     let probe = module.addFunction("probe", type: detection.type)
     let b = IRBuilder(at: probe.appendBlock("entry"))
     b.ret(b.call(detection, []))
     let object = try load(module, optimizing: pipeline)
     let bits = try object.function("probe", as: (@convention(c) () -> UInt32).self)()
-    #expect(CPULevel.levels(inBits: bits) == (try levelsByKernel()))
-    #expect(bits >> CPULevel.allCases.count == 0)
+    #expect(architecture.levels(inBits: bits) == (try levelsByKernel()))
+    #expect(bits >> architecture.levels.count == 0)
     if pipeline == nil {
-      #expect(throws: HarnessError.self) { try object.address(CPULevel.detectionSymbol) }
+      #expect(throws: HarnessError.self) { try object.address(CPUArchitecture.detectionSymbol) }
     }
   }
 
@@ -52,15 +53,15 @@ struct CPULevelTests {
     let probe = module.addFunction("probe", type: context.function([p, i32, i32, p], returns: i32))
     var b = IRBuilder(at: probe.appendBlock("entry"))
     let given = CPUIDWord.allCases.indices.map { b.load(i32, b.element(probe.parameters[0], i32, b.i64($0))) }
+    let architecture = CPUArchitecture.x8664
     let words = CPUIDWords(
       features: given[0], structured: given[1], structuredMore: given[2], structuredLast: given[3],
       structuredSecond: given[4], extended: given[5])
-    let chosen = CPULevel.emitChoice(
-      &b, context, of: CPULevel.allCases, words: words, savedState: probe.parameters[1]
-    ) { b in
+    let answers = CPUIDAnswers(context: context, words: words, savedState: probe.parameters[1]) { b in
       b.store(b.i32(1), probe.parameters[3])
       return b.icmp(.ne, probe.parameters[2], b.i32(0))
     }
+    let chosen = answers.emitChoice(&b, of: architecture.levels)
     b.ret(chosen)
     let object = try load(module)
     let function = try object.function(
@@ -69,21 +70,21 @@ struct CPULevelTests {
     func levels(without missing: CPUFeature? = nil, state: UInt32 = .max, permission: Bool = true) -> [CPULevel] {
       var bits = [UInt32](repeating: .max, count: CPUIDWord.allCases.count)
       for (index, word) in CPUIDWord.allCases.enumerated() {
-        if let missing, missing.word == word { bits[index] &= ~(1 << missing.bit) }
+        if case .bit(word, let bit) = missing?.evidence { bits[index] &= ~(1 << bit) }
       }
       var asked: UInt32 = 0
-      let found = CPULevel.levels(inBits: function(bits, state, permission ? 1 : 0, &asked))
+      let found = architecture.levels(inBits: function(bits, state, permission ? 1 : 0, &asked))
       // Asking changes the process: only where tiles would then be used.
       let hasAllElse = state & 0x6_00e6 == 0x6_00e6 && !CPULevel.amx.features.contains { $0 == missing }
       #expect((asked == 1) == hasAllElse)
       return found
     }
-    #expect(levels() == CPULevel.allCases)
+    #expect(levels() == architecture.levels)
     for feature in CPULevel.amx.features {
       #expect(
-        levels(without: feature) == CPULevel.allCases.filter { !$0.features.contains(feature) }, "\(feature.name)")
+        levels(without: feature) == architecture.levels.filter { !$0.features.contains(feature) }, "\(feature.name)")
     }
-    #expect(levels(state: 0x6_00e6) == CPULevel.allCases)
+    #expect(levels(state: 0x6_00e6) == architecture.levels)
     for state: UInt32 in [0x2_00e6, 0x4_00e6, 0xe6] { #expect(levels(state: state) == [.avx2, .avx512, .avx512BF16]) }
     #expect(levels(state: 0x6_0006) == [.avx2])
     #expect(levels(state: 0x6_0000) == [])
@@ -96,7 +97,7 @@ struct CPULevelTests {
     let module = IRModule("permission", in: context)
     let probe = module.addFunction("probe", type: context.function([], returns: context.i32))
     let b = IRBuilder(at: probe.appendBlock("entry"))
-    b.ret(b.zext(CPULevel.emitTilePermission(b, context), to: context.i32))
+    b.ret(b.zext(CPUIDAnswers.emitTilePermission(b, context), to: context.i32))
     let object = try load(module)
     let function = try object.function("probe", as: (@convention(c) () -> UInt32).self)
     // Swift does not import it, since it takes any number of arguments.
@@ -112,27 +113,49 @@ struct CPULevelTests {
     #expect(CPULevel.native == CPULevel.supportedByHost.last)
   }
 
-  @Test("one missing feature takes the level and the ones above away")
-  func missingFeature() {
-    let everything = CPULevel.amx.features
-    let all = everything.map { "+\($0.name)" }
-    #expect(CPULevel.supported(byFeatures: all.joined(separator: ",")) == CPULevel.allCases)
-    for feature in everything {
-      let without = all.map { $0 == "+\(feature.name)" ? "-\(feature.name)" : $0 }.joined(separator: ",")
-      let expected = CPULevel.allCases.filter { !$0.features.contains(feature) }
-      #expect(CPULevel.supported(byFeatures: without) == expected, "without \(feature.name)")
+  @Test("detection for ARM reads the ID registers that its levels need, and none for the baseline")
+  func detectionForARM() throws {
+    func assembly(_ levels: [CPULevel]) throws -> String {
+      let module = IRModule("detection", in: Context())
+      _ = CPUArchitecture.aarch64.emitDetection(of: levels, into: module)
+      return try TargetMachine(triple: CPUArchitecture.aarch64.triple).emitAssembly(module)
     }
-    #expect(CPULevel.supported(byFeatures: "") == [])
+    #expect(!(try assembly([.neon]).contains("mrs")))
+    let some = try assembly([.neon, .neonDot])
+    #expect(some.contains("ID_AA64ISAR0_EL1") && !some.contains("ID_AA64ISAR1_EL1"))
+    let all = try assembly(CPUArchitecture.aarch64.levels)
+    #expect(all.contains("ID_AA64ISAR0_EL1") && all.contains("ID_AA64ISAR1_EL1"))
+    #expect(!all.contains("\tbl\t"))
   }
 
-  @Test("levels are ordered and include the lower ones' features")
-  func order() {
-    #expect(CPULevel.allCases == CPULevel.allCases.sorted())
-    #expect(CPULevel.allCases.map(\.ordinal) == Array(CPULevel.allCases.indices))
-    for (lower, upper) in zip(CPULevel.allCases, CPULevel.allCases.dropFirst()) {
+  @Test("one missing feature takes the level and the ones above away", arguments: CPUArchitecture.allCases)
+  func missingFeature(architecture: CPUArchitecture) throws {
+    let features = try #require(architecture.levels.last).features
+    let all = features.map { "+\($0.name)" }
+    #expect(architecture.levels(byFeatures: all.joined(separator: ",")) == architecture.levels)
+    for feature in features {
+      let without = all.map { $0 == "+\(feature.name)" ? "-\(feature.name)" : $0 }.joined(separator: ",")
+      let expected = architecture.levels.filter { !$0.features.contains(feature) }
+      #expect(architecture.levels(byFeatures: without) == expected, "without \(feature.name)")
+    }
+    #expect(architecture.levels(byFeatures: "") == architecture.levels.filter { $0.features.isEmpty })
+  }
+
+  @Test("levels are ordered and include the lower ones' features", arguments: CPUArchitecture.allCases)
+  func order(architecture: CPUArchitecture) {
+    let levels = architecture.levels
+    #expect(levels == levels.sorted())
+    #expect(levels.map(\.ordinal) == Array(levels.indices))
+    for (lower, upper) in zip(levels, levels.dropFirst()) {
       #expect(Set(lower.features).isStrictSubset(of: upper.features))
     }
-    #expect(CPULevel.allCases.map(\.rawValue) == ["x86-64-v3", "x86-64-v4", "znver4", "sapphirerapids"])
+  }
+
+  @Test("levels have the names that the command line takes")
+  func names() {
+    #expect(CPUArchitecture.x8664.levels.map(\.rawValue) == ["x86-64-v3", "x86-64-v4", "znver4", "sapphirerapids"])
+    #expect(CPUArchitecture.aarch64.levels.map(\.rawValue) == ["armv8-a", "neoverse-n1", "neoverse-v1"])
+    #expect(CPULevel.allCases == CPULevel.allCases.sorted())
   }
 
   @Test("a register tile fits the registers with room for its operands", arguments: CPULevel.allCases)
@@ -156,8 +179,9 @@ struct CPULevelTests {
       let value = b.load(context.vector(context.f32, level.floatLanes), function.parameters[0], alignment: 4)
       b.store(b.fptrunc(value, to: value.type.withElement(context.bf16)), function.parameters[0], alignment: 2)
       b.ret()
-      let text = try TargetMachine(triple: "x86_64-unknown-linux-gnu").emitAssembly(module)
-      #expect(text.contains("vcvtneps2bf16") == (level >= .avx512BF16), "\(level.rawValue)")
+      let text = try TargetMachine(triple: level.architecture.triple).emitAssembly(module)
+      #expect(text.contains("vcvtneps2bf16") == [.avx512BF16, .amx].contains(level), "\(level.rawValue)")
+      #expect(text.contains("bfcvtn") == (level == .neonBF16), "\(level.rawValue)")
     }
   }
 }

@@ -183,11 +183,12 @@ struct VectorMathTests {
         alignment: 4)
       b.ret()
     }
-    let machine = try TargetMachine(triple: "x86_64-unknown-linux-gnu")
+    let machine = try TargetMachine(triple: level.architecture.triple)
     try module.optimize("default<O2>", for: machine)
     let text = try machine.emitAssembly(module)
-    #expect(!text.contains("call"))
-    #expect(text.contains(level == .avx2 ? "%ymm" : "%zmm"))
-    #expect(text.contains("%zmm") == (level != .avx2))
+    #expect(!text.contains(level.architecture == .x8664 ? "call" : "\tbl\t"))
+    #expect(text.contains("%zmm") == (level.vectorBits == 512))
+    #expect(text.contains("%ymm") || level.vectorBits != 256)
+    #expect(text.contains("fmla\tv") == (level.vectorBits == 128))
   }
 }

@@ -17,7 +17,7 @@ struct CompiledProgram {
     optimization: CompileOptions.Optimization = .standard,
     tiles: (@Sendable (IRModule) -> any TileInstructions)? = nil
   ) throws {
-    var backend = Self.backend(module, level, optimization)
+    var backend = Self.backend(module, [level], optimization)
     backend.schedule = schedule
     if let tiles { backend.tiles = tiles }
     model = try withTemporaryFolder { folder in
@@ -33,23 +33,26 @@ struct CompiledProgram {
     optimization: CompileOptions.Optimization = .standard,
     tiles: (@Sendable (IRModule) -> any TileInstructions)? = nil
   ) throws {
-    var backend = Self.backend(module, level, optimization)
-    if let tiles { backend.tiles = tiles }
-    let context = Context()
-    let (generated, machine) = try backend.generate(program, of: module, in: context)
-    let object = try machine.emitObject(generated)
     model = try withTemporaryFolder { folder in
       let path = folder.appendingPathComponent("\(module.name).ultra").path
-      _ = try backend.write(program, object: object, weights: weights, to: path)
+      var backend = Self.backend(module, [level], optimization)
+      if let tiles { backend.tiles = tiles }
+      try Self.write(program, of: module, weights: weights, by: backend, to: path)
       return try LoadedModel(path: path)
     }
   }
 
-  private static func backend(_ module: Module, _ level: CPULevel, _ optimization: CompileOptions.Optimization)
-    -> Backend
-  {
+  /// Writes the artifact of a tile program whose arguments and results are those of the function in `module`.
+  static func write(
+    _ program: Program, of module: Module, weights: any WeightProvider, by backend: Backend, to path: String
+  ) throws {
+    let (generated, machine) = try backend.generate(program, of: module, in: Context())
+    _ = try backend.write(program, object: machine.emitObject(generated), weights: weights, to: path)
+  }
+
+  static func backend(_ module: Module, _ levels: [CPULevel], _ optimization: CompileOptions.Optimization) -> Backend {
     var backend = Backend(
-      levels: [level], compiler: .init(name: "test", version: "0", flags: []),
+      levels: levels, compiler: .init(name: "test", version: "0", flags: []),
       model: .init(name: module.name, sourceChecksum: "0"))
     backend.optimization = optimization
     return backend

@@ -40,42 +40,16 @@ final class RawCall {
   init(_ model: LoadedModel, _ tensors: [String: HostTensor], workers: UInt32 = 1) throws {
     self.model = model
     entry = try #require(model.table.pointee.entries?.pointee)
-    let port = model.manifest.entries[0]
-    self.port = port
-    let given = try port.inputs.map { try #require(tensors[$0.name], "\($0.name)") }
-    var extents: [String: Int] = [:]
-    for (input, tensor) in zip(port.inputs, given) {
-      switch input.type {
-      case .offsets(.symbol(let sequences), _): extents[sequences] = tensor.count - 1
-      case .tensor(_, let shape):
-        if case .symbol(let name) = shape.first { extents[name] = tensor.shape[0] }
-      case .offsets: break
-      }
-    }
-    for dimension in model.manifest.dimensions where dimension.atMost != nil {
-      extents[dimension.name] = extents[dimension.atMost ?? ""]
-    }
-    func count(_ shape: [Manifest.Extent]) -> Int {
-      shape.reduce(1) { product, extent in
-        switch extent {
-        case .fixed(let count): product * count
-        case .symbol(let name): product * (extents[name] ?? 0)
-        }
-      }
-    }
-    dimensions = port.dimensions.map { Int64(extents[$0] ?? 0) }
-    inputMemory = try given.map { tensor in
+    let shape = try CallShape(model.manifest, tensors)
+    port = shape.port
+    dimensions = shape.dimensions
+    inputMemory = try shape.inputs.map { tensor in
       let memory = try GuardedMemory(tensor.bytes, alignment: tensor.element.byteCount)
       memory.protect()
       return memory
     }
-    inputs = zip(inputMemory, given).map { ultra_tensor(data: $0.address, count: Int64($1.count)) }
-    let rooms = port.outputs.map { output in
-      switch output.type {
-      case .tensor(_, let shape): count(shape)
-      case .offsets(let sequences, _): count([sequences]) + 1
-      }
-    }
+    inputs = zip(inputMemory, shape.inputs).map { ultra_tensor(data: $0.address, count: Int64($1.count)) }
+    let rooms = shape.rooms
     outputMemory = try zip(port.outputs, rooms).map { output, room in
       let size = output.type.element.byteCount
       return try GuardedMemory(byteCount: room * size, alignment: size)

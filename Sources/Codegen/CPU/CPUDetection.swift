@@ -1,148 +1,49 @@
 import LLVMKit
 
-extension CPULevel {
+extension CPUArchitecture {
   /// The symbol of the emitted detection.
   public static let detectionSymbol = "ultra_cpu_level"
 
   /// Emits `i32 ultra_cpu_level()`: bit `ordinal` is set for each of these levels that the running machine supports.
   ///
-  /// It asks CPUID and, where the operating system allows it, XCR0, by inline assembly for a baseline x86-64: no library
-  /// and no resolver is needed. Only where a level with tiles is among them and the machine has them, it asks Linux to let
-  /// the process use them. The symbol is hidden. Under a hypervisor each CPUID may take microseconds: call it once, at load.
-  public static func emitDetection(of levels: [CPULevel], into module: IRModule) -> IRFunction {
+  /// It asks the processor by inline assembly for the architecture's baseline: no library and no resolver is needed. Only
+  /// where a level with tiles is among them and the machine has them, it asks Linux to let the process use them. The symbol
+  /// is hidden. Under a hypervisor each question may take microseconds: call it once, at load.
+  public func emitDetection(of levels: [CPULevel], into module: IRModule) -> IRFunction {
     let context = module.context
-    let function = module.addFunction(detectionSymbol, type: context.function([], returns: context.i32))
+    let function = module.addFunction(
+      Self.detectionSymbol, type: context.function([], returns: context.i32))
     function.hide()
-    function.setTarget(cpu: "x86-64")
+    function.setTarget(cpu: baselineCPU)
     function.addAttribute("nounwind")
     var b = IRBuilder(at: function.appendBlock("entry"))
-    let words = emitWords(&b, context)
-    let state = emitSavedState(&b, context, features: words[.features])
-    let chosen = emitChoice(&b, context, of: levels, words: words, savedState: state) { b in
-      emitTilePermission(b, context)
-    }
+    let answers: any ProcessorAnswers =
+      switch self {
+      case .x8664: CPUIDAnswers(&b, context)
+      case .aarch64: IDRegisterAnswers(b, context, levels: levels)
+      }
+    let chosen = answers.emitChoice(&b, of: levels)
     b.ret(chosen)
     return function
   }
 
-  /// The bits of the levels whose features are in CPUID's words and whose registers XCR0's low half says are saved.
-  ///
-  /// `permission` emits whether the process may use tiles. It runs only where nothing else is missing.
-  static func emitChoice(
-    _ b: inout IRBuilder, _ context: Context, of levels: [CPULevel], words: CPUIDWords, savedState: IRValue,
-    permission: (IRBuilder) -> IRValue
-  ) -> IRValue {
-    var chosen = context.i32.constant(0)
-    for level in levels {
-      var supported = has(b, savedState, bits: level.savedState)
-      for word in CPUIDWord.allCases {
-        let bits = level.features.filter { $0.word == word }.reduce(0) { $0 | 1 << $1.bit }
-        if bits != 0 { supported = b.and(supported, has(b, words[word], bits: bits)) }
-      }
-      if level.hasTiles {
-        supported =
-          b.ifThenElse(supported, name: "permission") { b in
-            [permission(b)]
-          } otherwise: { _ in
-            [context.boolean(false)]
-          }[0]
-      }
-      chosen = b.or(chosen, b.shl(b.zext(supported, to: context.i32), level.ordinal))
-    }
-    return chosen
-  }
-
-  /// Whether Linux lets the process use tile data, whose registers it saves only for processes that have asked: a system
-  /// call, `arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA)`. Asking again does no harm.
-  ///
-  /// Linux refuses where a thread's alternate signal stack has no room for the tiles. Source: Linux,
-  /// Documentation/arch/x86/xstate.rst.
-  static func emitTilePermission(_ b: IRBuilder, _ context: Context) -> IRValue {
-    let (archPrctl, requestPermission, tileData) = (158, 0x1023, 18)
-    let result = b.assembly(
-      "syscall", constraints: "={ax},{ax},{di},{si},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}",
-      returns: context.i64, [b.i64(archPrctl), b.i64(requestPermission), b.i64(tileData)])
-    return b.icmp(.eq, result, 0)
-  }
-
   /// The levels of a bit set that the emitted detection returned, lowest first.
-  public static func levels(inBits bits: UInt32) -> [CPULevel] { allCases.filter { bits & 1 << $0.ordinal != 0 } }
-
-  /// The words of CPUID; those of a leaf the processor does not have are zero.
-  private static func emitWords(_ b: inout IRBuilder, _ context: Context) -> CPUIDWords {
-    let zero = b.i32(0)
-    // Every x86-64 processor has leaf 1. Asking for a leaf past the last gives another one's bits, hence the tests.
-    let last = cpuid(b, context, leaf: 0)[0]
-    let features = cpuid(b, context, leaf: 1)[2]
-    let structured = b.ifThenElse(b.icmp(.uge, last, 7), name: "structured") { b in
-      let first = cpuid(b, context, leaf: 7)
-      let second = b.ifThenElse(b.icmp(.uge, first[0], 1), name: "second") { b in
-        [cpuid(b, context, leaf: 7, subleaf: 1)[0]]
-      } otherwise: { _ in
-        [zero]
-      }
-      return [first[1], first[2], first[3], second[0]]
-    } otherwise: { _ in
-      [zero, zero, zero, zero]
-    }
-    let lastExtended = cpuid(b, context, leaf: 0x8000_0000)[0]
-    let extended = b.ifThenElse(b.icmp(.uge, lastExtended, 0x8000_0001), name: "extended") { b in
-      [cpuid(b, context, leaf: 0x8000_0001)[2]]
-    } otherwise: { _ in
-      [zero]
-    }
-    return CPUIDWords(
-      features: features, structured: structured[0], structuredMore: structured[1], structuredLast: structured[2],
-      structuredSecond: structured[3], extended: extended[0])
-  }
-
-  /// XCR0's low half, zero where the operating system has not enabled XGETBV: there the instruction would trap.
-  private static func emitSavedState(_ b: inout IRBuilder, _ context: Context, features: IRValue) -> IRValue {
-    let osxsave = 1 << 27
-    let enabled = has(b, features, bits: osxsave)
-    let result = context.structure([context.i32, context.i32])
-    let state = b.ifThenElse(enabled, name: "state") { b in
-      let halves = b.assembly(
-        "xgetbv", constraints: "={ax},={dx},{cx},~{dirflag},~{fpsr},~{flags}", returns: result, [b.i32(0)])
-      return [b.extractField(halves, 0)]
-    } otherwise: { b in
-      [b.i32(0)]
-    }
-    return state[0]
-  }
-
-  /// eax, ebx, ecx and edx of one leaf.
-  private static func cpuid(_ b: IRBuilder, _ context: Context, leaf: Int, subleaf: Int = 0) -> [IRValue] {
-    let word = context.i32
-    let result = b.assembly(
-      "cpuid", constraints: "={ax},={bx},={cx},={dx},{ax},{cx},~{dirflag},~{fpsr},~{flags}",
-      returns: context.structure([word, word, word, word]), [b.i32(leaf), b.i32(subleaf)])
-    return (0..<4).map { b.extractField(result, $0) }
-  }
-
-  /// Whether all of these bits are set.
-  private static func has(_ b: IRBuilder, _ word: IRValue, bits: Int) -> IRValue {
-    b.icmp(.eq, b.and(word, bits), bits)
-  }
+  public func levels(inBits bits: UInt32) -> [CPULevel] { levels.filter { bits & 1 << $0.ordinal != 0 } }
 }
 
-/// The values of CPUID's words in emitted code.
-struct CPUIDWords {
-  let features: IRValue
-  let structured: IRValue
-  let structuredMore: IRValue
-  let structuredLast: IRValue
-  let structuredSecond: IRValue
-  let extended: IRValue
+/// What the running processor said of itself, in emitted code.
+protocol ProcessorAnswers {
+  var context: Context { get }
+  /// Whether it has all that the level needs.
+  func supports(_ b: inout IRBuilder, _ level: CPULevel) -> IRValue
+}
 
-  subscript(word: CPUIDWord) -> IRValue {
-    switch word {
-    case .features: features
-    case .structured: structured
-    case .structuredMore: structuredMore
-    case .structuredLast: structuredLast
-    case .structuredSecond: structuredSecond
-    case .extended: extended
+extension ProcessorAnswers {
+  /// The bits of those of the levels that the processor has all for.
+  func emitChoice(_ b: inout IRBuilder, of levels: [CPULevel]) -> IRValue {
+    levels.reduce(context.i32.constant(0)) { chosen, level in
+      let supported = supports(&b, level)
+      return b.or(chosen, b.shl(b.zext(supported, to: context.i32), level.ordinal))
     }
   }
 }

@@ -1,14 +1,30 @@
-/// An instruction-set feature: what LLVM calls it, and the bit of CPUID that says a processor has it.
+/// An instruction-set feature: what LLVM calls it, and what says that a processor has it.
 ///
 /// Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2A, CPUID; AMD64 Architecture
-/// Programmer's Manual, volume 3, appendix E.
+/// Programmer's Manual, volume 3, appendix E; Arm Architecture Reference Manual for A-profile, AArch64 system registers.
 public struct CPUFeature: Hashable, Sendable {
+  /// What tells that a processor has a feature.
+  public enum Evidence: Hashable, Sendable {
+    /// A bit of a word of CPUID, on x86.
+    case bit(CPUIDWord, Int)
+    /// A field of four bits that is not zero, from this bit on, in an ID register of ARM.
+    case field(IDRegister, Int)
+  }
+
   /// LLVM's name.
   public let name: String
-  /// Where the bit stands.
-  public let word: CPUIDWord
-  /// The bit's number.
-  public let bit: Int
+  /// Where it is told.
+  public let evidence: Evidence
+
+  private init(name: String, word: CPUIDWord, bit: Int) {
+    self.name = name
+    evidence = .bit(word, bit)
+  }
+
+  private init(name: String, register: IDRegister, field: Int) {
+    self.name = name
+    evidence = .field(register, field)
+  }
 
   static let neededByAVX2 = [
     CPUFeature(name: "sse3", word: .features, bit: 0),
@@ -50,6 +66,13 @@ public struct CPUFeature: Hashable, Sendable {
     CPUFeature(name: "amx-tile", word: .structuredLast, bit: 24),
     CPUFeature(name: "amx-int8", word: .structuredLast, bit: 25),
   ]
+
+  static let dotProducts = CPUFeature(name: "dotprod", register: .instructions0, field: 44)
+
+  static let addedByNeoverseV1 = [
+    CPUFeature(name: "bf16", register: .instructions1, field: 44),
+    CPUFeature(name: "i8mm", register: .instructions1, field: 52),
+  ]
 }
 
 /// A 32-bit word that CPUID returns, of those that hold features.
@@ -66,4 +89,13 @@ public enum CPUIDWord: CaseIterable, Sendable {
   case structuredSecond
   /// Leaf 0x80000001, ecx.
   case extended
+}
+
+/// A register of ARM that says which instructions a processor has. It belongs to the operating system; Linux, from 4.11
+/// on, lets programs read what it supports of it.
+public enum IDRegister: String, CaseIterable, Sendable {
+  /// The first of those about instructions.
+  case instructions0 = "ID_AA64ISAR0_EL1"
+  /// The second.
+  case instructions1 = "ID_AA64ISAR1_EL1"
 }

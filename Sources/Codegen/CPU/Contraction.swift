@@ -156,7 +156,7 @@ extension LevelEmitter {
           b.offset(result, bytes: b.mul(row, shape.resultRowStride)), steps,
         ] + (shape.finish == nil ? [] : [environment, row, column]))
     }
-    let heights = level.microKernel.rowHeights(for: shape.element)
+    let heights = level.rowHeights(for: shape.element)
     let tallest = heights[0]
     let zero = context.i64.constant(0)
     let bound = b.sub(rows, tallest - 1)
@@ -212,13 +212,14 @@ extension LevelEmitter {
     }
     let words = vector.asIntegers
     let word = shape.element == .f32 ? context.f32 : context.i32
-    func step(_ b: IRBuilder, _ carried: [IRValue], _ leftWord: (IRValue) -> IRValue) -> [IRValue] {
+    /// The sums after one more step; `leftWord` gives a row's word in every lane.
+    func step(_ b: IRBuilder, _ carried: [IRValue], _ leftWord: (Int) -> IRValue) -> [IRValue] {
       var sums: [IRValue] = []
       let rights = (0..<shape.vectors).map { column in
         load(b, shape.element == .f32 ? vector : words, b.offset(carried[1], bytes: column * vectorBytes), column)
       }
       for row in 0..<shape.height {
-        let left = b.splat(leftWord(b.offset(carried[0], bytes: row * shape.leftRowStride)), level.floatLanes)
+        let left = leftWord(row)
         for column in 0..<shape.vectors {
           let sum = carried[2 + row * shape.vectors + column]
           sums.append(level.multiplyAdd(b, context, left, rights[column], sum, shape.element))
@@ -226,11 +227,26 @@ extension LevelEmitter {
       }
       return sums
     }
-    var sums = b.loop(
-      from: context.i64.constant(0), to: parameters[3], step: 1, name: "steps", hint: .asWritten,
-      carrying: [parameters[0], parameters[1]] + accumulators
-    ) { b, _, carried in
-      let sums = step(b, carried) { b.load(word, $0, alignment: shape.element.workingByteCount) }
+    let zero = context.i64.constant(0)
+    var sums = [parameters[0], parameters[1]] + accumulators
+    var stepsDone = zero
+    if let together = shape.leftWordsTogether(at: level) {
+      stepsDone = b.and(parameters[3], -together)
+      sums = b.loop(from: zero, to: stepsDone, step: together, name: "groups", hint: .asWritten, carrying: sums) {
+        b, _, carried in
+        let lefts = (0..<shape.height).map { leftLanes(b, shape, carried[0], row: $0, count: together) }
+        var carried = carried
+        for place in 0..<together {
+          let sums = step(b, carried) { splatLane(b, lefts[$0], place) }
+          carried = [carried[0], b.offset(carried[1], bytes: shape.rightStepStride)] + sums
+        }
+        carried[0] = b.offset(carried[0], bytes: together * shape.leftStepStride)
+        return carried
+      }
+    }
+    sums = b.loop(from: stepsDone, to: parameters[3], step: 1, name: "steps", hint: .asWritten, carrying: sums) {
+      b, _, carried in
+      let sums = step(b, carried, leftWords(b, shape, carried[0], word))
       return [
         b.offset(carried[0], bytes: shape.leftStepStride), b.offset(carried[1], bytes: shape.rightStepStride),
       ] + sums
@@ -238,12 +254,14 @@ extension LevelEmitter {
     if shape.leftRest > 0 {
       // What lies behind a row's last element is not of it.
       let bytes = shape.element.byteCount
-      let last = step(b, sums) { pointer in
-        (0..<shape.leftRest).reduce(word.null()) { bits, index in
+      let last = step(b, sums) { row in
+        let start = row * shape.leftRowStride
+        let rest = (0..<shape.leftRest).reduce(word.null()) { bits, index in
           let element = b.load(
-            context.integer(bits: 8 * bytes), b.offset(pointer, bytes: bytes * index), alignment: bytes)
+            context.integer(bits: 8 * bytes), b.offset(sums[0], bytes: start + bytes * index), alignment: bytes)
           return b.or(bits, b.shl(b.zext(element, to: word), 8 * bytes * index))
         }
+        return b.splat(rest, level.floatLanes)
       }
       sums = [sums[0], b.offset(sums[1], bytes: shape.rightStepStride)] + last
     }
@@ -251,7 +269,8 @@ extension LevelEmitter {
       // Behind the panel lies what the codes of the left side, stored 128 too high, added too much.
       let corrections = (0..<shape.vectors).map { load(b, words, b.offset(sums[1], bytes: $0 * vectorBytes), $0) }
       for index in sums.indices.dropFirst(2) {
-        sums[index] = b.sitofp(b.add(sums[index], corrections[(index - 2) % shape.vectors]), to: vector)
+        let correction = level.multipliesUnsignedCodes ? corrections[(index - 2) % shape.vectors] : words.null()
+        sums[index] = b.sitofp(b.add(sums[index], correction), to: vector)
       }
     }
     if let finish = shape.finish {

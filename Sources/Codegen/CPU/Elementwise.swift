@@ -313,7 +313,7 @@ extension KernelEmitter {
     // The difference wraps, but its magnitude as an unsigned number is exact.
     let magnitude = b.select(
       b.icmp(.sgt, queryTimes, keyTimes), b.sub(queryTimes, keyTimes), b.sub(keyTimes, queryTimes))
-    let rounded = b.uitofp(magnitude, to: f32)
+    let rounded = emitter.level.floats(b, ofUnsigned: magnitude, f32)
     let x = b.select(b.fcmp(.olt, rounded, f32.constant(1.0)), f32.constant(1.0), rounded)
 
     let thresholds = address(b, bias.thresholds)

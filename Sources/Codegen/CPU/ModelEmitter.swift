@@ -32,7 +32,7 @@ public struct ModelCode {
 
   /// What is computed; it must be verified.
   public var program: Program
-  /// The levels to emit code for, ascending, at least one.
+  /// The levels to emit code for, ascending, at least one, all of one architecture.
   public var levels: [CPULevel]
   /// What the format puts before the code.
   public var notes: Notes
@@ -121,7 +121,12 @@ private struct ModelEmitter {
   private func emitRefusal() -> IRValue {
     let lowest = code.levels[0]
     let others = code.levels.count > 1 ? " (the least demanding of its \(code.levels.count) levels)" : ""
-    let sentence = "this file needs \(lowest.rawValue)\(others): \(lowest.requirement)"
+    var sentence = "this file needs \(lowest.rawValue)\(others): \(lowest.requirement)"
+    if let least = lowest.architecture.levels.first, least < lowest {
+      sentence +=
+        "; compile with --target-cpu \(least.rawValue), or several: --target-cpu \(least.rawValue),"
+        + code.levels.map(\.rawValue).joined(separator: ",")
+    }
     return constant(
       "refusal.model",
       modelFields(level: nil, refusal: text(sentence), count: context.i64.constant(0), context.pointer.null()))
@@ -148,10 +153,11 @@ private struct ModelEmitter {
   private func emitModelFunction(_ tables: [(CPULevel, IRValue)], refusal: IRValue) {
     /// What a machine needs for a level's code.
     func needed(_ level: CPULevel) -> CPULevel { level.hasTiles ? tiles.level : level }
-    let detection = CPULevel.emitDetection(of: code.levels.map(needed), into: module)
+    let architecture = code.levels[0].architecture
+    let detection = architecture.emitDetection(of: code.levels.map(needed), into: module)
     let function = module.addFunction(
       "ultra_model_v1", type: context.function([], returns: context.pointer), linkage: .external)
-    function.setTarget(cpu: "x86-64")
+    function.setTarget(cpu: architecture.baselineCPU)
     let b = IRBuilder(at: function.appendBlock("entry"))
     let supported = b.call(detection, [])
     var chosen = refusal

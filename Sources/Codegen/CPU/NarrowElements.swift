@@ -35,7 +35,7 @@ extension LevelEmitter {
     let (i8, i16) = (value.type.withElement(context.i8), value.type.withElement(context.i16))
     switch element {
     case .bf16:
-      if level.hasProducts(of: .bf16) {
+      if level.roundsToBFloat16 {
         return b.bitcast(b.fptrunc(value, to: value.type.withElement(context.bf16)), to: i16)
       }
       return b.trunc(b.lshr(upperHalfRounded(b, value), 16), to: i16)
@@ -69,10 +69,15 @@ extension LevelEmitter {
   /// Two bf16 numbers in each word of 32 bits, the first in its lower half.
   func pairs(_ b: IRBuilder, _ first: IRValue, _ second: IRValue) -> IRValue {
     let lanes = first.type.vectorCount
-    if level.hasProducts(of: .bf16), lanes == 16 {
+    if level.roundsToBFloat16, level.architecture == .x8664, lanes == 16 {
       let both = b.intrinsic("llvm.x86.avx512bf16.cvtne2ps2bf16.512", [second, first])
       let interleaved = b.shuffle(both, (0..<2 * lanes).map { $0 / 2 + ($0 % 2) * lanes })
       return b.bitcast(interleaved, to: first.type.asIntegers)
+    }
+    if level.roundsToBFloat16, lanes > 1 {
+      let order = (0..<2 * lanes).map { $0 / 2 + ($0 % 2) * lanes }
+      let pairs = b.shuffle(narrow(b, first, .bf16), narrow(b, second, .bf16), order)
+      return b.bitcast(pairs, to: first.type.asIntegers)
     }
     let lower = b.lshr(upperHalfRounded(b, first), 16)
     return b.or(lower, b.and(upperHalfRounded(b, second), -0x10000))
@@ -108,7 +113,7 @@ extension LevelEmitter {
 
   /// 64 codes as bf16 numbers, 32 in each of two vectors.
   private func decodeFloat8(_ b: IRBuilder, _ codes: IRValue) -> [IRValue] {
-    if level >= .avx512BF16 {
+    if level.looksUpBytes {
       // Both bytes of a number by tables of the 128 magnitudes; the sign joins the upper one.
       let numbers = (0..<128).map { Int(Float(float8Bits: UInt8($0)).bitPattern >> 16) }
       func lookUp(_ bytes: [Int]) -> IRValue {

@@ -88,7 +88,7 @@ extension AMXInstructions {
     -> IRValue
   {
     let shapes = TileConfiguration.shapes(in: module)
-    let isPermitted = CPULevel.emitTilePermission(b, context)
+    let isPermitted = CPUIDAnswers.emitTilePermission(b, context)
     b.ifThen(isPermitted, name: "permitted") { b in
       let state = context.pointer.null()
       configure(b, state, from: shapes)

@@ -13,10 +13,10 @@ struct TranspositionShape: Hashable {
 }
 
 extension LevelEmitter {
-  /// `void (source, target, rows)`: `target[column, row] = factor * source[row, column]`, sixteen rows by sixteen columns
-  /// at a time, in registers. Rows past the last repeat it, up to a multiple of sixteen.
+  /// `void (source, target, rows)`: `target[column, row] = factor * source[row, column]`, a square at a time, in registers.
+  /// Rows past the last repeat it, up to a multiple of the square's side.
   func emitTransposition(_ shape: TranspositionShape, name: String) -> IRFunction {
-    let lanes = KernelEmitter.lanes
+    let lanes = level.transposedSquare
     let i64 = context.i64
     let vector = context.vector(context.f32, lanes)
     let function = addFunction(name, [context.pointer, context.pointer, i64], returns: context.void, noInline: true)
@@ -44,10 +44,11 @@ extension LevelEmitter {
           let value = load(b, b.offset(source, bytes: b.mul(row, shape.sourceStride)), column: column)
           return shape.factor == 1 ? value : b.fmul(value, vector.constant(shape.factor))
         }
-        // Four perfect shuffles transpose: each interleaves the first half of the vectors with the second.
+        // Perfect shuffles transpose, one for each halving of the square: each interleaves the first half of the vectors
+        // with the second.
         let low = (0..<lanes).map { $0 / 2 + ($0 % 2) * lanes }
         let high = low.map { $0 + lanes / 2 }
-        for _ in 0..<4 {
+        for _ in 0..<lanes.trailingZeroBitCount {
           vectors = (0..<lanes / 2).flatMap { index in
             let (first, second) = (vectors[index], vectors[index + lanes / 2])
             return [b.shuffle(first, second, low), b.shuffle(first, second, high)]
