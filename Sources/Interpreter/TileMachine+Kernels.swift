@@ -121,11 +121,11 @@ extension TileMachine {
 
   private mutating func run(_ statement: Statement, _ block: inout TileBlock) throws(InterpreterError) {
     switch statement {
-    case .map(let into, let expression, let masked): map(into, expression, masked: masked, block)
-    case .clear(let slice): map(slice, .constant(0), masked: false, block)
-    case .reduce(let into, let sum, let columns): reduce(into, sum, columns: columns, block)
-    case .maximum(let into, let of, let columns): maximum(into, of, columns: columns, block)
-    case .contract(let contraction): contract(contraction, block)
+    case .map(let into, let expression, let masked): try map(into, expression, masked: masked, block)
+    case .clear(let slice): try map(slice, .constant(0), masked: false, block)
+    case .reduce(let into, let sum, let columns): try reduce(into, sum, columns: columns, block)
+    case .maximum(let into, let of, let columns): try maximum(into, of, columns: columns, block)
+    case .contract(let contraction): try contract(contraction, block)
     case .transpose(let into, let from, let factor):
       let (target, source) = (view(into, block), view(from, block))
       for row in 0..<block.rowCount {

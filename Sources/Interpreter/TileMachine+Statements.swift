@@ -6,22 +6,28 @@ extension TileMachine {
   /// Lanes of a reduction: sum number i takes the columns i, i + 16, and so on; then halves are added to halves.
   private static var lanes: Int { 16 }
 
-  mutating func map(_ into: TileSlice, _ expression: Expression, masked: Bool, _ block: TileBlock) {
+  mutating func map(
+    _ into: TileSlice, _ expression: Expression, masked: Bool, _ block: TileBlock
+  ) throws(InterpreterError) {
     let target = view(into, block)
     for row in 0..<rows(of: block.kernel[into.tile], block) {
       for column in 0..<columns(of: into, block) {
         let key = block.keys.lowerBound + row
         let isHidden = masked && !block.visible[column].contains { $0.contains(key) }
-        store(isHidden ? 0 : value(expression, row, column, block), target, row, column)
+        store(isHidden ? 0 : try value(expression, row, column, width: into.count, block), target, row, column)
       }
     }
   }
 
-  mutating func reduce(_ into: TileSlice, _ sum: Expression, columns: Int, _ block: TileBlock) {
+  mutating func reduce(
+    _ into: TileSlice, _ sum: Expression, columns: Int, _ block: TileBlock
+  ) throws(InterpreterError) {
     let target = view(into, block)
     for row in 0..<rows(of: block.kernel[into.tile], block) {
       var sums = [Number](repeating: 0, count: Self.lanes)
-      for column in 0..<columns { sums[column % Self.lanes] += value(sum, row, column, block) }
+      for column in 0..<columns {
+        sums[column % Self.lanes] += try value(sum, row, column, width: columns, block)
+      }
       var count = Self.lanes / 2
       while count > 0 {
         for lane in 0..<count { sums[lane] += sums[lane + count] }
@@ -31,18 +37,21 @@ extension TileMachine {
     }
   }
 
-  mutating func maximum(_ into: TileSlice, _ expression: Expression, columns: Int, _ block: TileBlock) {
+  mutating func maximum(
+    _ into: TileSlice, _ expression: Expression, columns: Int, _ block: TileBlock
+  ) throws(InterpreterError) {
     let target = view(into, block)
     for row in 0..<rows(of: block.kernel[into.tile], block) {
-      let largest = (0..<columns).reduce(-Number.infinity) { largest, column in
-        let next = value(expression, row, column, block)
-        return largest < next ? next : largest
+      var largest = -Number.infinity
+      for column in 0..<columns {
+        let next = try value(expression, row, column, width: columns, block)
+        largest = largest < next ? next : largest
       }
       store(largest, target, row, 0)
     }
   }
 
-  mutating func contract(_ contraction: Contraction, _ block: TileBlock) {
+  mutating func contract(_ contraction: Contraction, _ block: TileBlock) throws(InterpreterError) {
     let (left, target) = (view(contraction.left, block), view(contraction.into, block))
     let columns = columns(of: contraction.into, block)
     let (rowStride, stepStride) = contraction.leftTransposed ? (1, left.stride) : (left.stride, 1)
@@ -66,11 +75,11 @@ extension TileMachine {
       width = panel
       start = { step, column in ((firstColumn + column) / panel * rows + firstRow + step) * panel }
     }
-    func finish(_ product: Number, _ row: Int, _ column: Int) -> Number {
+    func finish(_ product: Number, _ row: Int, _ column: Int) throws(InterpreterError) -> Number {
       guard let finish = contraction.finish else { return product }
       let key = block.keys.lowerBound + row
       if contraction.masked, !block.visible[column].contains(where: { $0.contains(key) }) { return 0 }
-      return value(finish, row, column, block, product: product)
+      return try value(finish, row, column, width: contraction.into.count, block, product: product)
     }
     // Within a group the last product is added first.
     let together = left.element.contractedTogether
@@ -85,7 +94,7 @@ extension TileMachine {
               let factor = lefts[left.first + row * rowStride + step * stepStride]
               return sum + Double(factor) * Double(rights[start(step, first) + lane])
             }
-            store(finish(Number(sum), row, first + lane), target, row, first + lane)
+            store(try finish(Number(sum), row, first + lane), target, row, first + lane)
           }
           continue
         }
@@ -102,7 +111,7 @@ extension TileMachine {
             }
           }
         }
-        for lane in 0..<count { store(finish(sums[lane], row, first + lane), target, row, first + lane) }
+        for lane in 0..<count { store(try finish(sums[lane], row, first + lane), target, row, first + lane) }
       }
     }
   }
@@ -153,32 +162,30 @@ extension TileMachine {
         continue
       }
       let start = try checked(indices[row], from) * program[from].columns + first
-      if case .weight(_, .coded(let format)) = program[from].home {
-        let bytes = (0..<program[from].columns).map { UInt8(number(from, start + $0)) }
-        let decoded = format.decode(bytes[...], width: into.count)
-        for column in 0..<into.count { store(Number(decoded[column]), target, row, column) }
-        continue
-      }
       for column in 0..<into.count { store(number(from, start + column), target, row, column) }
     }
   }
 
   // MARK: - Expressions
 
-  /// `product` is what an expression finishes that stands in a contraction.
+  /// The element of a row of `width` columns; `product` is what an expression finishes that stands in a contraction.
   private func value(
-    _ expression: Expression, _ row: Int, _ column: Int, _ block: TileBlock, product: Number = .nan
-  ) -> Number {
+    _ expression: Expression, _ row: Int, _ column: Int, width: Int, _ block: TileBlock, product: Number = .nan
+  ) throws(InterpreterError) -> Number {
     switch expression {
     case .product: return product
     case .tile(let slice): return load(view(slice, block), row, column)
     case .rowValue(let slice): return load(view(slice, block), row, 0)
     case .columnValue(let buffer, let first): return number(buffer, first + column)
+    case .gathered(let buffer, let vector):
+      let start = try checked(block.indices[vector.index][row], buffer) * program[buffer].columns
+      guard case .weight(_, .coded(let format)) = program[buffer].home else { return number(buffer, start + column) }
+      return Number(format.element(column, width: width) { UInt8(number(buffer, start + $0)) })
     case .element(let buffer, let index): return number(buffer, index)
     case .constant(let number): return Number(number)
     case .scalar(let scalar): return scalars[scalar.index]
     case .unary(let function, let operand):
-      let x = value(operand, row, column, block, product: product)
+      let x = try value(operand, row, column, width: width, block, product: product)
       switch function {
       case .silu: return Number.silu(x)
       case .sigmoid: return Number.sigmoid(x)
@@ -186,8 +193,8 @@ extension TileMachine {
       case .absolute: return x.magnitude
       }
     case .binary(let function, let left, let right):
-      let x = value(left, row, column, block, product: product)
-      let y = value(right, row, column, block, product: product)
+      let x = try value(left, row, column, width: width, block, product: product)
+      let y = try value(right, row, column, width: width, block, product: product)
       switch function {
       case .add: return x + y
       case .subtract: return x - y
@@ -198,7 +205,7 @@ extension TileMachine {
       }
     case .unlessIndex(let vector, let id, let operand):
       return block.indices[vector.index][row] == Int64(id)
-        ? 0 : value(operand, row, column, block, product: product)
+        ? 0 : try value(operand, row, column, width: width, block, product: product)
     case .positionBias(let weights, let reference):
       // The weights lie back to front.
       let distance = (block.keys.lowerBound + row) - block.keyPosition(column)

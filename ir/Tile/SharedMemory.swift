@@ -95,7 +95,7 @@ extension Expression {
       return operand.reads(olds, onlyWhere: into, in: kernel)
     case .binary(_, let left, let right):
       return left.reads(olds, onlyWhere: into, in: kernel) && right.reads(olds, onlyWhere: into, in: kernel)
-    case .product, .columnValue, .element, .constant, .scalar, .positionBias, .timeBias: return true
+    case .product, .columnValue, .gathered, .element, .constant, .scalar, .positionBias, .timeBias: return true
     }
   }
 }

@@ -134,6 +134,8 @@ public indirect enum Expression: Hashable, Sendable {
   case rowValue(TileSlice)
   /// The element in the same column of a weight [1, n], from element `first` on.
   case columnValue(BufferID, first: Int)
+  /// The element in the same column of the row of a buffer that the row's index names; a quantized one decoded.
+  case gathered(BufferID, rows: IndexVectorID)
   /// One element of a weight, the same everywhere.
   case element(BufferID, Int)
   case constant(Double)

@@ -167,6 +167,9 @@ extension KernelVerifier {
     if let problem = problem(ofWriting: into) { return problem }
     if kernel[into.tile].rows != .block { return "fills rows of the block only" }
     if kernel[into.tile].isGrouped { return "the result must not be grouped" }
+    if program.exists(from), case .weight(_, .coded) = program.program[from].home {
+      return "\(program.name(from)) has quantized rows, which only expressions decode"
+    }
     if let problem = problem(ofGathered: from, first: first, count: into.count) { return problem }
     return problem(ofReadingElsewhere: from) ?? problem(ofIndices: vector, within: from, mayMiss: true)
   }
@@ -225,6 +228,10 @@ extension KernelVerifier {
       if let problem = problem(ofVector: buffer) { return problem }
       return first >= 0 && columns <= program.program[buffer].columns - first
         ? nil : "column(\(program.name(buffer))) has no elements [\(first) : \(first &+ columns)]"
+    case .gathered(let buffer, let vector):
+      if rows != .block { return "indices are those of the block's rows" }
+      return problem(ofGathered: buffer, first: 0, count: columns) ?? problem(ofReadingElsewhere: buffer)
+        ?? problem(ofIndices: vector, within: buffer, mayMiss: false)
     case .element(let buffer, let index):
       if let problem = problem(ofVector: buffer) { return problem }
       return (0..<program.program[buffer].columns).contains(index)

@@ -77,14 +77,15 @@ extension Expression {
     case .binary(_, let left, let right):
       left.forEachTile(body)
       right.forEachTile(body)
-    case .product, .columnValue, .element, .constant, .scalar, .positionBias, .timeBias: break
+    case .product, .columnValue, .gathered, .element, .constant, .scalar, .positionBias, .timeBias: break
     }
   }
 
   /// Calls `body` with every buffer named here, those behind tiles excepted.
   public func forEachBuffer(_ body: (BufferID) -> Void) {
     switch self {
-    case .columnValue(let buffer, _), .element(let buffer, _), .positionBias(let buffer, _): body(buffer)
+    case .columnValue(let buffer, _), .gathered(let buffer, _), .element(let buffer, _), .positionBias(let buffer, _):
+      body(buffer)
     case .timeBias(let bias): [bias.weights, bias.thresholds, bias.queryTimes, bias.keyTimes].forEach(body)
     case .unary(_, let operand), .unlessIndex(_, _, let operand): operand.forEachBuffer(body)
     case .binary(_, let left, let right):
@@ -102,7 +103,7 @@ extension Expression {
     case .tile, .product, .rowValue, .columnValue, .element, .constant, .scalar: true
     case .unary(_, let operand): operand.canFinish
     case .binary(_, let left, let right): left.canFinish && right.canFinish
-    case .unlessIndex, .positionBias, .timeBias: false
+    case .gathered, .unlessIndex, .positionBias, .timeBias: false
     }
   }
 
@@ -110,7 +111,8 @@ extension Expression {
   public func replacing(_ replacement: (Expression) -> Expression?) -> Expression {
     if let other = replacement(self) { return other }
     switch self {
-    case .tile, .product, .rowValue, .columnValue, .element, .constant, .scalar, .positionBias, .timeBias: return self
+    case .tile, .product, .rowValue, .columnValue, .gathered, .element, .constant, .scalar, .positionBias, .timeBias:
+      return self
     case .unary(let function, let operand): return .unary(function, operand.replacing(replacement))
     case .binary(let function, let left, let right):
       return .binary(function, left.replacing(replacement), right.replacing(replacement))

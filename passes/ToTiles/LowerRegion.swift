@@ -76,6 +76,8 @@ extension TileLowering {
       case .positions, .nextRows, .selectRows, .restoreRows:
         try findPlace(of: operation.results[0], by: operation, inside)
         try lowerSequenceOperation(operation)
+      case _ where isPartOfSum(operation, inside):
+        inlined[operation.results[0]] = try elementwise(operation)
       default:
         let place = try findPlace(of: operation.results[0], by: operation, inside)
         try lowerRowOperation(operation, into: slice(of: place))
@@ -116,6 +118,23 @@ extension TileLowering {
         default: return false
         }
       })
+  }
+
+  /// Whether the operation reads a table, or goes on with what does, and only such a statement reads its result as can
+  /// do this on its way: rows of tables then cross no tile before they are added up.
+  private func isPartOfSum(_ operation: Operation, _ inside: Set<OperationID>) -> Bool {
+    let result = operation.results[0]
+    guard function[result].type.tensor?.element == .f32, let user = onlyUser(of: result, inside),
+      user.operands.filter({ $0 == result }).count == 1
+    else { return false }
+    switch operation.payload {
+    case .gather: break
+    default: if !operation.operands.contains(where: { inlined[$0] != nil }) { return false }
+    }
+    switch user.payload {
+    case .add, .convert, .multiply, .scale, .sigmoid, .silu, .zeroRows: return true
+    default: return false
+    }
   }
 
   /// The operation that alone reads a value, where it is in the region.

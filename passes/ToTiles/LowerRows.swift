@@ -17,11 +17,8 @@ extension TileLowering {
   mutating func lowerRowOperation(_ operation: Operation, into: TileSlice) throws(LoweringError) {
     let operands = operation.operands
     switch operation.payload {
-    case .add: try map(into, .binary(.add, expression(operands[0]), expression(operands[1])))
-    case .multiply: try map(into, .binary(.multiply, expression(operands[0]), expression(operands[1])))
-    case .scale(let scale): try map(into, .binary(.multiply, expression(operands[0]), .constant(scale.factor)))
-    case .silu: try map(into, .unary(.silu, expression(operands[0])))
-    case .sigmoid: try map(into, .unary(.sigmoid, expression(operands[0])))
+    case .add, .convert, .gather, .multiply, .scale, .sigmoid, .silu, .zeroRows:
+      try map(into, elementwise(operation))
     case .concatenate:
       var first = into.first
       for operand in operands {
@@ -56,14 +53,8 @@ extension TileLowering {
       let longest = Expression.binary(.maximum, .unary(.squareRoot, .tile(length)), .constant(norm.epsilon))
       try map(length, longest)
       try map(into, .binary(.divide, .tile(x), .rowValue(length)))
-    case .convert: try map(into, expression(operands[0]))
     case .linear(let linear): try lowerLinear(linear, operands, into: into)
     case .quantizedLinear(let linear): try lowerQuantizedLinear(linear, operands, into: into)
-    case .gather(let gather): try lowerGather(gather, operands, into: into)
-    case .zeroRows(let zero):
-      let indices = kernel.addIndexVector("id")
-      kernel.body.append(.indices(indices, .loaded(try buffer(of: operands[1]), entries: Int.max, fallback: nil)))
-      try map(into, .unlessIndex(indices, is: zero.id, expression(operands[0])))
     case .lastRows:
       guard case .buffer(let from, let first, _) = try place(of: operands[0]) else {
         throw LoweringError(message: "last_rows reads %\(function[operands[0]].name), which does not lie in memory")
@@ -76,13 +67,35 @@ extension TileLowering {
     }
   }
 
+  /// What an operation gives that computes each element from those at the same place of its operands, or reads a table.
+  mutating func elementwise(_ operation: Operation) throws(LoweringError) -> Expression {
+    let operands = operation.operands
+    switch operation.payload {
+    case .add: return .binary(.add, try expression(operands[0]), try expression(operands[1]))
+    case .multiply: return .binary(.multiply, try expression(operands[0]), try expression(operands[1]))
+    case .scale(let scale): return .binary(.multiply, try expression(operands[0]), .constant(scale.factor))
+    case .silu: return .unary(.silu, try expression(operands[0]))
+    case .sigmoid: return .unary(.sigmoid, try expression(operands[0]))
+    case .convert: return try expression(operands[0])
+    case .gather(let gather): return try gathered(gather, operands)
+    case .zeroRows(let zero):
+      let indices = kernel.addIndexVector("id")
+      kernel.body.append(.indices(indices, .loaded(try buffer(of: operands[1]), entries: Int.max, fallback: nil)))
+      return .unlessIndex(indices, is: zero.id, try expression(operands[0]))
+    default: throw LoweringError(message: "\(operation.payload.mnemonic) does not treat elements alone")
+    }
+  }
+
   mutating func map(_ into: TileSlice, _ expression: Expression) throws(LoweringError) {
     kernel.body.append(.map(into: into, expression))
   }
 
   mutating func tile(_ value: ValueID) throws(LoweringError) -> TileSlice { slice(of: try place(of: value)) }
 
-  mutating func expression(_ value: ValueID) throws(LoweringError) -> Expression { .tile(try tile(value)) }
+  mutating func expression(_ value: ValueID) throws(LoweringError) -> Expression {
+    if let inlined = inlined[value] { return inlined }
+    return .tile(try tile(value))
+  }
 
   mutating func rowValue(_ name: String) -> TileSlice {
     scratch(name, rows: .block, capacity: kernel.domain.block, columns: 1)
@@ -132,7 +145,7 @@ extension TileLowering {
     }
   }
 
-  private mutating func lowerGather(_ gather: Gather, _ operands: [ValueID], into: TileSlice) throws(LoweringError) {
+  private mutating func gathered(_ gather: Gather, _ operands: [ValueID]) throws(LoweringError) -> Expression {
     let table = try weightBuffer(operands[0], gather.rows.map { .coded($0) } ?? .plain)
     let entries = program[table].rows.dimension.extent ?? 0
     let fallback: Int?
@@ -144,7 +157,7 @@ extension TileLowering {
     }
     let indices = kernel.addIndexVector("id")
     kernel.body.append(.indices(indices, .loaded(try buffer(of: operands[1]), entries: entries, fallback: fallback)))
-    kernel.body.append(.gather(into: into, from: table, first: 0, indices: indices, keepMissing: false))
+    return .gathered(table, rows: indices)
   }
 
   /// Makes sure that ids lie in the table before anything runs: inputs by a check, positions by their limit.

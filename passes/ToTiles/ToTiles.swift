@@ -60,6 +60,8 @@ struct TileLowering {
   var virtualConcatenations: [ValueID: [ValueID]] = [:]
   /// What the parts of such a concatenation are converted to, one after the other too.
   var conversions: [ValueID: ElementType] = [:]
+  /// Sums and the like of rows of tables, which the statement that reads them computes itself: no tile holds them.
+  var inlined: [ValueID: Expression] = [:]
   var weightBuffers: [WeightKey: BufferID] = [:]
   var blockTables: [BlockTableKey: BufferID] = [:]
   var timeTables: [Int: BufferID] = [:]

@@ -32,8 +32,11 @@ extension KernelEmitter {
     if tile.isGrouped { return emitGroupedMapLoop(&b, into: into, expression, masked: masked) }
     let base = address(b, into)
     let stride = rowStride(of: tile)
-    forRows(&b, rows(of: tile)) { b, row in
-      let rowValues = rowValues(b, of: expression, row: row)
+    let count = rows(of: tile)
+    askForFirstRows(&b, of: expression, count)
+    forRows(&b, count) { b, row in
+      askForRows(&b, of: expression, after: row, count)
+      let rowValues = rowValues(b, of: expression, row: row, width: into.count)
       let rowBase = b.offset(base, bytes: b.mul(row, stride))
       forColumns(&b, row: row, count: into.count, limit: columnLimit(tile)) { b, columns in
         let value = emitMasked(&b, expression, columns, rowValues, masked: masked, roundedTo: tile.element)
@@ -43,8 +46,7 @@ extension KernelEmitter {
   }
 
   private func emitMasked(
-    _ b: inout IRBuilder, _ expression: Expression, _ columns: Columns, _ rowValues: [Expression: IRValue],
-    masked: Bool,
+    _ b: inout IRBuilder, _ expression: Expression, _ columns: Columns, _ rowValues: RowValues, masked: Bool,
     roundedTo element: ElementType
   ) -> IRValue {
     let value = emit(&b, expression, columns, rowValues, roundedTo: element)
@@ -58,7 +60,7 @@ extension KernelEmitter {
     let stride = rowStride(of: tile)
     func emitGroup(_ b: inout IRBuilder, _ group: IRValue, hasSecond: Bool) {
       let rows = (0..<(hasSecond ? 2 : 1)).map { b.add(b.mul(group, 2), $0) }
-      let values = rows.map { rowValues(b, of: expression, row: $0) }
+      let values = rows.map { rowValues(b, of: expression, row: $0, width: into.count) }
       let groupBase = b.offset(base, bytes: b.mul(group, stride))
       forColumns(&b, row: rows[0], count: into.count, limit: columnLimit(tile)) { b, columns in
         let elements = zip(rows, values).map { row, values in
@@ -84,7 +86,7 @@ extension KernelEmitter {
     let stride = rowStride(of: tile)
     let vector = context.vector(context.f32, Self.lanes)
     forRows(&b, rows(of: tile)) { b, row in
-      let rowValues = rowValues(b, of: sum, row: row)
+      let rowValues = rowValues(b, of: sum, row: row, width: count)
       let whole = count / Self.lanes * Self.lanes
       var total = b.loop(
         from: context.i64.constant(0), to: context.i64.constant(whole), step: Self.lanes, name: "sum",
@@ -112,7 +114,7 @@ extension KernelEmitter {
       b.select(b.fcmp(.olt, first, second), second, first)
     }
     forRows(&b, rows(of: tile)) { b, row in
-      let rowValues = rowValues(b, of: expression, row: row)
+      let rowValues = rowValues(b, of: expression, row: row, width: count)
       let whole = count / Self.lanes * Self.lanes
       var largest = b.loop(
         from: context.i64.constant(0), to: context.i64.constant(whole), step: Self.lanes, name: "maximum",
@@ -196,21 +198,28 @@ extension KernelEmitter {
   // MARK: - Expressions
 
   /// What an expression reads once a row, read before the loop over its columns.
-  private func rowValues(_ b: IRBuilder, of expression: Expression, row: IRValue) -> [Expression: IRValue] {
-    var values: [Expression: IRValue] = [:]
+  struct RowValues {
+    fileprivate var numbers: [Expression: IRValue] = [:]
+    /// What gives the columns of rows by index.
+    fileprivate var rows: [Expression: (IRBuilder, Columns) -> IRValue] = [:]
+  }
+
+  private func rowValues(_ b: IRBuilder, of expression: Expression, row: IRValue, width: Int) -> RowValues {
+    var values = RowValues()
     func visit(_ expression: Expression) {
       switch expression {
       case .rowValue(let slice):
         let pointer = b.offset(address(b, slice), bytes: b.mul(row, rowStride(of: kernel[slice.tile])))
         let column = Columns(row: row, first: context.i64.constant(0), lanes: 1, mask: nil)
-        values[expression] = load(b, pointer, column, kernel[slice.tile].element)
+        values.numbers[expression] = load(b, pointer, column, kernel[slice.tile].element)
       case .element(let buffer, let index):
-        values[expression] = b.load(context.f32, b.element(address(b, buffer), context.f32, index), alignment: 4)
+        values.numbers[expression] = b.load(
+          context.f32, b.element(address(b, buffer), context.f32, index), alignment: 4)
       case .scalar(let scalar):
-        values[expression] = b.load(context.f32, b.offset(frame, bytes: emitter.slot(of: scalar)))
+        values.numbers[expression] = b.load(context.f32, b.offset(frame, bytes: emitter.slot(of: scalar)))
       case .unlessIndex(let vector, let id, let operand):
         let index = b.load(context.i64, b.element(indexVector(b, vector), context.i64, row))
-        values[expression] = b.icmp(.ne, index, id)
+        values.numbers[expression] = b.icmp(.ne, index, id)
         visit(operand)
       case .unary(_, let operand): visit(operand)
       case .binary(_, let left, let right):
@@ -218,7 +227,10 @@ extension KernelEmitter {
         visit(right)
       case .timeBias(let bias):
         let keyRow = b.add(b.add(keySequenceStart, keys?.first ?? firstPosition), row)
-        values[expression] = b.load(context.i64, b.element(address(b, bias.keyTimes), context.i64, keyRow))
+        values.numbers[expression] = b.load(context.i64, b.element(address(b, bias.keyTimes), context.i64, keyRow))
+      case .gathered(let buffer, let vector):
+        let index = b.load(context.i64, b.element(indexVector(b, vector), context.i64, row))
+        values.rows[expression] = rowReader(b, buffer, index, width: width)
       case .tile, .product, .columnValue, .constant, .positionBias: break
       }
     }
@@ -228,7 +240,7 @@ extension KernelEmitter {
 
   /// The values of an expression, of which only so much counts as an element of this type keeps.
   private func emit(
-    _ b: inout IRBuilder, _ expression: Expression, _ columns: Columns, _ rowValues: [Expression: IRValue],
+    _ b: inout IRBuilder, _ expression: Expression, _ columns: Columns, _ rowValues: RowValues,
     roundedTo element: ElementType = .f32
   ) -> IRValue {
     let type = type(columns, of: context.f32)
@@ -239,7 +251,8 @@ extension KernelEmitter {
       let row = b.offset(address(b, slice), bytes: b.mul(columns.row, rowStride(of: kernel[slice.tile])))
       return load(b, row, columns, kernel[slice.tile].element)
     case .rowValue, .element, .scalar:
-      return splat(b, rowValues[expression] ?? context.f32.constant(0.0), columns)
+      return splat(b, rowValues.numbers[expression] ?? context.f32.constant(0.0), columns)
+    case .gathered: return rowValues.rows[expression].map { $0(b, columns) } ?? type.null()
     case .columnValue(let buffer, let first):
       return load(b, address(b, buffer), columns, .f32, offset: first)
     case .constant(let number): return type.constant(number)
@@ -250,11 +263,11 @@ extension KernelEmitter {
       let first = emit(&b, left, columns, rowValues)
       return emitter.apply(b, function, first, emit(&b, right, columns, rowValues))
     case .unlessIndex(_, _, let operand):
-      let keep = rowValues[expression] ?? context.boolean(true)
+      let keep = rowValues.numbers[expression] ?? context.boolean(true)
       return b.select(keep, emit(&b, operand, columns, rowValues), type.null())
     case .positionBias(let weights, let reference): return positionBias(b, weights, reference, columns)
     case .timeBias(let bias):
-      return timeBias(b, bias, columns, keyTime: rowValues[expression] ?? context.i64.constant(0))
+      return timeBias(b, bias, columns, keyTime: rowValues.numbers[expression] ?? context.i64.constant(0))
     }
   }
 

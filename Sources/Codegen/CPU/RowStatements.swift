@@ -152,12 +152,8 @@ extension KernelEmitter {
       let out = b.offset(target, bytes: b.mul(row, targetStride))
       b.ifThenElse(b.icmp(.sge, index, 0)) { b in
         let row = b.offset(source, bytes: b.mul(index, sourceStride))
-        if case .weight(_, .coded(let format)) = emitter.program[from].home {
-          copyRow(&b, into: out, count: into.count, element, decoder(b, row, format, width: into.count))
-        } else {
-          let from = b.offset(row, bytes: first * stored.byteCount)
-          copyRow(&b, into: out, count: into.count, element) { b, columns in load(b, from, columns, stored) }
-        }
+        let from = b.offset(row, bytes: first * stored.byteCount)
+        copyRow(&b, into: out, count: into.count, element) { b, columns in load(b, from, columns, stored) }
         return []
       } otherwise: { b in
         if !keepMissing {

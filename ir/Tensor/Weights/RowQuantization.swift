@@ -56,20 +56,36 @@ public enum TableFormat: String, Hashable, Sendable, CaseIterable {
 
   /// The elements of a row of `width` columns: the product and the sum each rounded to fp32. `bytes` has exactly the row's.
   public func decode(_ bytes: ArraySlice<UInt8>, width: Int) -> [Float] {
-    let codes = bytes.startIndex
+    let byte = { bytes[bytes.startIndex + $0] }
+    let (scale, bias) = scaleAndBias(width: width, byte)
+    return (0..<width).map { Float(code($0, byte)) * scale + bias }
+  }
+
+  /// One element of such a row, whose bytes `byte` gives by their place in it.
+  public func element(_ column: Int, width: Int, _ byte: (Int) -> UInt8) -> Float {
+    let (scale, bias) = scaleAndBias(width: width, byte)
+    return Float(code(column, byte)) * scale + bias
+  }
+
+  private func code(_ column: Int, _ byte: (Int) -> UInt8) -> UInt8 {
+    switch self {
+    case .int8: byte(column)
+    case .int4: byte(column / 2) >> UInt8(4 * (column % 2)) & 15
+    }
+  }
+
+  private func scaleAndBias(width: Int, _ byte: (Int) -> UInt8) -> (scale: Float, bias: Float) {
     func integer(at offset: Int, bytes count: Int) -> UInt32 {
-      (0..<count).reduce(0) { $0 | UInt32(bytes[codes + offset + $1]) << UInt32(8 * $1) }
+      (0..<count).reduce(0) { $0 | UInt32(byte(offset + $1)) << UInt32(8 * $1) }
     }
     switch self {
     case .int8:
-      let scale = Float(bitPattern: integer(at: width, bytes: 4))
-      let bias = Float(bitPattern: integer(at: width + 4, bytes: 4))
-      return (0..<width).map { Float(bytes[codes + $0]) * scale + bias }
+      return (Float(bitPattern: integer(at: width, bytes: 4)), Float(bitPattern: integer(at: width + 4, bytes: 4)))
     case .int4:
       let end = (width + 1) / 2
-      let scale = Float(halfBits: UInt16(integer(at: end, bytes: 2)))
-      let bias = Float(halfBits: UInt16(integer(at: end + 2, bytes: 2)))
-      return (0..<width).map { Float(bytes[codes + $0 / 2] >> UInt8(4 * ($0 % 2)) & 15) * scale + bias }
+      return (
+        Float(halfBits: UInt16(integer(at: end, bytes: 2))), Float(halfBits: UInt16(integer(at: end + 2, bytes: 2)))
+      )
     }
   }
 }

@@ -80,6 +80,11 @@ extension ProgramParser {
       }
       let buffer = try bufferName()
       try expect("[")
+      if case .value = token.kind {
+        let rows = try indexVector(in: scope)
+        try expect("]")
+        return .gathered(buffer, rows: rows)
+      }
       let index = try integer("the element's index")
       try expect("]")
       return .element(buffer, index)
@@ -90,7 +95,7 @@ extension ProgramParser {
       return inner
     case .word(let word): return try function(word, in: scope, &budget)
     default:
-      throw unexpected("an expression: %tile, @scalar, @weight[index], a number, a function or \"(\"")
+      throw unexpected("an expression: %tile, @scalar, @weight[index], @table[%id], a number, a function or \"(\"")
     }
   }
 

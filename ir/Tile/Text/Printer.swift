@@ -295,6 +295,7 @@ private struct KernelPrinter {
     case .columnValue(let buffer, let first):
       return ProgramPrinter.call(
         "column", [(nil, printer.name(buffer)), ("from", first == 0 ? nil : "\(first)")])
+    case .gathered(let buffer, let vector): return "\(printer.name(buffer))[\(name(vector))]"
     case .element(let buffer, let index): return "\(printer.name(buffer))[\(index)]"
     case .constant(let number): return TextName.number(number)
     case .scalar(let scalar): return printer.name(scalar)
