@@ -60,7 +60,7 @@ let package = Package(
     // An artifact written in C, for tests of the format and of the runtime without the compiler.
     .target(
       name: "ArtifactFixture", dependencies: ["Artifact"], path: "Tests/ArtifactFixture",
-      exclude: ["model.c", "pool_test.c"]),
+      exclude: ["cpus_test.c", "model.c", "pool_sleep_test.c", "pool_test.c"]),
     .testTarget(name: "ArtifactTests", dependencies: ["Artifact", "ArtifactFixture", "CUltra"]),
     .testTarget(name: "UltraRuntimeTests", dependencies: ["UltraRuntime", "ArtifactFixture"]),
     .testTarget(

@@ -10,6 +10,11 @@
 
 enum { PATH_SIZE = 4096 };
 
+/* Where /proc and /sys are looked for; tests have their own. */
+#ifndef ULTRA_CPUS_ROOT
+#define ULTRA_CPUS_ROOT ""
+#endif
+
 /* Processors in the affinity mask, which may be larger than cpu_set_t. */
 static long affinity_count(void) {
   for (int processors = 1024; processors <= 1 << 20; processors *= 4) {
@@ -71,7 +76,7 @@ static long smallest_quota(const char *root, const char *group) {
 
 uint32_t ultra_usable_cpus(void) {
   long count = affinity_count();
-  FILE *groups = fopen("/proc/self/cgroup", "re");
+  FILE *groups = fopen(ULTRA_CPUS_ROOT "/proc/self/cgroup", "re");
   if (groups != NULL) {
     char line[PATH_SIZE];
     /* Lines such as "0::/user.slice" (version 2) and "4:cpu,cpuacct:/user.slice" (version 1). */
@@ -85,13 +90,13 @@ uint32_t ultra_usable_cpus(void) {
       if (strcmp(group, "/") == 0) group = "";
       long quota = 0;
       if (*controllers == '\0') {
-        quota = smallest_quota("/sys/fs/cgroup", group);
+        quota = smallest_quota(ULTRA_CPUS_ROOT "/sys/fs/cgroup", group);
       } else if (strcmp(controllers, "cpu") == 0 || strstr(controllers, "cpu,") == controllers ||
                  strstr(controllers, ",cpu") != NULL) {
         char root[PATH_SIZE];
-        snprintf(root, sizeof root, "/sys/fs/cgroup/%s", controllers);
+        snprintf(root, sizeof root, ULTRA_CPUS_ROOT "/sys/fs/cgroup/%s", controllers);
         quota = smallest_quota(root, group);
-        if (quota == 0) quota = smallest_quota("/sys/fs/cgroup/cpu", group);
+        if (quota == 0) quota = smallest_quota(ULTRA_CPUS_ROOT "/sys/fs/cgroup/cpu", group);
       }
       if (quota > 0 && quota < count) count = quota;
     }
