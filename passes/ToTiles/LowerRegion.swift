@@ -21,12 +21,19 @@ extension TileLowering {
     // As many rows as keep the block's tiles within the schedule's bytes.
     let bytes = ScratchLayout(kernel).byteCount
     let fitting = max(schedule.scratchBytes * most / max(bytes, 1) / step * step, step)
-    if fitting < most {
+    let block = holdsNoRows ? most * schedule.tableBlocks : min(fitting, most)
+    if block != most {
       self = start
-      try emitKernel(members, block: fitting)
+      try emitKernel(members, block: block)
       tidyKernel()
     }
     if !kernel.body.isEmpty { end() }
+  }
+
+  /// Whether rows go from tables straight to memory.
+  private var holdsNoRows: Bool {
+    kernel.tiles.allSatisfy { if case .window = $0.home { true } else { false } }
+      && kernel.body.contains { if case .map(_, let sum, _) = $0 { sum.readsTables } else { false } }
   }
 
   private mutating func emitKernel(_ members: [OperationID], block: Int) throws(LoweringError) {
@@ -204,5 +211,16 @@ extension TileLowering {
       value = function[id].operands[0]
     }
     return nil
+  }
+}
+
+extension Expression {
+  fileprivate var readsTables: Bool {
+    switch self {
+    case .gathered: true
+    case .unary(_, let operand), .unlessIndex(_, _, let operand): operand.readsTables
+    case .binary(_, let left, let right): left.readsTables || right.readsTables
+    case .tile, .rowValue, .columnValue, .element, .constant, .scalar, .positionBias, .timeBias: false
+    }
   }
 }

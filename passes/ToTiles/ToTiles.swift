@@ -5,6 +5,9 @@ import TileIR
 public struct TileSchedule: Hashable, Sendable {
   /// Rows of a block of row-wise work, at most; fewer where a block's tiles would leave the second-level cache.
   public var rows = 64
+  /// How many times as many rows a block has that only adds rows of tables up: its first rows of large tables are not
+  /// asked for in time, and it needs no tiles.
+  public var tableBlocks = 4
   /// Rows of a block of attention: a multiple of `panel`.
   public var attentionRows = 64
   /// Keys of a turn of attention.

@@ -156,13 +156,25 @@ extension KernelEmitter {
     }
   }
 
+  /// Whether indices were computed from places in sequences: their rows follow each other, and processors fetch them
+  /// by themselves.
+  private func arePositions(_ vector: IndexVectorID) -> Bool {
+    kernel.statements.contains { statement in
+      guard case .indices(vector, .loaded(let buffer, _, _)) = statement else { return false }
+      return emitter.program.kernels.flatMap(\.statements).contains {
+        if case .storeIndices(into: buffer, _) = $0 { true } else { false }
+      }
+    }
+  }
+
   private func lines(of buffer: BufferID) -> Int { (rowByteCount(of: buffer) + 63) / 64 }
 
   private func tables(in expression: Expression, for step: Step) -> [(BufferID, IndexVectorID)] {
     switch expression {
     case .gathered(let buffer, let vector):
       let size = (emitter.program[buffer].rows.dimension.extent ?? 0) * rowByteCount(of: buffer)
-      return size > step.leastTable && lines(of: buffer) <= step.mostLines ? [(buffer, vector)] : []
+      let pays = size > step.leastTable && lines(of: buffer) <= step.mostLines && !arePositions(vector)
+      return pays ? [(buffer, vector)] : []
     case .unary(_, let operand), .unlessIndex(_, _, let operand): return tables(in: operand, for: step)
     case .binary(_, let left, let right): return tables(in: left, for: step) + tables(in: right, for: step)
     case .tile, .rowValue, .columnValue, .element, .constant, .scalar, .positionBias, .timeBias: return []
