@@ -3,7 +3,7 @@
 # make quality   measures what lower precision and rewrites cost two trained models, and writes docs/quality.md
 # make flop   counts the work of published shapes, and writes docs/flop.md
 # make bench  measures against PyTorch, ONNX Runtime, OpenVINO and JAX, which it installs (several gigabytes), and writes
-#             docs/benchmarks.md; on an idle machine, for an hour or two. make bench BENCH=--quick: whether it works
+#             docs/benchmarks.md; on an idle machine, for 40 minutes. make bench BENCH=--quick: whether it works
 # make instructions   counts the instructions of small models anew: what `make test` holds later changes to
 
 # One configuration for the demo and the tests, so that everything is built once. Optimized: the tests lean on the

@@ -5,9 +5,10 @@
  *
  * Inputs are files of plain little-endian numbers, in the order of the model's signature; those whose name ends in .i64
  * are int64, the others fp32. Every output gets room for so many numbers. With COUNT_INSTRUCTIONS it tells callgrind to
- * count nothing but the call.
+ * count nothing but the call; with NO_SYSTEM_CALLS the kernel ends it if the call makes one, as any that allocates memory,
+ * locks or waits does sooner or later.
  */
-#define _POSIX_C_SOURCE 200809L
+#define _GNU_SOURCE
 
 #include <dlfcn.h>
 #include <inttypes.h>
@@ -21,6 +22,13 @@
 #include <valgrind/callgrind.h>
 #else
 #define CALLGRIND_TOGGLE_COLLECT
+#endif
+
+#ifdef NO_SYSTEM_CALLS
+#include <linux/seccomp.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #endif
 
 enum { MOST_TENSORS = 16 };
@@ -94,6 +102,12 @@ int main(int argument_count, char **arguments) {
       .workspace_size = workspace_size,
       .error = &error,
   };
+#ifdef NO_SYSTEM_CALLS
+  /* From here on the kernel allows reading, writing and the thread's end. */
+  if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_STRICT) != 0) fail("seccomp", "cannot be had");
+  if (entry->run(&call) == ULTRA_OK && write(STDOUT_FILENO, "ok\n", 3) == 3) syscall(SYS_exit, 0);
+  syscall(SYS_exit, 1);
+#endif
   CALLGRIND_TOGGLE_COLLECT;
   const int32_t status = entry->run(&call);
   CALLGRIND_TOGGLE_COLLECT;

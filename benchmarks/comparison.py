@@ -9,13 +9,41 @@ import numpy
 from machine import PEAK_ROWS, Peak
 from page import digits, table
 from peers import OURS, PEERS, Job, Peer
-from peers.compiled import compile_model
+from peers.compiled import REWRITES, compile_model
 from reference import difference, expected, tolerance
 from rounds import Result, measure
-from stacks import Case
+from stacks import JAGGED, ML1M_LARGE, ML20M_LARGE, NARROW, PRODUCTION, QUICK_CASES, SEMI_LOCAL, Case, Stack
 from worker import encode
 
 PRECISIONS = ("fp32", "bf16")
+EVERY = tuple(peer.key for peer in PEERS)
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A case, and which peers take part in which precision: where a run takes seconds, those that come near the best."""
+
+    case: Case
+    peers: dict[str, tuple[str, ...]]
+
+
+def _row(stack: Stack, lengths: tuple[int, ...], **peers: tuple[str, ...]) -> Row:
+    return Row(Case(stack, lengths), {precision: (OURS, *others) for precision, others in peers.items()})
+
+
+OTHERS = tuple(key for key in EVERY if key != OURS)
+ROWS = [
+    _row(PRODUCTION, (256,), fp32=OTHERS, bf16=OTHERS),
+    _row(PRODUCTION, (1024,), bf16=("compile", "blocked", "openvino")),
+    _row(PRODUCTION, (4096,), fp32=("blocked", "openvino"), bf16=("compile", "blocked", "blocked-compile", "openvino")),
+    _row(NARROW, (4096,), bf16=("blocked", "blocked-compile", "openvino")),
+    _row(ML20M_LARGE, (1024,), bf16=("compile", "blocked", "openvino")),
+    _row(SEMI_LOCAL, (4096,), bf16=("blocked", "blocked-compile")),
+    _row(SEMI_LOCAL, (16384,), bf16=("blocked",)),
+    _row(PRODUCTION, JAGGED, bf16=("blocked", "openvino")),
+    _row(ML1M_LARGE, (200,), fp32=OTHERS),
+]
+QUICK_ROWS = [Row(case, {precision: EVERY for precision in PRECISIONS}) for case in QUICK_CASES]
 
 
 @dataclasses.dataclass
@@ -55,17 +83,25 @@ class Comparison:
         ]
 
 
-def compare(case: Case, peers: list[Peer], precisions: list[str], options, tell) -> list[Comparison]:
+def compare(row: Row, options, tell) -> list[Comparison]:
+    """The row's case in every precision that the options leave, by their peers or by the row's own."""
+    case = row.case
+    chosen = {
+        precision: [peer for peer in PEERS if peer.key in (options.peers or keys)] for precision, keys in row.peers.items()
+        if precision in (options.precision or PRECISIONS)
+    }
+    if not chosen:
+        return []
     with tempfile.TemporaryDirectory(prefix="ultrac-bench-") as name:
         folder = pathlib.Path(name)
         description = case.stack.write(folder)
         tell(f"{case.name}: the reference")
         reference = expected(case, case.inputs())
-        artifact = folder / "peak.ultra"
-        compile_model(options.ultrac, description, artifact)
-        peak = Peak(options.ultrac, artifact, options.threads)
         found = []
-        for precision in precisions:
+        for precision, peers in chosen.items():
+            artifact = folder / f"peak-{precision}.ultra"
+            compile_model(options.ultrac, description, artifact, REWRITES[precision])
+            peak = Peak(options.ultrac, artifact, precision, options.threads)
             job = Job(case, precision, options.threads, folder, options.ultrac)
             peak.measure()
             counted = case.stack.flops((PEAK_ROWS,))
@@ -77,7 +113,7 @@ def compare(case: Case, peers: list[Peer], precisions: list[str], options, tell)
                 after_turn=lambda peer: peak.measure() if peer.key == OURS else None,
                 tell=lambda text: tell(f"{case.name}, {precision}: {text}"))
             found.append(Comparison(
-                case.name, case.stack.name, case.batch, precision, case.flops, peak.of(precision),
+                case.name, case.stack.name, case.batch, precision, case.flops, peak.rate,
                 tolerance(precision, case), results))
         return found
 

@@ -7,6 +7,7 @@ import tempfile
 import numpy
 
 from page import digits, table
+from peers import PEERS as STACK_PEERS
 from peers import Peer
 from peers.int4 import BATCH, LookupJob, tolerance
 from rounds import Result, measure
@@ -15,9 +16,10 @@ from worker import encode
 NAME = "INT4 lookup"
 WIDTHS = (128, 256, 512)
 TABLE_ROWS, QUICK_TABLE_ROWS = 1_000_000, 10_000
+OURS, WITH_ROWS = "ultrac", "ultrac, with position and time rows"
 PEERS = [
-    Peer("ultrac", "ultrac", "compiled_lookup", (False,)),
-    Peer("ultrac", "ultrac, with position rows", "compiled_lookup", (True,)),
+    Peer("ultrac", OURS, "compiled_lookup", (False,)),
+    Peer("ultrac", WITH_ROWS, "compiled_lookup", (True,)),
     Peer("pytorch", "embedding_4bit", "pytorch_lookup", (False,)),
     Peer("pytorch", "embedding_bag_4bit", "pytorch_lookup", (True,)),
 ]
@@ -42,15 +44,18 @@ class Lookup:
 
 
 def compare(options, tell) -> list[Lookup]:
-    keys = {peer.module.partition("_")[0] for peer in options.peers}
-    peers = [peer for peer in PEERS if peer.module.partition("_")[0] in keys]
+    # PyTorch's lookups take part where any of its ways does.
+    modules = {peer.module for peer in STACK_PEERS if peer.key in (options.peers or [peer.key])}
+    kinds = {module.partition("_")[0] for module in modules}
+    peers = [peer for peer in PEERS if peer.module.partition("_")[0] in kinds]
     if options.only not in NAME or not peers:
         return []
     rows = QUICK_TABLE_ROWS if options.quick else TABLE_ROWS
     found = []
     for width in WIDTHS[:1] if options.quick else WIDTHS:
-        for threads in sorted({1, options.threads}):
-            with tempfile.TemporaryDirectory(prefix="ultrac-bench-") as folder:
+        # The compiled models are for any number of threads.
+        with tempfile.TemporaryDirectory(prefix="ultrac-bench-") as folder:
+            for threads in sorted({1, options.threads}):
                 job = LookupJob(width, rows, threads, pathlib.Path(folder), options.ultrac)
                 block = job.block()
                 reference = block[job.batches()[0] % len(block)].astype(numpy.float32)

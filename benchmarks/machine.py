@@ -57,20 +57,23 @@ def busy_share(seconds: float = 0.5) -> float:
 
 
 class Peak:
-    """The highest rate of multiply-adds that wait for nothing, of all times it was measured."""
+    """The highest rate of a type's multiply-adds that wait for nothing, of all times it was measured.
 
-    def __init__(self, ultrac: str, artifact: pathlib.Path, threads: int):
+    The artifact multiplies numbers of that type; ELEMENTS has the names that `ultrac bench` gives them.
+    """
+
+    ELEMENTS = {"fp32": "f32", "bf16": "bf16"}
+
+    def __init__(self, ultrac: str, artifact: pathlib.Path, precision: str, threads: int):
         self._command = [ultrac, "bench", artifact, "--lengths", str(PEAK_ROWS), "--seconds", "0.001", "--json"]
-        self._command += ["--threads", str(threads)]
-        self.fp32 = 0.0
+        self._command += ["--threads", str(threads), "--runs", "1"]
+        self._element = self.ELEMENTS[precision]
+        # FLOP/s.
+        self.rate = 0.0
         # FLOP that ultrac counts for one sequence of PEAK_ROWS rows.
         self.flops = 0.0
 
     def measure(self) -> None:
         report = json.loads(subprocess.run(self._command, check=True, capture_output=True, text=True).stdout)
-        self.fp32 = max(self.fp32, report["peakFlopsPerSecond"])
+        self.rate = max(self.rate, report["peaks"][self._element])
         self.flops = report["points"][0]["flops"]
-
-    def of(self, precision: str) -> float:
-        """FLOP/s. A bf16 instruction takes twice the numbers of an fp32 one in the same time, where there is one."""
-        return self.fp32 * (2 if precision == "bf16" else 1)

@@ -17,7 +17,7 @@ from peers import Peer
 
 WORKER = pathlib.Path(__file__).resolve().parent / "worker.py"
 # Compilers among the peers take minutes for long sequences.
-PREPARE_SECONDS = 1800
+PREPARE_SECONDS = 600
 # After a turn: libraries keep their threads awake for some milliseconds when work is done.
 PAUSE_SECONDS = 0.3
 

@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """Compares compiled models with what else one could run on this machine, all in turns, in one run.
 
-    make bench                                   everything, and writes docs/benchmarks.md; idle machines only: 1 to 2 hours
-    make bench BENCH="--quick"                   small cases, seconds: whether all works, not how fast
+    make bench                                   everything, and writes docs/benchmarks.md; idle machines only: 40 minutes
+    make bench BENCH="--quick"                   small cases, few minutes: whether all works, not how fast
     make bench BENCH="--only 4096 --peers ultrac,blocked,openvino"
+    make bench BENCH="--only own"                no peers: what `ultrac bench` says of published shapes
 
-Sections: stacks against peers in fp32 and bf16; lookups in a table of int4 rows; from the start of a process to its first
-result. Ends with status 1 where results differ by more than their precision explains. Peers that cannot be installed or
-cannot do a case are named, and are no failure.
+Sections: what was to be reached, with what was; stacks against peers in fp32 and bf16; lookups in a table of int4 rows; from
+the start of a process to its first result; our own models beside each other. Ends with status 1 where results differ by
+more than their precision explains. Peers that cannot be installed or cannot do a case are named, and are no failure.
 """
 
 import argparse
@@ -18,12 +19,13 @@ import pathlib
 import sys
 
 import comparison
+import goals
 import lookup
 import machine
+import own
 import page
 import startup
 from peers import PEERS
-from stacks import CASES, QUICK_CASES
 
 BEGIN = "<!-- begin: make bench -->"
 # Of the processors' time, before the run: more says that the machine is not idle.
@@ -34,24 +36,23 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ultrac", required=True, help="the compiler to use")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="for every peer alike")
-    parser.add_argument("--rounds", type=int, help="turns that each takes (default: 5; --quick: 2)")
+    parser.add_argument("--rounds", type=int, help="turns that each takes (default: 3; --quick: 2)")
     parser.add_argument("--seconds", type=float, help="of a turn (default: 1; --quick: 0.05)")
     parser.add_argument("--precision", choices=comparison.PRECISIONS, action="append", help="of stacks (default: both)")
     parser.add_argument("--only", metavar="TEXT", default="", help="cases whose name has this text")
-    parser.add_argument("--peers", metavar="NAMES", help=f"of {','.join(peer.key for peer in PEERS)} (default: all)")
+    parser.add_argument("--peers", metavar="NAMES", help=f"of {','.join(peer.key for peer in PEERS)} (default: those that come near the best)")
     parser.add_argument("--quick", action="store_true", help="small cases and few rounds")
     parser.add_argument("--json", metavar="FILE", type=pathlib.Path, help="write the figures into this file too")
     parser.add_argument("--write", metavar="PAGE", type=pathlib.Path, help="write the tables into this page")
     arguments = parser.parse_args()
     if not 1 <= arguments.threads <= len(os.sched_getaffinity(0)):
         parser.error(f"--threads: this process may use {len(os.sched_getaffinity(0))} processors")
-    arguments.rounds = arguments.rounds or (2 if arguments.quick else 5)
+    arguments.rounds = arguments.rounds or (2 if arguments.quick else 3)
     arguments.seconds = arguments.seconds or (0.05 if arguments.quick else 1.0)
     known = [peer.key for peer in PEERS]
-    chosen = arguments.peers.split(",") if arguments.peers else known
-    if unknown := set(chosen) - set(known):
+    arguments.peers = arguments.peers.split(",") if arguments.peers else None
+    if unknown := set(arguments.peers or []) - set(known):
         parser.error(f"--peers: no {', '.join(sorted(unknown))}; there are {', '.join(known)}")
-    arguments.peers = [peer for peer in PEERS if peer.key in chosen]
     arguments.ultrac = str(pathlib.Path(arguments.ultrac).resolve())
     return arguments
 
@@ -82,21 +83,21 @@ def main() -> None:
     about = machine.describe(options.threads) | {"busy": machine.busy_share()}
     if about["busy"] > BUSY:
         print(f"{about['busy']:.1f} processors are busy with something else: figures will be worth little", file=sys.stderr)
-    cases = [case for case in (QUICK_CASES if options.quick else CASES) if options.only in case.name]
-    comparisons = []
-    for case in cases:
-        comparisons += comparison.compare(case, options.peers, options.precision or comparison.PRECISIONS, options, tell)
+    rows = comparison.QUICK_ROWS if options.quick else comparison.ROWS
+    comparisons = [c for row in rows if options.only in row.case.name for c in comparison.compare(row, options, tell)]
     lookups = lookup.compare(options, tell)
     starts = startup.compare(options, tell)
+    ours = own.measure(options, tell)
     tell("")
 
     versions = sorted({r.version for c in [*comparisons, *lookups, *starts] for r in c.results if r.version})
     lines = described(about, versions, options)
-    lines += comparison.lines(comparisons) + lookup.lines(lookups) + startup.lines(starts)
+    lines += goals.lines(comparisons, lookups, starts, ours)
+    lines += comparison.lines(comparisons) + lookup.lines(lookups) + startup.lines(starts) + own.lines(ours)
     print("\n".join(lines))
     if options.json:
         figures = {"machine": about, "versions": versions, "rounds": options.rounds, "seconds": options.seconds}
-        for name, section in (("stacks", comparisons), ("lookups", lookups), ("starts", starts)):
+        for name, section in (("stacks", comparisons), ("lookups", lookups), ("starts", starts), ("own", ours)):
             figures[name] = [dataclasses.asdict(entry) for entry in section]
         options.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     if options.write:

@@ -149,14 +149,6 @@ SEMI_LOCAL = Stack(6, 512, 4, 128, KeyPrefix(window=256, prefix=128))
 ML1M_LARGE = Stack(8, 50, 2, 25)
 JAGGED = (64, 1024, 192, 832, 320, 448, 640, 128)
 
-CASES = [
-    *(Case(PRODUCTION, (rows,)) for rows in (256, 1024, 4096)),
-    Case(NARROW, (4096,)),
-    Case(ML20M_LARGE, (1024,)),
-    *(Case(SEMI_LOCAL, (rows,)) for rows in (4096, 16384)),
-    Case(PRODUCTION, JAGGED),
-    Case(ML1M_LARGE, (200,)),
-]
 # Every kind of case, small enough for a minute: shows that everything works, not how fast it is.
 QUICK_CASES = [
     Case(Stack(2, 512, 4, 128), (256,)),

@@ -42,7 +42,7 @@ class Starts:
 def compare(options, tell) -> list[Starts]:
     if options.only not in NAME:
         return []
-    chosen = {peer.key for peer in options.peers}
+    chosen = options.peers or [key for key, _ in STARTS]
     starts = [(key, title) for key, title in STARTS if key in chosen or (key in ("c", "numpy_alone") and "ultrac" in chosen)]
     with tempfile.TemporaryDirectory(prefix="ultrac-bench-") as name:
         folder = pathlib.Path(name)

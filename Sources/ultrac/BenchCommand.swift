@@ -41,6 +41,9 @@ struct BenchCommand: ParsableCommand {
   @Option(help: "Seconds to measure each length for.")
   var seconds = 1.0
 
+  @Option(help: "Runs to measure of each length, at least.")
+  var runs = 10
+
   @Option(help: "Which of the artifact's entries to run.")
   var entry = "forward"
 
@@ -66,6 +69,7 @@ struct BenchCommand: ParsableCommand {
     guard (1...1 << 20).contains(batch) else { throw ValidationError("--batch must be from 1 to 1048576") }
     guard targets >= 0 else { throw ValidationError("--targets must not be negative") }
     guard (1...4096).contains(threads) else { throw ValidationError("--threads must be from 1 to 4096") }
+    guard (1...1000).contains(runs) else { throw ValidationError("--runs must be from 1 to 1000") }
     guard seconds > 0 && seconds <= 3600 else { throw ValidationError("--seconds must be above 0, at most 3600") }
   }
 
@@ -88,7 +92,7 @@ struct BenchCommand: ParsableCommand {
       Terminal.showProgress("\(length) rows")
       var point = try measure(session, function, length: length, peaks: report.peaks)
       point.kernels = try KernelTimes.measure(
-        session, kernels, function, shape(length), peaks: report.peaks, bandwidth: report.bandwidth)
+        session, kernels, function, shape(length), runs: min(runs, 7), peaks: report.peaks, bandwidth: report.bandwidth)
       report.points.append(point)
     }
     if let trace {
@@ -128,7 +132,7 @@ struct BenchCommand: ParsableCommand {
     let shape = shape(length)
     let synthetic = SyntheticBatch(lengths: shape.lengths, targets: min(targets, length))
     try session.bind(synthetic.inputs(for: session.entry))
-    let plan = MeasurementPlan(seconds: seconds)
+    let plan = MeasurementPlan(warmups: min(3, runs), minimumRuns: runs, seconds: seconds)
     let measurement = try plan.measure { () throws(RuntimeError) in try session.call() }
     let atPeak = function.map { function in
       function.costs(on: shape).reduce(0) { $0 + function.secondsAtPeak($1.operation, $1.cost.flops, peaks) }

@@ -21,14 +21,12 @@ struct KernelTimes: Encodable {
   /// Of what memory gives.
   var shareOfBandwidth: Double?
 
-  /// Runs that are recorded; medians of few are enough, since blocks are many.
-  private static let runs = 7
-
-  /// Of the session's bound batch, whose shape is given. A kernel stands for a unit of the program, in order; where their
+  /// Of the session's bound batch, whose shape is given, by so many recorded runs; medians of few are
+  /// enough, since blocks are many. A kernel stands for a unit of the program, in order; where their
   /// numbers differ, only times are told.
   static func measure(
     _ session: Session, _ kernels: [Manifest.Kernel], _ function: Function?, _ shape: BatchShape,
-    peaks: [String: Double], bandwidth: Double
+    runs: Int, peaks: [String: Double], bandwidth: Double
   ) throws -> [KernelTimes] {
     let records = try (0..<runs).map { _ in try session.record() }
     let count = records.map(\.kernels.count).min() ?? 0
