@@ -317,8 +317,9 @@ import UltraRuntime
   @Test("a file with code for AMX takes the level below where there is none, or is refused with what is missing")
   func machinesWithoutTiles() throws {
     guard !CPULevel.supportedByHost.contains(.amx), let highest = CPULevel.native else { return }
+    let levels = CPULevel.allCases.filter { $0.architecture == .x8664 }
     var backend = Backend(
-      levels: CPULevel.allCases, compiler: .init(name: "test", version: "0", flags: []),
+      levels: levels, compiler: .init(name: "test", version: "0", flags: []),
       model: .init(name: "test", sourceChecksum: "0"))
     var random = Random(seed: 29)
     let module = try bytes(20, 30)
@@ -329,7 +330,7 @@ import UltraRuntime
       try backend.compile(module, weights: table, to: path)
       let model = try LoadedModel(path: path)
       #expect(model.level == highest.rawValue)
-      #expect(model.manifest.levels.map(\.name) == CPULevel.allCases.reversed().map(\.rawValue))
+      #expect(model.manifest.levels.map(\.name) == levels.reversed().map(\.rawValue))
       let expected = try CompiledProgram(module, weights: table, level: highest).run(inputs)
       #expect(try model.run(inputs)[0].tensor == expected[0].tensor)
       backend.levels = [.amx]

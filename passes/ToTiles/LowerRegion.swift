@@ -220,7 +220,7 @@ extension Expression {
     case .gathered: true
     case .unary(_, let operand), .unlessIndex(_, _, let operand): operand.readsTables
     case .binary(_, let left, let right): left.readsTables || right.readsTables
-    case .tile, .rowValue, .columnValue, .element, .constant, .scalar, .positionBias, .timeBias: false
+    case .tile, .product, .rowValue, .columnValue, .element, .constant, .scalar, .positionBias, .timeBias: false
     }
   }
 }

@@ -177,7 +177,7 @@ extension KernelEmitter {
       return pays ? [(buffer, vector)] : []
     case .unary(_, let operand), .unlessIndex(_, _, let operand): return tables(in: operand, for: step)
     case .binary(_, let left, let right): return tables(in: left, for: step) + tables(in: right, for: step)
-    case .tile, .rowValue, .columnValue, .element, .constant, .scalar, .positionBias, .timeBias: return []
+    case .tile, .product, .rowValue, .columnValue, .element, .constant, .scalar, .positionBias, .timeBias: return []
     }
   }
 }
