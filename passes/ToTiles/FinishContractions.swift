@@ -2,11 +2,52 @@ import TensorIR
 import TileIR
 
 extension Kernel {
+  /// Joins statements where what they read and write allows it, so that less lies between them. Packed weights have panels of
+  /// so many columns.
+  mutating func joinStatements(panel: Int) {
+    mergeMaps()
+    finishContractions(panel: panel)
+    removeUnusedTiles()
+  }
+
   /// Lets products become what the maps right behind a contraction make of them while they are in registers: a bias, an
   /// activation, a mask, a rounding. A product whose columns go several ways becomes a contraction for each of them, and the
   /// tile between is gone.
   mutating func finishContractions(panel: Int) {
-    body = finished(body, panel)
+    body = finished(hoisted(body), panel)
+  }
+
+  /// The statements with each map of a product right behind its contraction and the maps that are there already, where
+  /// nothing between has to do with it.
+  private func hoisted(_ statements: [Statement]) -> [Statement] {
+    var result: [Statement] = []
+    for statement in statements {
+      result.insert(statement, at: placeBehindProduct(statement, in: result) ?? result.endIndex)
+    }
+    return result
+  }
+
+  private func placeBehindProduct(_ statement: Statement, in earlier: [Statement]) -> Int? {
+    guard case .map(let into, let expression, _) = statement else { return nil }
+    for index in earlier.indices.reversed() {
+      guard case .contract(let contraction) = earlier[index] else { continue }
+      let tile = contraction.into.tile
+      guard onlySlice(expression, of: tile) != nil else { continue }
+      let maps = earlier[(index + 1)...].prefix { isMap($0) && mentions($0, tile) }
+      return earlier[maps.endIndex...].allSatisfy { areApart($0, into, expression) } ? maps.endIndex : nil
+    }
+    return nil
+  }
+
+  private func isMap(_ statement: Statement) -> Bool { if case .map = statement { true } else { false } }
+
+  /// Whether a statement may as well come behind a map.
+  private func areApart(_ statement: Statement, _ into: TileSlice, _ expression: Expression) -> Bool {
+    guard let written = statement.filledTile else { return false }
+    var areApart = true
+    statement.forEachTile { if isSameMemory($0, into.tile) { areApart = false } }
+    expression.forEachTile { if isSameMemory($0, written) { areApart = false } }
+    return areApart
   }
 
   private func finished(_ statements: [Statement], _ panel: Int) -> [Statement] {

@@ -17,7 +17,7 @@ extension TileLowering {
     kernel.summary = "attention"
     _ = try newMemory(for: operation.results[0])
     try emitAttention(operation, heads)
-    tidyKernel()
+    kernel.joinStatements(panel: schedule.panel)
     end()
   }
 

@@ -17,7 +17,7 @@ extension TileLowering {
     let hasAttention = members.contains { function[$0].isAttention }
     let (most, step) = hasAttention ? (schedule.attentionRows, schedule.panel) : (schedule.rows, 8)
     try emitKernel(members, block: most)
-    tidyKernel()
+    kernel.joinStatements(panel: schedule.panel)
     // As many rows as keep the block's tiles within the schedule's bytes.
     let bytes = ScratchLayout(kernel).byteCount
     let fitting = max(schedule.scratchBytes * most / max(bytes, 1) / step * step, step)
@@ -25,7 +25,7 @@ extension TileLowering {
     if block != most {
       self = start
       try emitKernel(members, block: block)
-      tidyKernel()
+      kernel.joinStatements(panel: schedule.panel)
     }
     if !kernel.body.isEmpty { end() }
   }

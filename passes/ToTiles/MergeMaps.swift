@@ -81,7 +81,7 @@ extension Expression {
 
 extension Statement {
   /// The tile that the statement fills; nil for loops and for what fills vectors and buffers of integers.
-  fileprivate var filledTile: TileID? {
+  var filledTile: TileID? {
     switch self {
     case .map(let into, _, _), .reduce(let into, _, _), .maximum(let into, _, _), .transpose(let into, _, _),
       .gather(let into, _, _, _, _), .clear(let into):

@@ -131,13 +131,6 @@ extension TileLowering {
     windows = [:]
   }
 
-  /// Joins statements that what they read and write allows to join, so that less lies between them.
-  mutating func tidyKernel() {
-    kernel.mergeMaps()
-    kernel.finishContractions(panel: schedule.panel)
-    kernel.removeUnusedTiles()
-  }
-
   mutating func end() { program.kernels.append(kernel) }
 
   /// A tile in the worker's memory. Rows begin on cache lines, and powers of two are avoided so that rows do not fall

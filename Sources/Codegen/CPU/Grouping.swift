@@ -12,8 +12,8 @@ struct GroupingShape: Hashable {
 }
 
 extension LevelEmitter {
-  /// How many rows ahead memory is asked for.
-  private static var rowsAhead: Int { 16 }
+  /// How many rows ahead memory is asked for into the second-level cache: those of the next turn.
+  private static var rowsAhead: Int { 128 }
 
   /// `void (source, target, rows)`: target [panel][rows / 2][panel's columns][2]; a last row without a partner gets zeros.
   func emitGrouping(_ shape: GroupingShape, name: String) -> IRFunction {
@@ -46,7 +46,9 @@ extension LevelEmitter {
       // Rows far apart are no stream that the processor foresees.
       for row in 0..<2 {
         let ahead = b.offset(first, bytes: (Self.rowsAhead + row) * shape.sourceStride)
-        for byte in stride(from: 0, to: shape.columns * 2, by: 64) { b.prefetch(b.offset(ahead, bytes: byte)) }
+        for byte in stride(from: 0, to: shape.columns * 2, by: 64) {
+          b.prefetch(b.offset(ahead, bytes: byte), locality: 2)
+        }
       }
       emitGroup(&b, first, b.offset(first, bytes: shape.sourceStride), group: group)
     }
