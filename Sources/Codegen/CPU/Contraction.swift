@@ -26,6 +26,8 @@ struct ContractionShape: Hashable {
   var accumulate: Bool
   var visibility: Visibility?
   var finish: FinishShape?
+  /// What memory is asked for while the rows, which are keys, are multiplied.
+  var ahead: [RowsAhead] = []
 }
 
 /// A register tile: `height` rows of `vectors` vectors, the last of which has `lastLanes` columns.
@@ -104,6 +106,9 @@ extension LevelEmitter {
         b, visibility, environment: environment, first: column, count: vectors * level.floatLanes)
     }
     func tile(_ b: inout IRBuilder, height: Int, _ row: IRValue) {
+      if height == level.microKernel.rows {
+        for rows in shape.ahead { ask(b, for: rows, environment: environment, row: row, column: column) }
+      }
       guard let visibility = shape.visibility else {
         return wholeTile(b, height: height, row, left: left, right: right, steps)
       }

@@ -29,6 +29,8 @@ struct FinishShape: Hashable {
   var isGrouped: Bool
   /// What hides elements; nil where nothing does.
   var mask: Visibility?
+  /// Addresses in the environment, those of the mask included.
+  var slots: Int
 }
 
 /// Where a register tile's elements stand in the whole result, and the environment of what finishes them.
@@ -170,7 +172,8 @@ extension Kernel {
       }
       return count
     }.max()
-    return ((most ?? 0) + (mask.map { 1 + 2 * $0.intervals.count } ?? 0)) * 8
+    // Behind them are the addresses of rows that are asked for ahead, of keys and of values.
+    return ((most ?? 0) + (mask.map { 1 + 2 * $0.intervals.count + 2 } ?? 0)) * 8
   }
 }
 
@@ -219,6 +222,8 @@ extension KernelEmitter {
       }
     }
     let tile = kernel[into.tile]
-    return FinishShape(value: value(finish), element: tile.element, isGrouped: tile.isGrouped, mask: mask)
+    return FinishShape(
+      value: value(finish), element: tile.element, isGrouped: tile.isGrouped, mask: mask,
+      slots: slots.count + (mask?.slots ?? 0))
   }
 }

@@ -12,9 +12,6 @@ struct GroupingShape: Hashable {
 }
 
 extension LevelEmitter {
-  /// How many rows ahead memory is asked for into the second-level cache: those of the next turn.
-  private static var rowsAhead: Int { 128 }
-
   /// `void (source, target, rows)`: target [panel][rows / 2][panel's columns][2]; a last row without a partner gets zeros.
   func emitGrouping(_ shape: GroupingShape, name: String) -> IRFunction {
     let i64 = context.i64
@@ -43,13 +40,6 @@ extension LevelEmitter {
     let groups = b.lshr(rows, 1)
     b.loop(from: i64.constant(0), to: groups, name: "group", hint: .asWritten) { b, group in
       let first = b.offset(source, bytes: b.mul(group, 2 * shape.sourceStride))
-      // Rows far apart are no stream that the processor foresees.
-      for row in 0..<2 {
-        let ahead = b.offset(first, bytes: (Self.rowsAhead + row) * shape.sourceStride)
-        for byte in stride(from: 0, to: shape.columns * 2, by: 64) {
-          b.prefetch(b.offset(ahead, bytes: byte), locality: 2)
-        }
-      }
       emitGroup(&b, first, b.offset(first, bytes: shape.sourceStride), group: group)
     }
     b.ifThen(b.icmp(.ne, b.and(rows, 1), 0)) { b in

@@ -59,7 +59,7 @@ extension KernelEmitter {
       leftStepStride = 4
     }
     let finish = contraction.finish ?? (into.element == .f32 ? nil : .product)
-    let shape = ContractionShape(
+    var shape = ContractionShape(
       element: left.element, leftRowStride: leftRowStride, leftStepStride: leftStepStride,
       leftRest: leftRest, rightStepStride: rightStride,
       panelColumns: panelColumns, resultRowStride: rowStride(of: into) / (into.isGrouped ? 2 : 1),
@@ -67,6 +67,9 @@ extension KernelEmitter {
       accumulate: contraction.accumulate,
       visibility: visibility,
       finish: finish.map { emitFinish(b, $0, into: contraction.into, mask: contraction.masked ? visibility : nil) })
+    if let finish = shape.finish, emitter.tiles == nil {
+      shape.ahead = emitRowsAhead(b, contraction, slot: max(finish.slots, visibility?.slots ?? 0))
+    }
     let panels =
       limit.map { b.sdiv(b.add($0, panelColumns - 1), panelColumns) } ?? context.i64.constant(count / panelColumns)
     let arguments = [
