@@ -36,17 +36,7 @@ struct PrecisionWriter {
       }
       operands = quantize(operands[0], to: element, in: &function) + [codes, scales] + operands[2...]
       payload = .quantizedLinear(QuantizedLinear(linear.orientation))
-    case (.attention(var attention), .attentionBF16):
-      // Scaled before they are rounded, queries give scores that need no factor.
-      if attention.alpha != 1 {
-        let query = operands[0]
-        let scaled = function.append(
-          .scale(Scale(factor: attention.alpha)), operands: [query],
-          results: [("\(function[query].name).scaled", function[query].type)])
-        operands[0] = function[scaled].results[0]
-        attention.alpha = 1
-        payload = .attention(attention)
-      }
+    case (.attention, .attentionBF16):
       for index in 0..<3 { operands[index] = narrow(operands[index], in: &function) }
     case (.gather, .tableFP16):
       operands[0] = derive(operands[0], "fp16", in: &function, &module) {
