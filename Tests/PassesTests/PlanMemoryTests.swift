@@ -39,20 +39,12 @@ struct PlanMemoryTests {
     let module: Module
   }
 
-  static let fixtures: [URL] = {
-    let folder = URL(filePath: #filePath).deletingLastPathComponent().appending(path: "Fixtures/plan-memory")
-    let files = (try? FileManager.default.contentsOfDirectory(at: folder, includingPropertiesForKeys: nil)) ?? []
-    return files.filter { $0.pathExtension == "tile" }.sorted { $0.path < $1.path }
-  }()
+  static let fixtures = TileFixtures.files("plan-memory")
 
   @Test("every CHECK line holds", arguments: fixtures.map(\.lastPathComponent))
   func fixture(name: String) throws {
     let file = try #require(Self.fixtures.first { $0.lastPathComponent == name })
-    var program = try TileIRParser.parse(String(contentsOf: file, encoding: .utf8), file: name)
-    planMemory(&program)
-    try program.verify()
-    let result = try runShell("FileCheck-19 '\(file.path)'", input: program.text)
-    #expect(result.status == 0, "\(result.output)")
+    try TileFixtures.check(file) { planMemory(&$0) }
   }
 
   @Test("there are fixtures")

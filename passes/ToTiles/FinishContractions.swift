@@ -193,10 +193,11 @@ extension Kernel {
     return found
   }
 
-  /// Whether writing the slice may change what the contraction reads.
+  /// Whether writing the slice may change what the contraction reads, which other parts of it read later.
   private func isShared(_ into: TileSlice, _ contraction: Contraction) -> Bool {
     var read = [contraction.left.tile]
     if case .tile(let right) = contraction.right { read.append(right.tile) }
+    contraction.finish?.forEachTile { read.append($0) }
     return read.contains { isSameMemory($0, into.tile) }
   }
 
@@ -204,7 +205,6 @@ extension Kernel {
     if case .window(let buffer, _, _) = self[first].home, case .window(buffer, _, _) = self[second].home { return true }
     return owner(of: first) == owner(of: second)
   }
-
 }
 
 extension Expression {
