@@ -175,7 +175,7 @@ extension Operation {
   var targets: [ValueID] {
     switch payload {
     case .attention(let attention): attention.hasTargets ? [operands[4]] : []
-    case .positions, .selectOffsets: Array(operands.dropFirst())
+    case .extendOffsets, .positions, .selectOffsets: Array(operands.dropFirst())
     default: []
     }
   }

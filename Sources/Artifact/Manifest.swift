@@ -70,14 +70,52 @@ public struct Manifest: Codable, Hashable, Sendable {
   public struct Dimension: Codable, Hashable, Sendable {
     /// The name that shapes use.
     public var name: String
-    /// Null where the caller gives the extent. Otherwise the model computes it, and it is never larger than the
-    /// extent of this dimension: `kept_rows` is at most `rows`.
-    public var atMost: String?
+    /// Null where the caller gives the extent. Otherwise the model computes it, and this is what it is at most.
+    public var atMost: Bound?
 
-    /// A dimension that the caller gives, or one that is never larger than the dimension `atMost`.
-    public init(name: String, atMost: String? = nil) {
+    /// A dimension that the caller gives, or one that the model computes and that is at most so much.
+    public init(name: String, atMost: Bound? = nil) {
       self.name = name
       self.atMost = atMost
+    }
+  }
+
+  /// A sum of multiples of extents that the caller gives: `kept_rows` is at most `rows`, and with three rows before each
+  /// sequence there are at most `rows` + 3 * `sequences`.
+  public struct Bound: Hashable, Sendable {
+    /// So many times an extent.
+    public struct Term: Codable, Hashable, Sendable {
+      /// The name of a dimension that the caller gives.
+      public var dimension: String
+      /// How many times its extent is counted.
+      public var times: Int
+
+      /// So many times the extent of a dimension.
+      public init(_ dimension: String, times: Int = 1) {
+        self.dimension = dimension
+        self.times = times
+      }
+    }
+
+    /// What is added up, each dimension once.
+    public var terms: [Term]
+    /// What comes on top.
+    public var constant: Int
+
+    /// The sum of these multiples and a number.
+    public init(_ terms: [Term], constant: Int = 0) {
+      self.terms = terms
+      self.constant = constant
+    }
+
+    /// The bound for the extents that `extent` gives; nil where it lacks one, or the sum passes 64 bits.
+    public func value(_ extent: (String) -> Int?) -> Int? {
+      terms.reduce(constant) { sum, term in
+        guard let sum, let extent = extent(term.dimension) else { return nil }
+        let (product, overflow) = extent.multipliedReportingOverflow(by: term.times)
+        let (next, overflows) = sum.addingReportingOverflow(product)
+        return overflow || overflows ? nil : next
+      }
     }
   }
 

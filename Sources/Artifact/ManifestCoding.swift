@@ -24,6 +24,37 @@ extension Manifest.Extent: Codable {
   }
 }
 
+extension Manifest.Bound: Codable, ExpressibleByStringLiteral {
+  private enum Key: String, CodingKey { case terms, constant }
+
+  /// The extent of this dimension itself.
+  public init(stringLiteral value: String) { self.init([Term(value)]) }
+
+  /// From the name of a dimension, or from an object of `terms` (each `dimension` and `times`) and perhaps `constant`. Throws
+  /// `DecodingError` for anything else.
+  public init(from decoder: any Decoder) throws {
+    if let name = try? decoder.singleValueContainer().decode(String.self) {
+      self.init([Term(name)])
+      return
+    }
+    let container = try decoder.container(keyedBy: Key.self)
+    self.init(
+      try container.decode([Term].self, forKey: .terms),
+      constant: try container.decodeIfPresent(Int.self, forKey: .constant) ?? 0)
+  }
+
+  /// As the name of a dimension where it is that dimension's extent.
+  public func encode(to encoder: any Encoder) throws {
+    if terms.count == 1, terms[0].times == 1, constant == 0 {
+      var container = encoder.singleValueContainer()
+      return try container.encode(terms[0].dimension)
+    }
+    var container = encoder.container(keyedBy: Key.self)
+    try container.encode(terms, forKey: .terms)
+    if constant != 0 { try container.encode(constant, forKey: .constant) }
+  }
+}
+
 extension Manifest.Port: Codable {
   private enum Key: String, CodingKey {
     case name, kind, element, shape, sequences, rows, role, below, description

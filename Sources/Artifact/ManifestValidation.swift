@@ -28,8 +28,18 @@ extension Manifest {
 
     let given = Set(dimensions.lazy.filter { $0.atMost == nil }.map(\.name))
     for (index, dimension) in dimensions.enumerated() {
-      if let bound = dimension.atMost, !given.contains(bound) {
-        throw fail("dimensions[\(index)].atMost: \"\(bound)\" is no dimension that a caller gives")
+      guard let bound = dimension.atMost else { continue }
+      if bound.constant < 0 || (bound.terms.isEmpty && bound.constant == 0) {
+        throw fail("dimensions[\(index)].atMost: no terms, or a negative constant")
+      }
+      for term in bound.terms {
+        if !given.contains(term.dimension) {
+          throw fail("dimensions[\(index)].atMost: \"\(term.dimension)\" is no dimension that a caller gives")
+        }
+        if term.times < 1 {
+          throw fail(
+            "dimensions[\(index)].atMost: \(term.times) times \"\(term.dimension)\"; expected a positive number")
+        }
       }
     }
     for (index, entry) in entries.enumerated() {
@@ -65,7 +75,9 @@ extension Manifest {
     let inputSymbols = Set(entry.dimensions)
     var outputSymbols = inputSymbols
     for dimension in dimensions {
-      if let bound = dimension.atMost, inputSymbols.contains(bound) { outputSymbols.insert(dimension.name) }
+      if let bound = dimension.atMost, bound.terms.allSatisfy({ inputSymbols.contains($0.dimension) }) {
+        outputSymbols.insert(dimension.name)
+      }
     }
 
     func check(_ ports: [Port], _ side: String, _ symbols: Set<String>) throws(ArtifactError) {

@@ -118,7 +118,7 @@ public struct Backend: Sendable {
     }
     let given = program.dimensions.map { Manifest.Dimension(name: $0) }
     let derived = program.derivedDimensions.map { dimension in
-      Manifest.Dimension(name: dimension.name, atMost: program.givenBound(of: dimension.name))
+      Manifest.Dimension(name: dimension.name, atMost: program.givenBound(of: dimension.name)?.manifestBound)
     }
     let inputs = function.arguments.map { argument in
       Manifest.Port(
@@ -186,6 +186,20 @@ extension CompileOptions.Optimization {
     case .less, .standard: .default
     case .most: .aggressive
     }
+  }
+}
+
+extension ExtentBound {
+  /// In a manifest, of a bound by extents that the caller gives.
+  fileprivate var manifestBound: Manifest.Bound {
+    var bound = Manifest.Bound([])
+    for term in terms {
+      switch term.dimension {
+      case .fixed(let count): bound.constant += term.times * count
+      case .symbol(let name): bound.terms.append(Manifest.Bound.Term(name, times: term.times))
+      }
+    }
+    return bound
   }
 }
 

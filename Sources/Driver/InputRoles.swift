@@ -27,7 +27,7 @@ extension Function {
       if attention.hasTargets && index == 4 { return .targetCounts }
       // Query and key times are the bias's last two operands.
       return attention.bias == .positionAndTime && index >= operation.operands.count - 2 ? .timestamps : nil
-    case .positions, .selectOffsets: return index == 1 ? .targetCounts : nil
+    case .extendOffsets, .positions, .selectOffsets: return index == 1 ? .targetCounts : nil
     case .nextRows: return index < 2 ? .timestamps : nil
     default: return nil
     }

@@ -99,6 +99,18 @@ extension Evaluator {
     return Tensor(shape: [batch.count, x.width], elements: elements)
   }
 
+  func pickRows(_ payload: PickRows, _ operands: [ValueID]) throws(InterpreterError) -> Tensor<Number> {
+    let x = try numbers(operands[0])
+    let batch = try sequences(operands[1], targets: nil)
+    let others = operands.count == 3 ? try sequences(operands[2], targets: nil) : nil
+    let elements = (0..<batch.count).flatMap { sequence in
+      let isThere =
+        payload.row < batch.length(sequence) && (others.map { $0.length(sequence) >= payload.minimum } ?? true)
+      return isThere ? x.row(batch.start(sequence) + payload.row) : ArraySlice(repeating: 0, count: x.width)
+    }
+    return Tensor(shape: [batch.count, x.width], elements: elements)
+  }
+
   func nextRows(_ operands: [ValueID]) throws(InterpreterError) -> Tensor<Int64> {
     let x = try integers(operands[0])
     let last = try integers(operands[1])
@@ -114,7 +126,7 @@ extension Evaluator {
 }
 
 extension Tensor {
-  fileprivate func rows(_ rows: [Int]) -> Tensor {
+  func rows(_ rows: [Int]) -> Tensor {
     Tensor(shape: [rows.count] + shape.dropFirst(), elements: rows.flatMap { row($0) })
   }
 }

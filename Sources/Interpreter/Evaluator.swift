@@ -88,6 +88,8 @@ struct Evaluator<Number: Arithmetic> {
     case .attention(let payload): [.numbers(try attention(payload, operands))]
     case .concatenate: [.numbers(try concatenate(operands))]
     case .convert: try elementwise(operands) { $0 }
+    case .extendOffsets(let payload): [.offsets(try extendOffsets(payload, operands))]
+    case .extendRows(let payload): [try extendRows(payload, operands)]
     case .gather(let payload): [.numbers(try gather(payload, operands))]
     case .groupNorm(let payload): [.numbers(try groupNorm(payload, operands))]
     case .l2Norm(let payload): [.numbers(try l2Norm(payload, operands))]
@@ -96,6 +98,8 @@ struct Evaluator<Number: Arithmetic> {
     case .linear(let payload): [.numbers(try linear(payload, operands))]
     case .multiply: try elementwise(operands) { $0 * $1 }
     case .nextRows: [.integers(try nextRows(operands))]
+    case .originalRows(let payload): [try originalRows(payload, operands)]
+    case .pickRows(let payload): [.numbers(try pickRows(payload, operands))]
     case .positions(let payload): [.integers(try positions(payload, operands))]
     case .quantizedLinear(let payload): [.numbers(try quantizedLinear(payload, operands))]
     case .quantizeRows(let payload): try quantizeRows(payload, operands).map { .numbers($0) }

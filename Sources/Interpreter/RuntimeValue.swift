@@ -54,6 +54,15 @@ struct Sequences {
     selection.dropped(length: length(sequence), targets: targets[sequence])
   }
 
+  /// The offsets of the batch after an addition.
+  func extendedOffsets(_ addition: RowAddition) -> [Int] {
+    var extended = [0]
+    for sequence in 0..<count {
+      extended.append(extended[sequence] + evaluate(addition.extendedLength, sequence: sequence, position: 0))
+    }
+    return extended
+  }
+
   /// The offsets of the batch after a selection.
   func selectedOffsets(_ selection: RowSelection) -> [Int] {
     var selected = [0]

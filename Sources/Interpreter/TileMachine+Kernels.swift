@@ -137,9 +137,13 @@ extension TileMachine {
       for row in 0..<block.rowCount { block.indices[vector.index][row] = index(source, row: row, block) }
     case .gather(let into, let from, let first, let vector, let keepMissing):
       try gather(into, from, first: first, block.indices[vector.index], keepMissing: keepMissing, block)
-    case .gatherIntegers(let into, let from, let vector):
+    case .gatherIntegers(let into, let from, let vector, let missing):
       for row in 0..<block.rowCount {
         let index = block.indices[vector.index][row]
+        if index < 0, missing != .none {
+          if case .number(let number) = missing { store(Int64(number), into, block.firstRow + row) }
+          continue
+        }
         store(integer(from, try checked(index, from)), into, block.firstRow + row)
       }
     case .nextIntegers(let into, let from, let last):

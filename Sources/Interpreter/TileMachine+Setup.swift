@@ -53,6 +53,19 @@ extension TileMachine {
         store(integer(into, sequence) + Int64(length - dropped.count), into, sequence + 1)
       }
       define(extent, Int(integer(into, sequences(offsets))))
+    case .extendOffsets(let addition, let offsets, let targets, let into, let extent):
+      store(0, into, 0)
+      for sequence in 0..<sequences(offsets) {
+        let rows = addition.extendedLength.evaluate { variable in
+          switch variable {
+          case .position: 0
+          case .length: Int(length(offsets, sequence))
+          case .targets: targets.map { Int(integer($0, sequence)) } ?? 0
+          }
+        }
+        store(integer(into, sequence) + Int64(rows), into, sequence + 1)
+      }
+      define(extent, Int(integer(into, sequences(offsets))))
     case .blockTable(let offsets, let block, let into):
       store(0, into, 0)
       for sequence in 0..<sequences(offsets) {

@@ -137,6 +137,18 @@ extension TileMachine {
       if dropped.contains(position) { return -1 }
       let kept = position < dropped.lowerBound ? position : position - dropped.count
       return integer(selected, block.sequence) + Int64(kept)
+    case .beforeAddition(let addition, let added, let offsets):
+      let place = block.evaluate(added ? addition.added : addition.original, position: position)
+      return place < 0 ? -1 : integer(offsets, block.sequence) + Int64(place)
+    case .afterAddition(let addition, let extended):
+      return integer(extended, block.sequence) + Int64(block.evaluate(addition.extendedPlace, position: position))
+    case .sequence(let place): return position == place ? Int64(block.sequence) : -1
+    case .pickedRow(let place, let offsets, let lengths, let minimum):
+      let sequence = block.firstRow + row
+      func length(_ offsets: BufferID) -> Int64 { integer(offsets, sequence + 1) - integer(offsets, sequence) }
+      if Int64(place) >= length(offsets) { return -1 }
+      if let lengths, length(lengths) < Int64(minimum) { return -1 }
+      return integer(offsets, sequence) + Int64(place)
     case .lastRow(let offsets):
       let sequence = block.firstRow + row
       let (start, end) = (integer(offsets, sequence), integer(offsets, sequence + 1))

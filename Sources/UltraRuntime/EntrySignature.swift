@@ -3,12 +3,12 @@ import Artifact
 /// An entry's types, ready to check inputs, find extents and size outputs.
 struct EntrySignature: Sendable {
   let entry: Manifest.Entry
-  /// For each dimension that the model computes, the one that bounds it.
-  private let bounds: [String: String]
+  /// For each dimension that the model computes, what it is at most.
+  private let bounds: [String: Manifest.Bound]
 
   init(_ entry: Manifest.Entry, _ manifest: Manifest) {
     self.entry = entry
-    var bounds: [String: String] = [:]
+    var bounds: [String: Manifest.Bound] = [:]
     for dimension in manifest.dimensions { bounds[dimension.name] = dimension.atMost }
     self.bounds = bounds
   }
@@ -89,9 +89,9 @@ struct EntrySignature: Sendable {
     switch extent {
     case .fixed(let value): return (value, false)
     case .symbol(let name):
-      let bound = bounds[name]
-      guard let index = entry.dimensions.firstIndex(of: bound ?? name) else { return nil }
-      return (extents[index], bound != nil)
+      func given(_ name: String) -> Int? { entry.dimensions.firstIndex(of: name).map { extents[$0] } }
+      guard let bound = bounds[name] else { return given(name).map { ($0, false) } }
+      return bound.value(given).map { ($0, true) }
     }
   }
 

@@ -14,6 +14,8 @@ import Testing
     manifest.kernels = [
       .init(name: "attention_1", entry: "forward", computes: "attention + linear", domain: "rows, 64 at a time")
     ]
+    manifest.dimensions.append(
+      .init(name: "longer", atMost: .init([.init("rows"), .init("sequences", times: 3)], constant: 7)))
     let encoded = try manifest.encoded()
     #expect(try Manifest(json: encoded) == manifest)
     #expect(try Manifest(json: encoded).encoded() == encoded)
@@ -23,6 +25,10 @@ import Testing
     ("\"rows\"", "\"lines\"", "manifest: "),
     ("\"version\" : 1,\n", "", "manifest: version: missing"),
     ("\"atMost\" : \"rows\"", "\"atMost\" : \"rose\"", "\"rose\" is no dimension that a caller gives"),
+    (
+      "\"atMost\" : \"rows\"", "\"atMost\" : {\"terms\" : [{\"dimension\" : \"rows\", \"times\" : 0}]}",
+      "manifest: dimensions[2].atMost: 0 times \"rows\""
+    ), ("\"atMost\" : \"rows\"", "\"atMost\" : {\"terms\" : []}", "manifest: dimensions[2].atMost: no terms"),
     ("\"i64\"", "\"i63\"", "manifest: entries[0].inputs[0].element"),
     ("\"exact\"", "\"nearly\"", "manifest: passes[0].exactness"),
     ("\"below\" : 1683", "\"below\" : 0", "manifest: entries[0].inputs[0].below: 0"),

@@ -27,8 +27,8 @@ struct CallShape {
       case .offsets: break
       }
     }
-    for dimension in manifest.dimensions where dimension.atMost != nil {
-      extents[dimension.name] = extents[dimension.atMost ?? ""]
+    for dimension in manifest.dimensions {
+      if let bound = dimension.atMost { extents[dimension.name] = bound.value { extents[$0] } }
     }
     func count(_ shape: [Manifest.Extent]) -> Int {
       shape.reduce(1) { product, extent in

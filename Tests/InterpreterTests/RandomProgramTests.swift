@@ -57,8 +57,9 @@ import Testing
     }
     #expect(
       mnemonics.sorted() == [
-        "add", "attention", "concatenate", "convert", "gather", "group_norm", "l2_norm", "last_rows", "layer_norm",
-        "linear", "multiply", "next_rows", "positions", "quantize_rows", "quantized_linear", "restore_rows", "scale",
+        "add", "attention", "concatenate", "convert", "extend_offsets", "extend_rows", "gather", "group_norm",
+        "l2_norm", "last_rows", "layer_norm", "linear", "multiply", "next_rows", "original_rows", "pick_rows",
+        "positions", "quantize_rows", "quantized_linear", "restore_rows", "scale",
         "select_offsets", "select_rows", "sigmoid",
         "silu", "split", "zero_rows",
       ])

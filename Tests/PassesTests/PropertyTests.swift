@@ -28,16 +28,20 @@ private struct RedundancyMaker {
     }
     for id in source.body {
       let operation = source[id]
-      // Now and then twice, of other but equal operands; a selection defines a dimension, which can be done once.
-      let isSelection = if case .selectOffsets = operation.payload { true } else { false }
-      for _ in 0..<(isSelection ? 1 : random.integer(in: 1...2)) {
+      // Now and then twice, of other but equal operands; what makes offsets defines a dimension, which can be done once.
+      let makesOffsets = operation.rowDomain == nil
+      for _ in 0..<(makesOffsets ? 1 : random.integer(in: 1...2)) {
         var operands = operation.operands.map { pick($0) }
         switch operation.payload {
         case .add, .multiply: if random.once(in: 2) { operands.reverse() }
         // The verifier wants the very operands of the selection.
         case .selectRows: operands.replaceSubrange(1..., with: operation.operands[1...].map { first($0) })
         case .restoreRows: operands.replaceSubrange(2..., with: operation.operands[2...].map { first($0) })
-        case .selectOffsets: operands = operation.operands.map { first($0) }
+        case .extendRows(let extend):
+          let first = extend.places(among: operands.count).offsets
+          operands.replaceSubrange(first..., with: operation.operands[first...].map { self.first($0) })
+        case .originalRows: operands.replaceSubrange(1..., with: operation.operands[1...].map { first($0) })
+        case .extendOffsets, .selectOffsets: operands = operation.operands.map { first($0) }
         default: break
         }
         let results = try append(operation.payload, operands)

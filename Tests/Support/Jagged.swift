@@ -16,19 +16,32 @@ extension RandomProgram {
       guard let value = function?[argument], let input = inputs[value.name] else { continue }
       switch value.type {
       case .offsets:
+        let offsets = input.integers
         var selected: [Int64] = [0]
         for sequence in sequences {
-          selected.append(selected[selected.count - 1] + Int64(offsets[sequence + 1] - offsets[sequence]))
+          selected.append(selected[selected.count - 1] + offsets[sequence + 1] - offsets[sequence])
         }
         program.inputs[value.name] = HostTensor(selected)
-      case .tensor(let type) where type.shape[0] == .symbol("rows"):
-        program.inputs[value.name] = try input.rows(sequences.flatMap { offsets[$0]..<offsets[$0 + 1] })
       case .tensor(let type) where type.shape[0] == .symbol("sequences"):
         program.inputs[value.name] = try input.rows(sequences)
-      case .tensor: break
+      case .tensor(let type):
+        guard let offsets = offsets(cutting: type.shape[0]) else { continue }
+        program.inputs[value.name] = try input.rows(sequences.flatMap { offsets[$0]..<offsets[$0 + 1] })
       }
     }
     return program
+  }
+}
+
+extension RandomProgram {
+  /// What the argument holds that cuts so many rows into sequences.
+  private func offsets(cutting rows: Dimension) -> [Int]? {
+    guard let function = module.function(named: "forward") else { return nil }
+    for argument in function.arguments {
+      guard case .offsets(_, rows) = function[argument].type else { continue }
+      return inputs[function[argument].name]?.integers.map { Int($0) }
+    }
+    return nil
   }
 }
 

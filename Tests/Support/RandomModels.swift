@@ -126,6 +126,66 @@ extension ProgramMaker {
     build.result("kept_offsets", out)
   }
 
+  /// Contextual rows before each sequence, from features that it has or lacks, and perhaps an action row behind each history
+  /// row; positions over all of them, layers, and some of the rows again.
+  mutating func makeContextual() throws {
+    let width = random.pick(Self.widths)
+    let outer = argumentOffsets()
+    let targets = argumentTargets().map { [$0] } ?? []
+    var x = random.once(in: 2) ? argumentX(width) : try embeddedRows(width, [outer] + targets)
+    var offsets = outer
+    if random.once(in: 3) {
+      let actions = argumentX(width, name: "actions")
+      let batch = [offsets] + targets
+      let extended = try build.append(.extendOffsets(ExtendOffsets(.interleaved, into: "interleaved")), batch)[0]
+      x = try build.append(
+        .extendRows(ExtendRows(.interleaved)), [actions] + selectOperands(x, batch, extended))[0]
+      offsets = extended
+    }
+    let count = random.integer(in: 0...3)
+    let addition = RowAddition.before(count)
+    let heads = try (0..<count).map { try contextualRow($0, width, lengths: outer) }
+    let extended = try build.emit(.extendOffsets(ExtendOffsets(addition, into: "kept")), offsets)
+    x = try build.append(.extendRows(ExtendRows(addition)), heads + [x, offsets, extended])[0]
+    let positions = Positions(order: random.pick(Positions.Order.allCases), contextual: count, limit: 30)
+    let places = try build.append(.positions(positions), [extended] + targets)[0]
+    x = try build.emit(
+      .add(Add()), x, build.emit(.gather(Gather()), build.weight("place_table", [31, width]), places))
+    for index in 0..<random.integer(in: 1...2) {
+      var layer = productionLayer(width: width)
+      if random.once(in: 2) { layer.mask.contextual = count }
+      x = try build.productionLayer(
+        layer, prefix: "layers.\(index).", x: x, offsets: extended, targets: targets.first)
+    }
+    switch random.integer(in: 0...3) {
+    case 0:
+      build.result("y", x)
+      build.result("kept_offsets", extended)
+    case 1: build.result("y", try build.emit(.lastRows(LastRows()), x, extended))
+    case 2: build.result("y", try build.emit(.pickRows(PickRows(row: random.integer(in: 0...3))), x, extended))
+    default:
+      let selection = targets.isEmpty ? selection() : .targets
+      let batch = [extended] + targets
+      let out = try build.append(.selectOffsets(SelectOffsets(selection, into: "out")), batch)[0]
+      build.result("y", try build.append(.selectRows(SelectRows(selection)), selectOperands(x, batch, out))[0])
+      build.result("kept_offsets", out)
+    }
+  }
+
+  /// A row of each sequence made of a feature's ids.
+  private mutating func contextualRow(_ index: Int, _ width: Int, lengths: ValueID) throws -> ValueID {
+    let name = "feature\(index)"
+    let feature = argumentFeature(name, entries: 12)
+    let inner = random.pick([3, 8, 17])
+    let x = try build.emit(.gather(Gather()), build.weight("\(name)_table", [12, inner]), feature.ids)
+    let minimum = random.pick([0, 0, 4])
+    let row = try build.append(
+      .pickRows(PickRows(row: random.integer(in: 0...1), minimum: minimum)),
+      [x, feature.offsets] + (minimum > 0 ? [lengths] : []))[0]
+    return try build.emit(
+      .linear(Linear()), row, build.weight("\(name)_matrix", [inner, width]), build.weight("\(name)_bias", [width]))
+  }
+
   /// Rows made of ids and of positions.
   private mutating func embeddedRows(_ width: Int, _ batch: [ValueID]) throws -> ValueID {
     let ids = argumentIds(entries: 20)

@@ -3,7 +3,7 @@ import TensorIR
 // Programs of one operation.
 extension ProgramMaker {
   mutating func makeOperation() throws {
-    switch random.integer(in: 0...9) {
+    switch random.integer(in: 0...12) {
     case 0: try makeElementwise()
     case 1: try makeNorm()
     case 2: try makeLinear()
@@ -12,6 +12,8 @@ extension ProgramMaker {
     case 5: try makePositions()
     case 6: try makeSelection()
     case 7: try makeRows()
+    case 8: try makeRowsBefore()
+    case 9: try makeInterleaving()
     default: try makeAttention()
     }
   }
@@ -107,8 +109,55 @@ extension ProgramMaker {
     build.result("r", try build.append(.restoreRows(RestoreRows(selection)), [changed, x, offsets, kept] + targets)[0])
   }
 
+  private mutating func makeRowsBefore() throws {
+    let width = random.pick(Self.widths)
+    let count = random.integer(in: 0...3)
+    var heads: [ValueID] = []
+    var brought = 0
+    while brought < count {
+      let rows = random.integer(in: 1...count - brought)
+      heads.append(argumentOfSequences("head\(brought)", width: rows * width))
+      brought += rows
+    }
+    let x = argumentX(width)
+    let ids = argumentIds(entries: 40)
+    let offsets = argumentOffsets()
+    let addition = RowAddition.before(count)
+    let extended = try build.emit(.extendOffsets(ExtendOffsets(addition, into: "kept")), offsets)
+    let rows = try build.append(.extendRows(ExtendRows(addition)), heads + [x, offsets, extended])[0]
+    build.result("kept_offsets", extended)
+    build.result("r", rows)
+    let value = random.pick([0, 7, Int.min])
+    build.result("integers", try build.emit(.extendRows(ExtendRows(addition, value: value)), ids, offsets, extended))
+    build.result("back", try build.emit(.originalRows(OriginalRows(addition)), rows, offsets, extended))
+  }
+
+  private mutating func makeInterleaving() throws {
+    let width = random.pick(Self.widths)
+    let (x, y) = (argumentX(width), argumentX(width, name: "y"))
+    let ids = argumentIds(entries: 40)
+    let (times, _) = argumentTimes()
+    let batch = [argumentOffsets()] + (argumentTargets().map { [$0] } ?? [])
+    let extended = try build.append(.extendOffsets(ExtendOffsets(.interleaved, into: "kept")), batch)[0]
+    let operands = selectOperands(x, batch, extended)[1...]
+    build.result("kept_offsets", extended)
+    let rows = try build.append(.extendRows(ExtendRows(.interleaved)), [y, x] + operands)[0]
+    build.result("r", rows)
+    let integers = try build.append(.extendRows(ExtendRows(.interleaved)), [times, ids] + operands)[0]
+    build.result("integers", integers)
+    build.result("back", try build.append(.originalRows(OriginalRows(.interleaved)), [rows] + operands)[0])
+    build.result("ids_back", try build.append(.originalRows(OriginalRows(.interleaved)), [integers] + operands)[0])
+  }
+
   private mutating func makeRows() throws {
-    if random.once(in: 2) {
+    if random.once(in: 3) {
+      let feature = argumentFeature("feature", entries: 30)
+      let x = try build.emit(.gather(Gather()), build.weight("table", [30, random.pick(Self.widths)]), feature.ids)
+      let minimum = random.pick([0, 1, 5])
+      let pick = PickRows(row: random.integer(in: 0...2), minimum: minimum)
+      let lengths = minimum > 0 ? [argumentOffsets()] : []
+      build.result("r", try build.append(.pickRows(pick), [x, feature.offsets] + lengths)[0])
+    } else if random.once(in: 2) {
       let x = argumentX(random.pick(Self.widths))
       build.result("r", try build.emit(.lastRows(LastRows()), x, argumentOffsets()))
     } else {

@@ -24,6 +24,8 @@ public struct RandomProgram: Sendable, CustomStringConvertible {
     case precision
     /// Attention of bf16 numbers.
     case narrowAttention
+    /// Contextual rows before each sequence, and perhaps an action row behind each history row, then layers.
+    case contextual
 
     /// The greatest difference from the fp64 result `expected` that fp32 may show.
     ///
@@ -114,6 +116,7 @@ struct ProgramMaker {
     case .truncationSkip: try makeTruncation(restores: true)
     case .research: try makeResearch()
     case .embedding: try makeEmbedding()
+    case .contextual: try makeContextual()
     case .precision: try makePrecision()
     case .narrowAttention: try makeAttention(of: .bf16)
     case .recommendation: try makeRecommendation()
@@ -164,6 +167,25 @@ struct ProgramMaker {
     }
     inputs["ids"] = HostTensor(ids)
     return build.argument("ids", .tensor([Self.rows], .i64))
+  }
+
+  /// A number matrix with a row for each sequence.
+  mutating func argumentOfSequences(_ name: String, width: Int) -> ValueID {
+    inputs[name] = random.tensor([batch.lengths.count, width], spread: 2)
+    return build.argument(name, .tensor([Self.sequences, .fixed(width)], .f32))
+  }
+
+  /// Ids of a feature, none to three a sequence, with offsets of their own.
+  mutating func argumentFeature(_ name: String, entries: Int) -> (ids: ValueID, offsets: ValueID) {
+    var offsets: [Int64] = [0]
+    for _ in batch.lengths { offsets.append((offsets.last ?? 0) + Int64(random.integer(in: 0...3))) }
+    let rows = Dimension.symbol("\(name)_rows")
+    inputs["\(name)_ids"] = HostTensor((0..<(offsets.last ?? 0)).map { _ in Int64(random.integer(in: 0...entries - 1)) })
+    inputs["\(name)_offsets"] = HostTensor(offsets)
+    return (
+      build.argument("\(name)_ids", .tensor([rows], .i64)),
+      build.argument("\(name)_offsets", .offsets(sequences: Self.sequences, rows: rows))
+    )
   }
 
   /// Times of rows and of requests: a few seconds to years apart, mostly ascending, now and then not.

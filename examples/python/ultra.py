@@ -165,8 +165,13 @@ class Model:
         return extents
 
     def _extent(self, extent, extents):
-        """A number, a dimension, or what bounds a dimension that only the model knows."""
-        return extents[self._bounds[extent] or extent] if isinstance(extent, str) else extent
+        """A number, a dimension, or the most that a dimension can be which only the model knows."""
+        if not isinstance(extent, str):
+            return extent
+        bound = self._bounds[extent] or extent
+        if isinstance(bound, str):
+            return extents[bound]
+        return bound.get("constant", 0) + sum(term["times"] * extents[term["dimension"]] for term in bound["terms"])
 
     @staticmethod
     def _shape(port):

@@ -146,6 +146,9 @@ struct CostAnalysis {
     case .gather:
       let row = function[operation.operands[0]].type.tensor.map { extent($0.shape[1]) * Double($0.element.byteCount) }
       traffic[0] = rows(operation.results[0]) * (row ?? 0)
+    case .extendOffsets(let extend):
+      let before = lengths[operation.operands[0]] ?? []
+      define(operation.results[0], lengths: zip(before, targets(before)).map { extended($0, $1, by: extend.addition) })
     case .selectOffsets(let select):
       let before = lengths[operation.operands[0]] ?? []
       define(operation.results[0], lengths: zip(before, targets(before)).map { kept($0, $1, by: select.selection) })
@@ -156,6 +159,16 @@ struct CostAnalysis {
 
   /// Targets of sequences of these lengths: selections keep them all.
   private func targets(_ lengths: [Int]) -> [Int] { zip(batch.targets, lengths).map { min($0, $1) } }
+
+  private func extended(_ length: Int, _ targets: Int, by addition: RowAddition) -> Int {
+    addition.extendedLength.evaluate { variable in
+      switch variable {
+      case .position: 0
+      case .length: length
+      case .targets: targets
+      }
+    }
+  }
 
   private func kept(_ length: Int, _ targets: Int, by selection: RowSelection) -> Int {
     length - selection.dropped(length: length, targets: targets).count

@@ -9,6 +9,8 @@ public indirect enum IndexExpression: Hashable, Sendable {
   case subtract(IndexExpression, IndexExpression)
   case minimum(IndexExpression, IndexExpression)
   case maximum(IndexExpression, IndexExpression)
+  /// Half of it, rounded down.
+  case half(IndexExpression)
   /// `then` where `left < right`, else `otherwise`.
   case ifLess(IndexExpression, IndexExpression, then: IndexExpression, otherwise: IndexExpression)
 
@@ -21,6 +23,7 @@ public indirect enum IndexExpression: Hashable, Sendable {
     case .subtract(let left, let right): left.evaluate(lookup) - right.evaluate(lookup)
     case .minimum(let left, let right): Swift.min(left.evaluate(lookup), right.evaluate(lookup))
     case .maximum(let left, let right): Swift.max(left.evaluate(lookup), right.evaluate(lookup))
+    case .half(let whole): whole.evaluate(lookup) >> 1
     case .ifLess(let left, let right, let then, let otherwise):
       left.evaluate(lookup) < right.evaluate(lookup) ? then.evaluate(lookup) : otherwise.evaluate(lookup)
     }
@@ -90,6 +93,7 @@ extension IndexExpression: CustomStringConvertible {
     case .subtract(let left, let right): "(\(left) - \(right))"
     case .minimum(let left, let right): "min(\(left), \(right))"
     case .maximum(let left, let right): "max(\(left), \(right))"
+    case .half(let whole): "half(\(whole))"
     case .ifLess(let left, let right, let then, let otherwise): "(\(left) < \(right) ? \(then) : \(otherwise))"
     }
   }

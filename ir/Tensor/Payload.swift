@@ -4,6 +4,8 @@ public enum Payload: Hashable, Sendable {
   case attention(Attention)
   case concatenate(Concatenate)
   case convert(Convert)
+  case extendOffsets(ExtendOffsets)
+  case extendRows(ExtendRows)
   case gather(Gather)
   case groupNorm(GroupNorm)
   case l2Norm(L2Norm)
@@ -12,6 +14,8 @@ public enum Payload: Hashable, Sendable {
   case linear(Linear)
   case multiply(Multiply)
   case nextRows(NextRows)
+  case originalRows(OriginalRows)
+  case pickRows(PickRows)
   case positions(Positions)
   case quantizedLinear(QuantizedLinear)
   case quantizeRows(QuantizeRows)
@@ -31,6 +35,8 @@ public enum Payload: Hashable, Sendable {
     case .attention(let payload): payload
     case .concatenate(let payload): payload
     case .convert(let payload): payload
+    case .extendOffsets(let payload): payload
+    case .extendRows(let payload): payload
     case .gather(let payload): payload
     case .groupNorm(let payload): payload
     case .l2Norm(let payload): payload
@@ -39,6 +45,8 @@ public enum Payload: Hashable, Sendable {
     case .linear(let payload): payload
     case .multiply(let payload): payload
     case .nextRows(let payload): payload
+    case .originalRows(let payload): payload
+    case .pickRows(let payload): payload
     case .positions(let payload): payload
     case .quantizedLinear(let payload): payload
     case .quantizeRows(let payload): payload
@@ -82,6 +90,8 @@ public enum Payload: Hashable, Sendable {
     add(Payload.attention)
     add(Payload.concatenate)
     add(Payload.convert)
+    add(Payload.extendOffsets)
+    add(Payload.extendRows)
     add(Payload.gather)
     add(Payload.groupNorm)
     add(Payload.l2Norm)
@@ -90,6 +100,8 @@ public enum Payload: Hashable, Sendable {
     add(Payload.linear)
     add(Payload.multiply)
     add(Payload.nextRows)
+    add(Payload.originalRows)
+    add(Payload.pickRows)
     add(Payload.positions)
     add(Payload.quantizedLinear)
     add(Payload.quantizeRows)

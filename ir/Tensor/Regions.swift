@@ -10,6 +10,8 @@ public enum RowDomain: Hashable, Sendable {
   case any
   /// Blocks go on from one sequence to the next: what asks for a row's sequence reads the offsets itself.
   case acrossSequences
+  /// Blocks end with their sequence, as these offsets cut it, whichever rows are targets.
+  case anyTargets(offsets: ValueID)
   /// Blocks end with their sequence, as these offsets cut it.
   case sequences(offsets: ValueID, targets: ValueID?)
 
@@ -17,6 +19,8 @@ public enum RowDomain: Hashable, Sendable {
   public func joined(with other: RowDomain) -> RowDomain? {
     switch (self, other) {
     case (.any, let domain), (let domain, .any): domain
+    case (.anyTargets(let one), .sequences(let another, _)) where one == another: other
+    case (.sequences(let one, _), .anyTargets(let another)) where one == another: self
     default: self == other ? self : nil
     }
   }
@@ -35,7 +39,9 @@ extension Operation {
     case .gather: [operands[1]]
     case .restoreRows: [operands[1]]
     case .zeroRows: [operands[0], operands[1]]
-    case .lastRows, .nextRows, .positions, .selectOffsets, .selectRows: []
+    case .extendOffsets, .extendRows, .lastRows, .nextRows, .originalRows, .pickRows, .positions, .selectOffsets,
+      .selectRows:
+      []
     }
   }
 
@@ -48,15 +54,21 @@ extension Operation {
     case .add, .concatenate, .convert, .gather, .groupNorm, .l2Norm, .layerNorm, .linear, .multiply, .quantizedLinear,
       .quantizeRows, .scale, .sigmoid, .silu, .split, .zeroRows:
       return .any
-    case .lastRows: return .acrossSequences
+    case .lastRows, .pickRows: return .acrossSequences
+    case .extendRows(let extend):
+      let places = extend.places(among: operands.count)
+      return extend.addition.readsTargets
+        ? sequences(places.extended, places.targets ?? .max) : .anyTargets(offsets: operands[places.extended])
+    case .originalRows(let original):
+      return original.addition.readsTargets ? sequences(1, 3) : .anyTargets(offsets: operands[1])
     case .attention(let attention):
       return sequences(
         attention.queries == nil ? 3 : attention.selectedOffsetsOperand, attention.hasTargets ? 4 : .max)
     case .positions: return sequences(0, 1)
-    case .nextRows: return sequences(2, .max)
+    case .nextRows: return .anyTargets(offsets: operands[2])
     case .selectRows: return sequences(2, 3)
     case .restoreRows: return sequences(2, 4)
-    case .selectOffsets: return nil
+    case .extendOffsets, .selectOffsets: return nil
     }
   }
 
@@ -149,6 +161,7 @@ public struct RegionRules {
     switch domain {
     case .any: return "blocks of any rows"
     case .acrossSequences: return "blocks across sequences"
+    case .anyTargets(let offsets): return "blocks of the sequences of \(name(offsets))"
     case .sequences(let offsets, let targets):
       return "blocks of the sequences of \(name(offsets))"
         + (targets.map { " with targets \(name($0))" } ?? " without targets")

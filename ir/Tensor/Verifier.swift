@@ -88,7 +88,7 @@ private struct FunctionVerifier {
   private(set) var errors: [TensorIRError] = []
   private var defined: Set<ValueID> = []
   private var names: Set<String> = []
-  /// The symbolic dimensions that arguments and selections have defined so far.
+  /// The symbolic dimensions that arguments, selections and additions have defined so far.
   private var dimensions: Set<String> = []
 
   init(module: Module, function: Function) {
@@ -193,7 +193,7 @@ private struct FunctionVerifier {
       fail(error.message, id)
       return
     }
-    verifySelection(id)
+    verifyDerivedOffsets(id)
   }
 
   /// Why a value cannot be read here; nil where it can.
@@ -238,10 +238,20 @@ private struct FunctionVerifier {
     }
   }
 
-  /// Offsets of a selection must be the selection's own: the same rows chosen from the same batch.
-  private mutating func verifySelection(_ id: OperationID) {
+  /// Offsets of a selection, or of an addition, must be its own: the same rows chosen from, or added to, the same batch.
+  private mutating func verifyDerivedOffsets(_ id: OperationID) {
     let operation = function[id]
     switch operation.payload {
+    case .extendOffsets(let payload):
+      if !dimensions.insert(payload.into).inserted {
+        fail("the dimension \(TextName.quoted(payload.into)) is defined already", id)
+      }
+    case .extendRows(let payload):
+      let places = payload.places(among: operation.operands.count)
+      let batch = [places.offsets] + (places.targets.map { [$0] } ?? [])
+      verify(id, payload.addition, extended: places.extended, of: batch.map { operation.operands[$0] })
+    case .originalRows(let payload):
+      verify(id, payload.addition, extended: 2, of: [operation.operands[1]] + operation.operands[3...])
     case .selectOffsets(let payload):
       if !dimensions.insert(payload.into).inserted {
         fail("the dimension \(TextName.quoted(payload.into)) is defined already", id)
@@ -277,6 +287,22 @@ private struct FunctionVerifier {
         return
       }
       made = operands
+    }
+  }
+
+  /// `extended` is the number of the operand with the extended offsets, `batch` are the offsets and targets that they follow
+  /// from.
+  private mutating func verify(_ id: OperationID, _ addition: RowAddition, extended: Int, of batch: [ValueID]) {
+    guard case .result(let producer, _) = function[function[id].operands[extended]].definition,
+      case .extendOffsets(let own) = function[producer].payload
+    else {
+      fail("the extended offsets must be the result of extend_offsets", id)
+      return
+    }
+    if own.addition != addition {
+      fail("adds other rows than the extend_offsets that its extended offsets come from", id)
+    } else if function[producer].operands != batch {
+      fail("reads other offsets or targets than the extend_offsets that its extended offsets come from", id)
     }
   }
 

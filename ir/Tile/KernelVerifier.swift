@@ -75,6 +75,9 @@ struct KernelVerifier {
   var parts: Int { if case .sequences(_, _, _, _, let parts) = kernel.domain { parts } else { 1 } }
   var offsets: BufferID? { if case .sequences(let offsets, _, _, _, _) = kernel.domain { offsets } else { nil } }
 
+  /// The number of sequences, in a kernel over them.
+  private var sequences: Dimension? { offsets.map { program.program[$0].rows.dimension } }
+
   private var domainRows: Dimension? {
     switch kernel.domain {
     case .rows(let dimension, _): dimension
@@ -273,9 +276,12 @@ struct KernelVerifier {
       return problem(of: source)
     case .gather(let into, let from, let first, let vector, _):
       return problem(ofGathering: into, from, first: first, vector)
-    case .gatherIntegers(let into, let from, let vector):
+    case .gatherIntegers(let into, let from, let vector, let missing):
+      if missing == .kept, program.exists(into), !written.contains(into) {
+        return "keeps what \(program.name(into)) holds, which nothing has written before"
+      }
       return problem(ofFilling: into) ?? program.problem(ofIntegers: from) ?? problem(ofReadingElsewhere: from)
-        ?? problem(ofIndices: vector, within: from, mayMiss: false)
+        ?? problem(ofIndices: vector, within: from, mayMiss: missing != .none)
     case .nextIntegers(let into, let from, let last):
       guard let offsets, let rows else { return "needs a kernel over sequences" }
       return problem(ofFilling: into) ?? program.problem(ofIntegers: from, rows: Extent(rows))
@@ -392,6 +398,10 @@ struct KernelVerifier {
     case .loaded(_, let entries, _): matches = extent.plus == 0 && entries <= extent.dimension.extent ?? -1
     case .expression: matches = false
     case .beforeSelection(_, let offsets, _): matches = program.cutRows[offsets].map { Extent($0) } == extent
+    case .beforeAddition(_, _, let offsets): matches = mayMiss && program.cutRows[offsets].map { Extent($0) } == extent
+    case .afterAddition(_, let extended): matches = program.cutRows[extended].map { Extent($0) } == extent
+    case .sequence: matches = mayMiss && sequences.map { Extent($0) } == extent
+    case .pickedRow(_, let offsets, _, _): matches = mayMiss && program.cutRows[offsets].map { Extent($0) } == extent
     case .afterSelection(_, let selected):
       matches = mayMiss && program.cutRows[selected].map { Extent($0) } == extent
     case .lastRow(let offsets): matches = mayMiss && program.cutRows[offsets].map { Extent($0) } == extent
@@ -453,7 +463,7 @@ extension Statement {
   /// The buffer of integers that this statement fills.
   fileprivate var writtenBuffer: BufferID? {
     switch self {
-    case .gatherIntegers(let into, _, _), .nextIntegers(let into, _, _), .storeIndices(let into, _): into
+    case .gatherIntegers(let into, _, _, _), .nextIntegers(let into, _, _), .storeIndices(let into, _): into
     default: nil
     }
   }

@@ -45,7 +45,7 @@ public struct Program: Sendable {
   public var name: String
   /// Extents that the caller gives, in the order of the ABI.
   public var dimensions: [String]
-  /// Extents that setup steps define, each at most another one: enough to size memory before they are known.
+  /// Extents that setup steps define, each bounded by others: enough to size memory before they are known.
   public var derivedDimensions: [DerivedDimension] = []
   /// A `BufferID` counts them.
   public var buffers: [Buffer] = []
@@ -91,20 +91,6 @@ public struct Program: Sendable {
   private func ordered(_ position: (Buffer.Home) -> Int?) -> [BufferID] {
     buffers.indices.compactMap { index in position(buffers[index].home).map { ($0, BufferID(index: index)) } }
       .sorted { $0.0 < $1.0 }.map(\.1)
-  }
-}
-
-/// An extent that a setup step defines.
-public struct DerivedDimension: Hashable, Sendable {
-  /// Its name, different from that of every other dimension.
-  public var name: String
-  /// The extent that it never exceeds.
-  public var atMost: Dimension
-
-  /// An extent called `name`, at most that of `atMost`.
-  public init(name: String, atMost: Dimension) {
-    self.name = name
-    self.atMost = atMost
   }
 }
 
@@ -250,6 +236,8 @@ public enum SetupStep: Hashable, Sendable {
   case checkLengths(offsets: BufferID, maximum: Int)
   /// Offsets after a selection; their last entry defines the extent `defines`.
   case selectOffsets(RowSelection, offsets: BufferID, targets: BufferID?, into: BufferID, defines: String)
+  /// Offsets after an addition of rows; their last entry defines the extent `defines`.
+  case extendOffsets(RowAddition, offsets: BufferID, targets: BufferID?, into: BufferID, defines: String)
   /// `table[s]` = row blocks of `block` rows of all sequences before s; `table[sequences]` = all of them.
   case blockTable(offsets: BufferID, block: Int, into: BufferID)
 }
@@ -424,42 +412,5 @@ public struct TileSlice: Hashable, Sendable {
     self.tile = tile
     self.first = first
     self.count = count
-  }
-}
-
-extension Program {
-  /// The dimension given by the caller that bounds a derived one; its own name for one that is given.
-  public func givenBound(of name: String) -> String {
-    var bound = name
-    // Of an unsound program dimensions may bound each other.
-    for _ in derivedDimensions {
-      guard let derived = derivedDimensions.first(where: { $0.name == bound }), case .symbol(let next) = derived.atMost
-      else { return bound }
-      bound = next
-    }
-    return bound
-  }
-
-  /// How many rows of a sequence a derived dimension counts at most, and the dimension of the sequences: those of a selection of
-  /// the latest rows, unless it keeps targets too, of which there may be any number. Nil where nothing is known.
-  public func keptRows(of name: String) -> (ofSequence: Int, sequences: String)? {
-    for case .selectOffsets(.latest(let keep, let contextual), let offsets, nil, _, name) in setup {
-      guard case .symbol(let sequences) = self[offsets].rows.dimension, dimensions.contains(sequences) else {
-        return nil
-      }
-      // More is no bound, and a product with the number of sequences must be one of 64 bits.
-      let (count, overflow) = keep.addingReportingOverflow(contextual)
-      return overflow || count > Int(Int32.max) ? nil : (count, sequences)
-    }
-    return nil
-  }
-
-  /// The most rows that an extent can have, which memory is sized by before the setup; `given` are the extents that the caller
-  /// gives.
-  public func greatestRows(_ extent: Extent, given: (String) -> Int) -> Int {
-    guard case .symbol(let name) = extent.dimension else { return (extent.dimension.extent ?? 0) + extent.plus }
-    var rows = given(givenBound(of: name))
-    if let kept = keptRows(of: name) { rows = min(rows, kept.ofSequence * given(kept.sequences)) }
-    return rows + extent.plus
   }
 }

@@ -20,7 +20,7 @@ public indirect enum Statement: Hashable, Sendable {
   /// `keepMissing`.
   case gather(into: TileSlice, from: BufferID, first: Int, indices: IndexVectorID, keepMissing: Bool)
   /// Rows of one integer each, by index, into a buffer's rows of this block.
-  case gatherIntegers(into: BufferID, from: BufferID, indices: IndexVectorID)
+  case gatherIntegers(into: BufferID, from: BufferID, indices: IndexVectorID, missing: MissingIntegers = .none)
   /// The integer of the next row of the sequence; for a sequence's last row, the sequence's own of `last`.
   case nextIntegers(into: BufferID, from: BufferID, last: BufferID)
   /// Writes the indices into a buffer of integers.
@@ -109,6 +109,15 @@ public struct Contraction: Hashable, Sendable {
   }
 }
 
+/// What an integer becomes whose index is negative.
+public enum MissingIntegers: Hashable, Sendable {
+  /// No index is.
+  case none
+  case number(Int)
+  /// It stays what the buffer holds.
+  case kept
+}
+
 /// Where a row's index comes from.
 public enum IndexSource: Hashable, Sendable {
   /// The integer that a buffer holds for the row; outside 0..<`entries` it becomes `fallback`.
@@ -120,6 +129,16 @@ public enum IndexSource: Hashable, Sendable {
   case beforeSelection(RowSelection, offsets: BufferID, targets: BufferID?)
   /// The row's counterpart after a selection, -1 where it was dropped. The domain is that of the offsets before it.
   case afterSelection(RowSelection, selected: BufferID)
+  /// The row's counterpart in its sequence before an addition (`offsets`), or, with `added`, the counterpart among the rows
+  /// added to it, which are as many at most; -1 where it has none. The domain is that of the extended offsets.
+  case beforeAddition(RowAddition, added: Bool, offsets: BufferID)
+  /// The row's counterpart after an addition. The domain is that of the offsets before it.
+  case afterAddition(RowAddition, extended: BufferID)
+  /// For a domain of sequences: the sequence's number for its row at this position, -1 for all others.
+  case sequence(position: Int)
+  /// For a domain of sequences as rows: the sequence's row `row`, -1 where it has none, or where the sequence of the same
+  /// number that `lengths` cut has fewer than `minimum` rows.
+  case pickedRow(Int, offsets: BufferID, lengths: BufferID?, minimum: Int)
   /// For a domain of sequences as rows: the sequence's last row, -1 where it is empty.
   case lastRow(offsets: BufferID)
 }

@@ -155,12 +155,48 @@ extension KernelVerifier {
       let made = ProgramVerifier.Selection(selection: selection, offsets: offsets, targets: targets)
       return program.cuts(selected, made)
         ? nil : "\(program.name(selected)) must be the select_offsets of this selection"
-    case .lastRow(let of):
-      if let problem = program.problem(ofOffsets: of) ?? problem(ofReadingElsewhere: of) { return problem }
-      let sequences = program.program[of].rows.dimension
-      guard case .rows(sequences, _) = kernel.domain else { return "needs a kernel over \(sequences)" }
-      return program.cutRows[of] == nil ? "no step of the setup says how many rows \(program.name(of)) cuts" : nil
+    case .beforeAddition(let addition, let added, let before):
+      guard case .sequences(let offsets, let targets, _, _, _) = kernel.domain else {
+        return "needs a kernel over sequences"
+      }
+      if added, addition != .interleaved { return "\(addition.text) has no rows of their own that it adds" }
+      return isAddition(offsets, addition, to: before, targets)
+        ? nil : "\(program.name(offsets)) must be the extend_offsets of this addition"
+    case .afterAddition(let addition, let extended):
+      guard case .sequences(let offsets, let targets, _, _, _) = kernel.domain else {
+        return "needs a kernel over sequences"
+      }
+      return isAddition(extended, addition, to: offsets, targets)
+        ? nil : "\(program.name(extended)) must be the extend_offsets of this addition"
+    case .sequence(let position):
+      if offsets == nil { return "positions need a kernel over sequences" }
+      return (0...largestNumber).contains(position) ? nil : "a position must lie in 0...2^40, found \(position)"
+    case .pickedRow(let row, let of, let lengths, let minimum):
+      if !(0...largestNumber).contains(row) { return "a row must lie in 0...2^40, found \(row)" }
+      if lengths == nil, minimum != 0 { return "a minimum is one of lengths" }
+      if !(0...largestNumber).contains(minimum) { return "a minimum must lie in 0...2^40, found \(minimum)" }
+      if let problem = problem(ofOverSequences: of) ?? lengths.flatMap(problem(ofOverSequences:)) { return problem }
+      return nil
+    case .lastRow(let of): return problem(ofOverSequences: of)
     }
+  }
+
+  /// Whether extended offsets are those of an addition to the rows that `offsets` cut, by such targets as it reads.
+  private func isAddition(
+    _ extended: BufferID, _ addition: RowAddition, to offsets: BufferID, _ targets: BufferID?
+  ) -> Bool {
+    let targets = addition.readsTargets ? targets : nil
+    let made = ProgramVerifier.Addition(addition: addition, offsets: offsets, targets: targets)
+    return program.additions[extended] == made
+  }
+
+  /// Why offsets do not cut the sequences that are the kernel's rows; nil where they do.
+  private func problem(ofOverSequences offsets: BufferID) -> String? {
+    if let problem = program.problem(ofOffsets: offsets) ?? problem(ofReadingElsewhere: offsets) { return problem }
+    let sequences = program.program[offsets].rows.dimension
+    guard case .rows(sequences, _) = kernel.domain else { return "needs a kernel over \(sequences)" }
+    return program.cutRows[offsets] == nil
+      ? "no step of the setup says how many rows \(program.name(offsets)) cuts" : nil
   }
 
   func problem(ofGathering into: TileSlice, _ from: BufferID, first: Int, _ vector: IndexVectorID) -> String? {
@@ -305,6 +341,7 @@ extension IndexExpression {
     switch self {
     case .constant(let value): value < -largestNumber || value > largestNumber
     case .variable: false
+    case .half(let whole): whole.hasLargeConstants
     case .add(let left, let right), .subtract(let left, let right), .minimum(let left, let right),
       .maximum(let left, let right):
       left.hasLargeConstants || right.hasLargeConstants

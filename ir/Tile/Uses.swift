@@ -28,14 +28,19 @@ extension Statement {
     case .transpose, .clear: break
     case .indices(_, let source):
       switch source {
-      case .loaded(let buffer, _, _), .lastRow(let buffer), .afterSelection(_, let buffer): body(buffer)
+      case .loaded(let buffer, _, _), .lastRow(let buffer), .afterSelection(_, let buffer),
+        .beforeAddition(_, _, let buffer), .afterAddition(_, let buffer):
+        body(buffer)
+      case .pickedRow(_, let offsets, let lengths, _):
+        body(offsets)
+        lengths.map(body)
       case .beforeSelection(_, let offsets, let targets):
         body(offsets)
         targets.map(body)
-      case .expression: break
+      case .expression, .sequence: break
       }
     case .gather(_, let buffer, _, _, _): body(buffer)
-    case .gatherIntegers(let into, let from, _):
+    case .gatherIntegers(let into, let from, _, _):
       body(into)
       body(from)
     case .nextIntegers(let into, let from, let last): [into, from, last].forEach(body)
@@ -167,7 +172,7 @@ extension SetupStep {
   /// The buffers that this step fills.
   public var writtenBuffers: [BufferID] {
     switch self {
-    case .selectOffsets(_, _, _, let into, _), .blockTable(_, _, let into): [into]
+    case .selectOffsets(_, _, _, let into, _), .extendOffsets(_, _, _, let into, _), .blockTable(_, _, let into): [into]
     case .checkOffsets, .checkTargets, .checkIDs, .checkLengths: []
     }
   }

@@ -51,12 +51,19 @@ struct ProgramVerifier {
   private(set) var longest: [BufferID: Int] = [:]
   /// By the buffer that a step fills.
   private(set) var selections: [BufferID: Selection] = [:]
+  private(set) var additions: [BufferID: Addition] = [:]
   private(set) var tables: [BufferID: Table] = [:]
   /// Buffers that hold something: inputs, weights, tables, and what was written so far.
   var filled: Set<BufferID> = []
 
   struct Selection: Hashable {
     var selection: RowSelection
+    var offsets: BufferID
+    var targets: BufferID?
+  }
+
+  struct Addition: Hashable {
+    var addition: RowAddition
     var offsets: BufferID
     var targets: BufferID?
   }
@@ -92,7 +99,7 @@ struct ProgramVerifier {
     for index in program.setup.indices { verifySetup(index) }
     for (index, derived) in program.derivedDimensions.enumerated() where !isDefined(derived.name) {
       fail(
-        "no select_offsets defines it", "dimension \(TextName.quoted(derived.name))", locations?.dimensions[index])
+        "no select_offsets or extend_offsets defines it", "dimension \(TextName.quoted(derived.name))", locations?.dimensions[index])
     }
     for index in program.scalars.indices { verifyScalar(index) }
     // Kernels rely on what was verified so far.
@@ -125,8 +132,17 @@ struct ProgramVerifier {
     for (index, derived) in program.derivedDimensions.enumerated() {
       let subject = "dimension \(TextName.quoted(derived.name))"
       let location = locations?.dimensions[index]
-      if let problem = problem(of: derived.atMost) { fail(problem, subject, location) }
+      if derived.atMost.terms.isEmpty { fail("must be at most a sum of extents", subject, location) }
+      for term in derived.atMost.terms {
+        if let problem = problem(of: term.dimension) { fail(problem, subject, location) }
+        if !(1...largestNumber).contains(term.times) {
+          fail("multiples must lie in 1...2^40, found \(term.times)", subject, location)
+        }
+      }
       if !dimensions.insert(derived.name).inserted { fail("is declared twice", subject, location) }
+      if errors.isEmpty, program.givenBound(of: derived.name) == nil {
+        fail("is more than 2^31 times the extents that are given", subject, location)
+      }
     }
   }
 
@@ -141,7 +157,12 @@ struct ProgramVerifier {
   }
 
   private func isDefined(_ name: String) -> Bool {
-    program.setup.contains { if case .selectOffsets(_, _, _, _, name) = $0 { true } else { false } }
+    program.setup.contains { step in
+      switch step {
+      case .selectOffsets(_, _, _, _, name), .extendOffsets(_, _, _, _, name): true
+      default: false
+      }
+    }
   }
 
   private mutating func verify(_ id: BufferID) {
@@ -280,6 +301,16 @@ struct ProgramVerifier {
       // A selection only drops rows.
       longest[into] = longest[offsets]
       filled.insert(into)
+    case .extendOffsets(let addition, let offsets, let targets, let into, let name):
+      additions[into] = Addition(addition: addition, offsets: offsets, targets: targets)
+      cutRows[into] = .symbol(name)
+      // Sequences of at most so many rows have at most that many times as many, and those before them.
+      if let longest = longest[offsets] {
+        let (product, overflow) = longest.multipliedReportingOverflow(by: addition.bound.rows)
+        let (sum, overflows) = product.addingReportingOverflow(addition.bound.perSequence)
+        if !overflow, !overflows { self.longest[into] = sum }
+      }
+      filled.insert(into)
     case .blockTable(let offsets, let block, let into):
       tables[into] = Table(offsets: offsets, block: block)
       filled.insert(into)
@@ -303,7 +334,15 @@ struct ProgramVerifier {
       do { try selection.verify() } catch { return error.message }
       return problem(ofTargets: targets, offsets: offsets) ?? problem(ofReading: offsets)
         ?? targets.flatMap(problem(ofReading:)) ?? problem(ofFilling: into, like: offsets)
-        ?? problem(ofDefining: name, from: offsets)
+        ?? problem(ofDefining: name, from: offsets) { ExtentBound($0) }
+    case .extendOffsets(let addition, let offsets, let targets, let into, let name):
+      do { try addition.verify() } catch { return error.message }
+      if targets != nil, !addition.readsTargets { return "\(addition.text) does not ask for targets" }
+      return problem(ofTargets: targets, offsets: offsets) ?? problem(ofReading: offsets)
+        ?? targets.flatMap(problem(ofReading:)) ?? problem(ofFilling: into, like: offsets)
+        ?? problem(ofDefining: name, from: offsets) {
+          ExtentBound(addition, rows: $0, sequences: program[offsets].rows.dimension)
+        }
     case .blockTable(let offsets, let block, let into):
       if !(1...largestBlock).contains(block) { return "block must lie in 1...2^20, found \(block)" }
       return problem(ofOffsets: offsets) ?? problem(ofReading: offsets) ?? problem(ofFilling: into, like: offsets)
@@ -316,15 +355,18 @@ struct ProgramVerifier {
     return filled.contains(into) ? "\(name(into)) is written twice" : nil
   }
 
-  private func problem(ofDefining name: String, from offsets: BufferID) -> String? {
+  /// `bound` gives what the extent never exceeds, by the rows that the offsets cut.
+  private func problem(
+    ofDefining name: String, from offsets: BufferID, _ bound: (Dimension) -> ExtentBound
+  ) -> String? {
     let quoted = TextName.quoted(name)
     guard let derived = program.derivedDimensions.first(where: { $0.name == name }) else {
       return "there is no dimension \(quoted) to define"
     }
     if cutRows.values.contains(.symbol(name)) { return "the dimension \(quoted) is defined twice" }
     guard let rows = cutRows[offsets] else { return "nothing says how many rows \(self.name(offsets)) cuts" }
-    return derived.atMost == rows
-      ? nil : "\(quoted) is declared at most \(derived.atMost), but \(rows) rows are chosen from"
+    return derived.atMost == bound(rows)
+      ? nil : "\(quoted) is declared at most \(derived.atMost), but it is at most \(bound(rows))"
   }
 
   // MARK: - Scalars
@@ -387,6 +429,7 @@ extension SetupStep {
     case .checkIDs: "check_ids"
     case .checkLengths: "check_lengths"
     case .selectOffsets: "select_offsets"
+    case .extendOffsets: "extend_offsets"
     case .blockTable: "block_table"
     }
   }

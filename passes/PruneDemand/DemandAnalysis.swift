@@ -75,7 +75,10 @@ struct DemandAnalysis {
     guard demand != .none else { return }
     switch operation.payload {
     case .attention(let attention): visit(id, attention, demand)
-    case .selectOffsets: break
+    case .extendOffsets, .selectOffsets: break
+    case .extendRows, .originalRows:
+      // Rows of two batches: computed for all.
+      for value in operation.results + operands { need(value, .all) }
     case .positions, .nextRows:
       // Cheap integers that depend on rows around: computed for all.
       for value in operation.results + operands { need(value, .all) }
@@ -95,6 +98,7 @@ struct DemandAnalysis {
         need(operands[1], both)
       }
     case .lastRows: need(operands[0], .ends(first: 0, latest: 1))
+    case .pickRows: need(operands[0], .all)
     case .add, .concatenate, .convert, .gather, .groupNorm, .l2Norm, .layerNorm, .linear, .multiply, .quantizeRows,
       .quantizedLinear, .scale, .sigmoid, .silu,
       .split,

@@ -70,7 +70,10 @@ struct RowPruner {
   }
 
   private func isOffsets(_ id: OperationID) -> Bool {
-    if case .selectOffsets = function[id].payload { true } else { false }
+    switch function[id].payload {
+    case .extendOffsets, .selectOffsets: true
+    default: false
+    }
   }
 
   /// One selection after the other, those of the function where it has them.

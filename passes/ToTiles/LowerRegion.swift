@@ -7,7 +7,7 @@ extension TileLowering {
     if members.count == 1 {
       let operation = function[members[0]]
       switch operation.payload {
-      case .selectOffsets: return try lowerSelectOffsets(operation)
+      case .extendOffsets, .selectOffsets: return try lowerOffsets(operation)
       case .attention: return try lowerAttention(operation)
       default: break
       }
@@ -53,6 +53,7 @@ extension TileLowering {
     let tileDomain: Domain
     switch domain {
     case .any, .acrossSequences: tileDomain = .rows(rows, block: block)
+    case .anyTargets(let offsets): tileDomain = try sequenceDomain(offsets, nil, block: block, parts: 1)
     case .sequences(let offsets, let targets): tileDomain = try sequenceDomain(offsets, targets, block: block, parts: 1)
     }
     begin(function[main].payload.mnemonic, tileDomain)
@@ -80,7 +81,7 @@ extension TileLowering {
       case .attention(let attention):
         try findPlace(of: operation.results[0], by: operation, inside)
         try emitAttention(operation, attention.bias == .positionAndTime ? .sharingBias : .inTurn)
-      case .positions, .nextRows, .selectRows, .restoreRows:
+      case .extendRows, .nextRows, .originalRows, .positions, .restoreRows, .selectRows:
         try findPlace(of: operation.results[0], by: operation, inside)
         try lowerSequenceOperation(operation)
       case _ where isPartOfSum(operation, inside):

@@ -56,15 +56,28 @@ extension TileLowering {
     case .linear(let linear): try lowerLinear(linear, operands, into: into)
     case .quantizedLinear(let linear): try lowerQuantizedLinear(linear, operands, into: into)
     case .lastRows:
-      guard case .buffer(let from, let first, _) = try place(of: operands[0]) else {
-        throw LoweringError(message: "last_rows reads %\(function[operands[0]].name), which does not lie in memory")
-      }
-      let indices = kernel.addIndexVector("last")
-      kernel.body.append(.indices(indices, .lastRow(offsets: try buffer(of: operands[1]))))
-      kernel.body.append(.gather(into: into, from: from, first: first, indices: indices, keepMissing: false))
-    case .attention, .nextRows, .positions, .quantizeRows, .restoreRows, .selectOffsets, .selectRows, .split:
+      try gatherOneRow(of: operands[0], "last", .lastRow(offsets: try buffer(of: operands[1])), into: into)
+    case .pickRows(let pick):
+      let lengths = operands.count > 2 ? try buffer(of: operands[2]) : nil
+      let source = IndexSource.pickedRow(
+        pick.row, offsets: try buffer(of: operands[1]), lengths: lengths, minimum: pick.minimum)
+      try gatherOneRow(of: operands[0], "picked", source, into: into)
+    case .attention, .extendOffsets, .extendRows, .nextRows, .originalRows, .positions, .quantizeRows, .restoreRows,
+      .selectOffsets, .selectRows, .split:
       throw LoweringError(message: "\(operation.payload.mnemonic) does not treat rows alone")
     }
+  }
+
+  /// One row of each sequence, the block's rows.
+  private mutating func gatherOneRow(
+    of x: ValueID, _ name: String, _ source: IndexSource, into: TileSlice
+  ) throws(LoweringError) {
+    guard case .buffer(let from, let first, _) = try place(of: x) else {
+      throw LoweringError(message: "%\(function[x].name), of which rows are picked, does not lie in memory")
+    }
+    let indices = kernel.addIndexVector(name)
+    kernel.body.append(.indices(indices, source))
+    kernel.body.append(.gather(into: into, from: from, first: first, indices: indices, keepMissing: false))
   }
 
   /// What an operation gives that computes each element from those at the same place of its operands, or reads a table.
@@ -170,7 +183,14 @@ extension TileLowering {
     case .result(let id, _):
       let operation = function[id]
       switch operation.payload {
-      case .selectRows: try checkIDs(operation.operands[0], entries: entries)
+      case .extendRows(let extend):
+        let places = extend.places(among: operation.operands.count)
+        guard extend.addition == .interleaved || (0..<entries).contains(extend.value) else {
+          throw LoweringError(message: "ids are extended by \(extend.value), but the table has \(entries) rows")
+        }
+        try checkIDs(operation.operands[places.x], entries: entries)
+        for added in operation.operands[places.added] { try checkIDs(added, entries: entries) }
+      case .originalRows, .selectRows: try checkIDs(operation.operands[0], entries: entries)
       case .nextRows:
         try checkIDs(operation.operands[0], entries: entries)
         try checkIDs(operation.operands[1], entries: entries)

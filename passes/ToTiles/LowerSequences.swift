@@ -3,19 +3,27 @@ import TileIR
 
 // What depends on a row's place in its sequence.
 extension TileLowering {
-  mutating func lowerSelectOffsets(_ operation: Operation) throws(LoweringError) {
-    guard case .selectOffsets(let payload) = operation.payload,
-      case .offsets(_, let rows) = function[operation.operands[0]].type
-    else { return }
-    let into: BufferID
+  /// Offsets that follow from others, in the setup.
+  mutating func lowerOffsets(_ operation: Operation) throws(LoweringError) {
+    let offsets = try buffer(of: operation.operands[0])
+    guard case .offsets(let sequences, let rows) = function[operation.operands[0]].type else { return }
+    let targets = operation.operands.count > 1 ? try buffer(of: operation.operands[1]) : nil
     _ = try newMemory(for: operation.results[0])
-    into = try buffer(of: operation.results[0])
-    program.setup.append(
-      .selectOffsets(
-        payload.selection, offsets: try buffer(of: operation.operands[0]),
-        targets: operation.operands.count > 1 ? try buffer(of: operation.operands[1]) : nil, into: into,
-        defines: payload.into))
-    program.derivedDimensions.append(DerivedDimension(name: payload.into, atMost: rows))
+    let into = try buffer(of: operation.results[0])
+    switch operation.payload {
+    case .selectOffsets(let select):
+      program.setup.append(
+        .selectOffsets(select.selection, offsets: offsets, targets: targets, into: into, defines: select.into))
+      program.derivedDimensions.append(DerivedDimension(name: select.into, atMost: ExtentBound(rows)))
+    case .extendOffsets(let extend):
+      program.setup.append(
+        .extendOffsets(extend.addition, offsets: offsets, targets: targets, into: into, defines: extend.into))
+      program.derivedDimensions.append(
+        DerivedDimension(
+          name: extend.into, atMost: ExtentBound(extend.addition, rows: rows, sequences: sequences)))
+    default: throw LoweringError(message: "\(operation.payload.mnemonic) makes no offsets")
+    }
+    try checkTargets(ofSequencesOf: operation.results[0], except: operation.operands.dropFirst().first)
   }
 
   /// In the kernel at hand, whose domain is the operation's.
@@ -44,7 +52,52 @@ extension TileLowering {
       kernel.body.append(
         .indices(indices, .afterSelection(restore.selection, selected: try buffer(of: operands[3]))))
       try gatherRows(of: operands[0], into: result, indices, keepMissing: true)
+    case .extendRows(let extend): try lowerExtendRows(extend, operands, into: result)
+    case .originalRows(let original):
+      let indices = kernel.addIndexVector("extended")
+      kernel.body.append(
+        .indices(indices, .afterAddition(original.addition, extended: try buffer(of: operands[2]))))
+      try gatherRows(of: operands[0], into: result, indices, keepMissing: false)
     default: throw LoweringError(message: "\(operation.payload.mnemonic) does not depend on places in sequences")
+    }
+  }
+
+  /// The rows that were there, then the added ones where they belong.
+  private mutating func lowerExtendRows(
+    _ extend: ExtendRows, _ operands: [ValueID], into result: ValueID
+  ) throws(LoweringError) {
+    let places = extend.places(among: operands.count)
+    let offsets = try buffer(of: operands[places.offsets])
+    let indices = kernel.addIndexVector("original")
+    kernel.body.append(.indices(indices, .beforeAddition(extend.addition, added: false, offsets: offsets)))
+    let x = operands[places.x]
+    if function[x].type.tensor?.rank == 1 {
+      kernel.body.append(
+        .gatherIntegers(
+          into: try buffer(of: result), from: try buffer(of: x), indices: indices, missing: .number(extend.value)))
+    } else {
+      try gatherRows(of: x, into: result, indices, keepMissing: false)
+    }
+    let added = operands[places.added]
+    if extend.addition == .interleaved, let other = added.first {
+      let indices = kernel.addIndexVector("added")
+      kernel.body.append(.indices(indices, .beforeAddition(extend.addition, added: true, offsets: offsets)))
+      return try gatherRows(of: other, into: result, indices, keepMissing: true)
+    }
+    var position = 0
+    for operand in added {
+      guard case .buffer(let from, let first, let count) = try place(of: operand) else {
+        throw LoweringError(message: "%\(function[operand].name) does not lie in memory")
+      }
+      let into = slice(of: try place(of: result))
+      for column in stride(from: first, to: first + count, by: into.count) {
+        let indices = kernel.addIndexVector("sequence")
+        kernel.body += [
+          .indices(indices, .sequence(position: position)),
+          .gather(into: into, from: from, first: column, indices: indices, keepMissing: true),
+        ]
+        position += 1
+      }
     }
   }
 
@@ -55,7 +108,9 @@ extension TileLowering {
       throw LoweringError(message: "%\(function[source].name) does not lie in memory")
     }
     if program[from].element == .i64 {
-      kernel.body.append(.gatherIntegers(into: try buffer(of: result), from: from, indices: indices))
+      kernel.body.append(
+        .gatherIntegers(
+          into: try buffer(of: result), from: from, indices: indices, missing: keepMissing ? .kept : .none))
     } else {
       let into = slice(of: try place(of: result))
       kernel.body.append(.gather(into: into, from: from, first: first, indices: indices, keepMissing: keepMissing))

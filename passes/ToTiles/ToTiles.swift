@@ -131,9 +131,15 @@ struct TileLowering {
         program.setup.append(.checkOffsets(try buffer(of: argument), rows: rows))
       }
     }
+    for argument in function.arguments { try checkTargets(ofSequencesOf: argument, except: nil) }
+  }
+
+  /// Checks the counts of targets that operations read with these offsets. Counts that the offsets were made by, `except`,
+  /// were checked before.
+  mutating func checkTargets(ofSequencesOf offsets: ValueID, except known: ValueID?) throws(LoweringError) {
     for id in function.body {
-      guard let pair = targetsAndOffsets(function[id]), case .argument = function[pair.targets].definition,
-        case .argument = function[pair.offsets].definition
+      guard let pair = targetsAndOffsets(function[id]), pair.offsets == offsets, pair.targets != known,
+        case .argument = function[pair.targets].definition
       else { continue }
       let step = SetupStep.checkTargets(try buffer(of: pair.targets), offsets: try buffer(of: pair.offsets))
       if !program.setup.contains(step) { program.setup.append(step) }
@@ -148,7 +154,11 @@ struct TileLowering {
     }
     switch operation.payload {
     case .attention(let attention): return attention.hasTargets ? pair(4, 3) : nil
-    case .positions, .selectOffsets: return pair(1, 0)
+    case .extendOffsets, .positions, .selectOffsets: return pair(1, 0)
+    case .extendRows(let extend):
+      let places = extend.places(among: operands.count)
+      return places.targets.flatMap { pair($0, places.offsets) }
+    case .originalRows: return pair(3, 1)
     case .selectRows: return pair(3, 1)
     case .restoreRows: return pair(4, 2)
     default: return nil

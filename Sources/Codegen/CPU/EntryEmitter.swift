@@ -74,14 +74,44 @@ final class EntryEmitter {
     switch extent.dimension {
     case .fixed(let count): rows = context.i64.constant(count)
     case .symbol(let name):
-      func given(_ name: String) -> IRValue {
-        let index = program.dimensions.firstIndex(of: name) ?? 0
-        return b.load(context.i64, b.offset(dimensions, bytes: index * 8))
-      }
-      let bound = given(program.givenBound(of: name))
-      rows = program.keptRows(of: name).map { b.smin(bound, b.mul(given($0.sequences), $0.ofSequence)) } ?? bound
+      let bound = sum(b, program.givenBound(of: name), dimensions: dimensions)
+      rows =
+        program.keptRows(of: name).map {
+          b.smin(bound, b.mul(given(b, $0.sequences, dimensions: dimensions), $0.ofSequence))
+        } ?? bound
     }
     return extent.plus == 0 ? rows : b.add(rows, extent.plus)
+  }
+
+  /// An extent that the caller gave.
+  private func given(_ b: IRBuilder, _ name: String, dimensions: IRValue) -> IRValue {
+    let index = program.dimensions.firstIndex(of: name) ?? 0
+    return b.load(context.i64, b.offset(dimensions, bytes: index * 8))
+  }
+
+  /// A bound by extents that the caller gave; the verifier has seen that there is one.
+  private func sum(_ b: IRBuilder, _ bound: ExtentBound?, dimensions: IRValue) -> IRValue {
+    var sum: IRValue?
+    for term in bound?.terms ?? [] {
+      let extent =
+        switch term.dimension {
+        case .fixed(let count): context.i64.constant(count)
+        case .symbol(let name): given(b, name, dimensions: dimensions)
+        }
+      let product = term.times == 1 ? extent : b.mul(extent, term.times)
+      sum = sum.map { b.add($0, product) } ?? product
+    }
+    return sum ?? context.i64.constant(0)
+  }
+
+  /// The bounds of extents that may be more than what the caller gives, and the dimension that a refusal names.
+  private var sums: [(bound: ExtentBound, dimension: Int)] {
+    program.derivedDimensions.compactMap { derived in
+      guard let bound = program.givenBound(of: derived.name), !bound.isOneExtent,
+        case .symbol(let name)? = bound.terms.first?.dimension, let index = program.dimensions.firstIndex(of: name)
+      else { return nil }
+      return (bound, index)
+    }
   }
 
   private func emitWorkspaceSize(_ place: IRFunction) -> IRFunction {
@@ -95,6 +125,10 @@ final class EntryEmitter {
     for index in program.dimensions.indices {
       let extent = b.load(i64, b.offset(function.parameters[0], bytes: index * 8))
       areValid = b.and(areValid, b.icmp(.ule, extent, CallABI.maximumExtent))
+    }
+    for (bound, _) in sums {
+      let most = sum(b, bound, dimensions: function.parameters[0])
+      areValid = b.and(areValid, b.icmp(.ule, most, CallABI.maximumExtent))
     }
     let size = b.call(place, [function.parameters[0], function.parameters[1], p.null()])
     b.ret(b.select(areValid, size, i64.constant(-1)))
@@ -169,6 +203,13 @@ final class EntryEmitter {
       let extent = b.load(i64, b.offset(dimensions, bytes: index * 8))
       check(
         &b, b.icmp(.ule, extent, CallABI.maximumExtent), .badDimension, argument: i32.constant(index), found: extent,
+        expected: i64.constant(CallABI.maximumExtent))
+    }
+    // What rows become with those that are added must be an extent, too.
+    for (bound, index) in sums {
+      let most = sum(b, bound, dimensions: dimensions)
+      check(
+        &b, b.icmp(.ule, most, CallABI.maximumExtent), .badDimension, argument: i32.constant(index), found: most,
         expected: i64.constant(CallABI.maximumExtent))
     }
     let parallel = field(b, p, CallABI.Call.parallel)

@@ -88,7 +88,8 @@ final class KernelEmitter {
     case .indices(let vector, let source): emitIndices(&b, vector, source)
     case .gather(let into, let from, let first, let indices, let keepMissing):
       emitGather(&b, into: into, from: from, first: first, indices, keepMissing: keepMissing)
-    case .gatherIntegers(let into, let from, let indices): emitGatherIntegers(&b, into: into, from: from, indices)
+    case .gatherIntegers(let into, let from, let indices, let missing):
+      emitGatherIntegers(&b, into: into, from: from, indices, missing: missing)
     case .nextIntegers(let into, let from, let last): emitNextIntegers(&b, into: into, from: from, last: last)
     case .storeIndices(let into, let vector): emitStoreIndices(&b, into: into, vector)
     case .clear(let slice): emitMap(&b, into: slice, .constant(0), masked: false)

@@ -118,6 +118,7 @@ extension LevelEmitter {
       case .subtract(let left, let right): b.sub(value(left), value(right))
       case .minimum(let left, let right): b.smin(value(left), value(right))
       case .maximum(let left, let right): b.smax(value(left), value(right))
+      case .half(let whole): b.ashr(value(whole), 1)
       case .ifLess(let left, let right, let then, let otherwise):
         b.select(b.icmp(.slt, value(left), value(right)), value(then), value(otherwise))
       }

@@ -134,6 +134,23 @@ extension KernelEmitter {
       let isBefore = b.icmp(.slt, position, start)
       let kept = b.add(inner.start, b.select(isBefore, position, moved))
       return b.select(b.or(isBefore, b.icmp(.sge, position, end)), kept, i64.constant(-1))
+    case .beforeAddition(let addition, let added, let offsets):
+      let place = emit(b, added ? addition.added : addition.original, position: position)
+      let start = b.load(i64, b.element(address(b, offsets), i64, sequence))
+      return b.select(b.icmp(.sge, place, 0), b.add(start, place), i64.constant(-1))
+    case .afterAddition(let addition, let extended):
+      let start = b.load(i64, b.element(address(b, extended), i64, sequence))
+      return b.add(start, emit(b, addition.extendedPlace, position: position))
+    case .sequence(let place): return b.select(b.icmp(.eq, position, place), sequence, i64.constant(-1))
+    case .pickedRow(let place, let offsets, let lengths, let minimum):
+      let number = b.add(firstRow, row)
+      let own = bounds(offsets, number)
+      var isThere = b.icmp(.slt, i64.constant(place), b.sub(own.end, own.start))
+      if let lengths {
+        let other = bounds(lengths, number)
+        isThere = b.and(isThere, b.icmp(.sge, b.sub(other.end, other.start), minimum))
+      }
+      return b.select(isThere, b.add(own.start, place), i64.constant(-1))
     case .lastRow(let offsets):
       let own = bounds(offsets, b.add(firstRow, row))
       return b.select(b.icmp(.slt, own.start, own.end), b.sub(own.end, 1), i64.constant(-1))
@@ -169,14 +186,25 @@ extension KernelEmitter {
     }
   }
 
-  func emitGatherIntegers(_ b: inout IRBuilder, into: BufferID, from: BufferID, _ indices: IndexVectorID) {
+  func emitGatherIntegers(
+    _ b: inout IRBuilder, into: BufferID, from: BufferID, _ indices: IndexVectorID, missing: MissingIntegers
+  ) {
     let i64 = context.i64
     let target = b.element(address(b, into), i64, firstRow)
     let source = address(b, from)
     let vector = indexVector(b, indices)
     forRows(&b, rowCount) { b, row in
       let index = b.load(i64, b.element(vector, i64, row))
-      b.store(b.load(i64, b.element(source, i64, index)), b.element(target, i64, row))
+      let out = b.element(target, i64, row)
+      func copy(_ b: IRBuilder) { b.store(b.load(i64, b.element(source, i64, index)), out) }
+      guard missing != .none else { return copy(b) }
+      b.ifThenElse(b.icmp(.sge, index, 0)) { b in
+        copy(b)
+        return []
+      } otherwise: { b in
+        if case .number(let number) = missing { b.store(i64.constant(number), out) }
+        return []
+      }
     }
   }
 

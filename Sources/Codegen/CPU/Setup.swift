@@ -21,6 +21,24 @@ extension EntryEmitter {
       b.sub(number(b, offsets, b.add(sequence, 1)), number(b, offsets, sequence))
     }
 
+    /// Offsets of sequences whose lengths `rows` gives by those that they had and their targets.
+    func derive(
+      _ b: inout IRBuilder, _ offsets: BufferID, _ targets: BufferID?, _ into: BufferID, _ extent: String,
+      _ rows: (IRBuilder, IRValue, IRValue) -> IRValue
+    ) {
+      let target = emitter.address(b, into, frame: frame)
+      b.store(zero, target)
+      let count = sequences(b, offsets)
+      let total = b.loop(from: zero, to: count, step: 1, name: "derive", hint: .asWritten, carrying: [zero]) {
+        b, sequence, carried in
+        let own = rows(b, length(b, offsets, sequence), targets.map { number(b, $0, sequence) } ?? zero)
+        let next = b.add(carried[0], own)
+        b.store(next, b.element(target, i64, b.add(sequence, 1)))
+        return [next]
+      }[0]
+      b.store(total, b.offset(frame, bytes: emitter.slot(ofExtent: extent)))
+    }
+
     switch step {
     case .checkOffsets(let offsets, let rows):
       let count = sequences(b, offsets)
@@ -65,21 +83,16 @@ extension EntryEmitter {
           found: rows, expected: i64.constant(maximum))
       }
     case .selectOffsets(let selection, let offsets, let targets, let into, let extent):
-      let count = sequences(b, offsets)
-      let target = emitter.address(b, into, frame: frame)
-      b.store(zero, target)
-      let total = b.loop(from: zero, to: count, step: 1, name: "select", hint: .asWritten, carrying: [zero]) {
-        b, sequence, carried in
-        let rows = length(b, offsets, sequence)
-        let targetCount = targets.map { number(b, $0, sequence) } ?? zero
-        let dropped = selection.dropped
-        let start = emitter.emit(b, dropped.start, position: zero, length: rows, targets: targetCount)
-        let end = emitter.emit(b, dropped.end, position: zero, length: rows, targets: targetCount)
-        let next = b.add(carried[0], b.sub(rows, b.sub(end, start)))
-        b.store(next, b.element(target, i64, b.add(sequence, 1)))
-        return [next]
-      }[0]
-      b.store(total, b.offset(frame, bytes: emitter.slot(ofExtent: extent)))
+      let dropped = selection.dropped
+      derive(&b, offsets, targets, into, extent) { b, rows, targets in
+        let start = emitter.emit(b, dropped.start, position: zero, length: rows, targets: targets)
+        let end = emitter.emit(b, dropped.end, position: zero, length: rows, targets: targets)
+        return b.sub(rows, b.sub(end, start))
+      }
+    case .extendOffsets(let addition, let offsets, let targets, let into, let extent):
+      derive(&b, offsets, targets, into, extent) { b, rows, targets in
+        emitter.emit(b, addition.extendedLength, position: zero, length: rows, targets: targets)
+      }
     case .blockTable(let offsets, let block, let into):
       let count = sequences(b, offsets)
       let target = emitter.address(b, into, frame: frame)

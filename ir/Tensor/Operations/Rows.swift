@@ -193,6 +193,52 @@ public struct LastRows: OperationPayload {
   public func writeAttributes(to writer: inout AttributeWriter) {}
 }
 
+/// One row of every sequence, [sequences, width], zeros where there is no such row: operands x [rows, width], offsets, and
+/// with a `minimum` the offsets of other sequences, one for each, that must be so long.
+///
+/// A slot of contextual features: row `row` of the feature's ids, which counts only for who has history enough.
+public struct PickRows: OperationPayload {
+  /// Its name in the text form.
+  public static let mnemonic = "pick_rows"
+  /// The row's place in its sequence, from 0.
+  public var row: Int
+  /// Rows that the other sequence has at least, where the row is not to be zeros; 0 asks for none.
+  public var minimum: Int
+
+  /// Picks the row at this place.
+  public init(row: Int, minimum: Int = 0) {
+    self.row = row
+    self.minimum = minimum
+  }
+
+  /// One tensor [sequences, width] of x's element type. Throws where numbers make no sense, offsets do not cut x's rows, or
+  /// the other offsets cut another number of sequences.
+  public func resultTypes(for operands: [ValueType]) throws(OperationError) -> [ValueType] {
+    try requireExtent(row, "row")
+    try requireExtent(minimum, "minimum")
+    try requireOperandCount(operands, minimum == 0 ? 2 : 3)
+    let x = try requireMatrix(operands[0], "x")
+    let offsets = try requireOffsets(operands[1], "offsets", rows: x.rows)
+    if minimum > 0 {
+      guard case .offsets(offsets.sequences, _) = operands[2] else {
+        throw OperationError("lengths must be offsets of \(offsets.sequences), found \(operands[2])")
+      }
+    }
+    return [.tensor([offsets.sequences, .fixed(x.width)], x.element)]
+  }
+
+  /// Reads `row`, and `minimum` (0 where it is missing).
+  public init(from reader: inout AttributeReader) {
+    self.init(row: reader.integer("row"), minimum: reader.integer("minimum", defaultValue: 0))
+  }
+
+  /// Writes `row`, and `minimum` unless it is 0.
+  public func writeAttributes(to writer: inout AttributeWriter) {
+    writer.integer("row", row)
+    if minimum != 0 { writer.integer("minimum", minimum) }
+  }
+}
+
 /// For every row the number of the row after it; for a sequence's last row the sequence's own number: operands x
 /// [rows], last [sequences], offsets. Of timestamps: when the next thing happened.
 public struct NextRows: OperationPayload {

@@ -166,7 +166,7 @@ extension ProgramParser {
     return try indexExpression(&budget)
   }
 
-  /// `3`, `position`, `(a + b)`, `(a - b)`, `min(a, b)`, `max(a, b)` or `(a < b ? c : d)`.
+  /// `3`, `position`, `(a + b)`, `(a - b)`, `min(a, b)`, `max(a, b)`, `half(a)` or `(a < b ? c : d)`.
   private mutating func indexExpression(_ budget: inout ExpressionBudget) throws(TensorIRError) -> IndexExpression {
     try budget.enter(at: token.location)
     defer { budget.leave() }
@@ -176,12 +176,16 @@ extension ProgramParser {
         try advance()
         return .variable(variable)
       }
-      guard word == "min" || word == "max" else {
-        throw unexpected("an index: a number, position, length, targets, min, max or \"(\"")
+      guard word == "min" || word == "max" || word == "half" else {
+        throw unexpected("an index: a number, position, length, targets, min, max, half or \"(\"")
       }
       try advance()
       try expect("(")
       let left = try indexExpression(&budget)
+      if word == "half" {
+        try expect(")")
+        return .half(left)
+      }
       try expect(",")
       let right = try indexExpression(&budget)
       try expect(")")

@@ -203,8 +203,17 @@ extension ProgramParser {
       let from = try bufferName()
       try expectLabel("rows")
       let indices = try indexVector(in: scope)
+      var missing = MissingIntegers.none
+      if token.kind == .symbol(",") {
+        try expectLabel("otherwise")
+        missing = .number(try integer("the number that stands in"))
+      }
       try expect(")")
-      return .gatherIntegers(into: into, from: from, indices: indices)
+      if missing == .none, try takeWord("keep") {
+        try expectWord("missing")
+        missing = .kept
+      }
+      return .gatherIntegers(into: into, from: from, indices: indices, missing: missing)
     }
     guard try takeWord("next") else { throw unexpected("gather, next or a vector of indices, %name") }
     try expect("(")
@@ -241,11 +250,41 @@ extension ProgramParser {
       try expect("(")
       let selection = try selection()
       source = .afterSelection(selection, selected: try labeledBuffer("selected"))
+    } else if token.kind == .word("before_addition") || token.kind == .word("added_rows") {
+      let added = token.kind == .word("added_rows")
+      try advance()
+      try expect("(")
+      let addition = try addition()
+      source = .beforeAddition(addition, added: added, offsets: try labeledBuffer("offsets"))
+    } else if try takeWord("after_addition") {
+      try expect("(")
+      let addition = try addition()
+      source = .afterAddition(addition, extended: try labeledBuffer("extended"))
+    } else if try takeWord("sequence") {
+      try expect("(")
+      try expectWord("position")
+      try expect("=")
+      source = .sequence(position: try integer("a position"))
+    } else if try takeWord("row_of_sequence") {
+      try expect("(")
+      let offsets = try bufferName()
+      try expectLabel("row")
+      let row = try integer("the row's place")
+      var lengths: BufferID?
+      var minimum = 0
+      if token.kind == .symbol(",") {
+        lengths = try labeledBuffer("lengths")
+        try expectLabel("minimum")
+        minimum = try integer("the least number of rows")
+      }
+      source = .pickedRow(row, offsets: offsets, lengths: lengths, minimum: minimum)
     } else if try takeWord("last_row") {
       try expect("(")
       source = .lastRow(offsets: try bufferName())
     } else {
-      throw unexpected("load, index, before_selection, after_selection or last_row")
+      throw unexpected(
+        "load, index, before_selection, after_selection, before_addition, added_rows, after_addition, sequence, "
+          + "row_of_sequence or last_row")
     }
     try expect(")")
     return source

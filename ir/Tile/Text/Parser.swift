@@ -123,6 +123,15 @@ struct ProgramParser: TokenParser {
     return selection
   }
 
+  mutating func addition() throws(TensorIRError) -> RowAddition {
+    let phrase = try phrase("rows to add: \(RowAddition.expectedText)")
+    var reader = PhraseReader(phrase)
+    guard let addition = RowAddition(from: &reader), reader.isAtEnd else {
+      throw TensorIRError("expected \(RowAddition.expectedText), found \"\(phrase.text)\"", at: phrase.location)
+    }
+    return addition
+  }
+
   mutating func mask() throws(TensorIRError) -> Mask {
     let phrase = try phrase("a mask: \(Mask.expectedText)")
     var reader = PhraseReader(phrase)
@@ -139,8 +148,17 @@ struct ProgramParser: TokenParser {
     let name = try name("the dimension's name")
     try expectWord("at")
     try expectWord("most")
-    program.derivedDimensions.append(DerivedDimension(name: name, atMost: try dimension()))
+    var terms: [ExtentBound.Term] = []
+    repeat { terms.append(try boundTerm()) } while try take("+")
+    program.derivedDimensions.append(DerivedDimension(name: name, atMost: ExtentBound(terms)))
     locations.dimensions.append(location)
+  }
+
+  /// `rows`, or `3 * sequences`.
+  private mutating func boundTerm() throws(TensorIRError) -> ExtentBound.Term {
+    let dimension = try dimension()
+    guard case .fixed(let times) = dimension, try take("*") else { return ExtentBound.Term(dimension) }
+    return ExtentBound.Term(try self.dimension(), times: times)
   }
 
   /// `@name`, not used yet for a buffer or a scalar.
@@ -273,13 +291,21 @@ struct ProgramParser: TokenParser {
         try expectLabel("defines")
         let extent = try name("the dimension's name")
         step = .selectOffsets(selection, offsets: offsets, targets: targets, into: into, defines: extent)
+      } else if try takeWord("extend_offsets") {
+        try expect("(")
+        let addition = try addition()
+        let offsets = try labeledBuffer("offsets")
+        let targets = try optionalTargets()
+        try expectLabel("defines")
+        let extent = try name("the dimension's name")
+        step = .extendOffsets(addition, offsets: offsets, targets: targets, into: into, defines: extent)
       } else if try takeWord("block_table") {
         try expect("(")
         let offsets = try bufferName()
         try expectLabel("block")
         step = .blockTable(offsets: offsets, block: try integer("the rows of a block"), into: into)
       } else {
-        throw unexpected("select_offsets or block_table")
+        throw unexpected("select_offsets, extend_offsets or block_table")
       }
     } else {
       guard case .word(let word) = token.kind else { throw unexpected("a step of the setup, or \"}\"") }

@@ -111,6 +111,14 @@ struct ProgramPrinter {
             (nil, selection.text), ("offsets", name(offsets)), ("targets", targets.map(name)),
             ("defines", TextName.quoted(extent)),
           ])
+    case .extendOffsets(let addition, let offsets, let targets, let into, let extent):
+      "\(name(into)) = "
+        + Self.call(
+          "extend_offsets",
+          [
+            (nil, addition.text), ("offsets", name(offsets)), ("targets", targets.map(name)),
+            ("defines", TextName.quoted(extent)),
+          ])
     case .blockTable(let offsets, let block, let into):
       "\(name(into)) = " + Self.call("block_table", [(nil, name(offsets)), ("block", "\(block)")])
     }
@@ -222,9 +230,11 @@ private struct KernelPrinter {
         "gather",
         [(nil, printer.name(from)), ("rows", name(indices)), ("column", first == 0 ? nil : "\(first)")])
       return "\(name(into)) = \(call)" + (keepMissing ? " keep missing" : "")
-    case .gatherIntegers(let into, let from, let indices):
-      return "\(printer.name(into)) = "
-        + ProgramPrinter.call("gather", [(nil, printer.name(from)), ("rows", name(indices))])
+    case .gatherIntegers(let into, let from, let indices, let missing):
+      let otherwise: String? = if case .number(let number) = missing { "\(number)" } else { nil }
+      let call = ProgramPrinter.call(
+        "gather", [(nil, printer.name(from)), ("rows", name(indices)), ("otherwise", otherwise)])
+      return "\(printer.name(into)) = \(call)" + (missing == .kept ? " keep missing" : "")
     case .nextIntegers(let into, let from, let last):
       return "\(printer.name(into)) = "
         + ProgramPrinter.call("next", [(nil, printer.name(from)), ("last", printer.name(last))])
@@ -262,6 +272,19 @@ private struct KernelPrinter {
         [(nil, selection.text), ("offsets", printer.name(offsets)), ("targets", targets.map(printer.name))])
     case .afterSelection(let selection, let selected):
       ProgramPrinter.call("after_selection", [(nil, selection.text), ("selected", printer.name(selected))])
+    case .beforeAddition(let addition, let added, let offsets):
+      ProgramPrinter.call(
+        added ? "added_rows" : "before_addition", [(nil, addition.text), ("offsets", printer.name(offsets))])
+    case .afterAddition(let addition, let extended):
+      ProgramPrinter.call("after_addition", [(nil, addition.text), ("extended", printer.name(extended))])
+    case .sequence(let position): ProgramPrinter.call("sequence", [("position", "\(position)")])
+    case .pickedRow(let row, let offsets, let lengths, let minimum):
+      ProgramPrinter.call(
+        "row_of_sequence",
+        [
+          (nil, printer.name(offsets)), ("row", "\(row)"), ("lengths", lengths.map(printer.name)),
+          ("minimum", lengths.map { _ in "\(minimum)" }),
+        ])
     case .lastRow(let offsets): ProgramPrinter.call("last_row", [(nil, printer.name(offsets))])
     }
   }
