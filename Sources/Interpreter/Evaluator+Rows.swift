@@ -8,9 +8,14 @@ extension Evaluator {
     for (position, id) in try integers(operands[1]).elements.enumerated() {
       if let row = Int(exactly: id), (0..<entries).contains(row) {
         rows.append(row)
-      } else if case .fallback(let row) = payload.outOfRange {
-        rows.append(row)
-      } else {
+        continue
+      }
+      switch payload.outOfRange {
+      case .fallback(let row): rows.append(row)
+      case .modulo:
+        let rest = Int(id % Int64(max(entries, 1)))
+        rows.append(rest < 0 ? rest + entries : rest)
+      case .error:
         throw .idOutOfRange(argument: name(operands[1]), position: position, found: id, expected: Int64(entries))
       }
     }

@@ -121,10 +121,16 @@ extension TileMachine {
   func index(_ source: IndexSource, row: Int, _ block: TileBlock) -> Int64 {
     let position = block.firstPosition + row
     switch source {
-    case .loaded(let buffer, let entries, let fallback):
+    case .loaded(let buffer, let entries, let outside):
       let id = integer(buffer, block.firstRow + row)
-      guard let fallback, !(0..<Int64(entries)).contains(id) else { return id }
-      return Int64(fallback)
+      if (0..<Int64(entries)).contains(id) { return id }
+      switch outside {
+      case .unchanged: return id
+      case .fallback(let fallback): return Int64(fallback)
+      case .modulo:
+        let rest = id % Int64(entries)
+        return rest < 0 ? rest + Int64(entries) : rest
+      }
     case .expression(let expression): return Int64(block.evaluate(expression, position: position))
     case .beforeSelection(let selection, let offsets, let targets):
       let start = integer(offsets, block.sequence)

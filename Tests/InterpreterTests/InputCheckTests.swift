@@ -50,6 +50,23 @@ import Testing
     }
   }
 
+  @Test("ids are hashed into a table by the rest of a division that rounds down")
+  func modulo() throws {
+    let module = try TensorIRParser.parse(
+      """
+      module m
+      weight @table : tensor<5 x 1 x f32>
+      func @forward(%ids: tensor<rows x i64>) -> (y: tensor<rows x 1 x f32>) {
+        %y = gather @table, %ids {out_of_range = modulo}
+        return %y
+      }
+      """)
+    let weights = WeightTable(["table": HostTensor([0, 1, 2, 3, 4] as [Float], shape: [5, 1])])
+    let ids: [Int64] = [0, 4, 5, 12, -1, -5, -6, .max, .min]
+    let found = try Interpreter(module: module, weights: weights).run("forward", inputs: ["ids": HostTensor(ids)])
+    #expect(found[0].tensor.floats == [0, 4, 0, 2, 4, 0, 4, 2, 2])
+  }
+
   @Test func goodInputsRun() throws {
     #expect(try error("ids", Self.good["ids"]) == nil)
   }

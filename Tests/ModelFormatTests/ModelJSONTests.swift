@@ -139,7 +139,7 @@ import Testing
     ),
     (
       #"{"fallback": 0}"#, #""clamp""#,
-      #"model.json:10: input.item.out_of_range: expected "error" or {"fallback": row}, found "clamp""#
+      #"model.json:10: input.item.out_of_range: expected "error", "modulo" or {"fallback": row}, found "clamp""#
     ),
     (
       #""sqrt(width)""#, #""sqrt(D)""#,

@@ -61,11 +61,10 @@ extension ProgramMaker {
   mutating func makeEmbedding() throws {
     let width = random.pick(Self.widths)
     let entries = random.integer(in: 2...60)
-    let fallback = random.once(in: 3)
-    let ids = argumentIds(entries: entries, outside: fallback)
+    let gather = Gather(outOfRange: outOfRange(entries: entries))
+    let ids = argumentIds(entries: entries, outside: gather.outOfRange != .error)
     let offsets = argumentOffsets()
     let targets = argumentTargets()
-    let gather = Gather(outOfRange: fallback ? .fallback(row: random.integer(in: 0...entries - 1)) : .error)
     let items = try build.emit(.gather(gather), build.weight("item_table", [entries, width]), ids)
     let scaled = try build.emit(.scale(Scale(factor: Double(width).squareRoot())), items)
     let limit = random.pick([5, 30, 90])

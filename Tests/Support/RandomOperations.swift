@@ -78,10 +78,9 @@ extension ProgramMaker {
 
   private mutating func makeGather() throws {
     let entries = random.integer(in: 1...40)
-    let fallback = random.once(in: 2)
-    let ids = argumentIds(entries: entries, outside: fallback)
+    let gather = Gather(outOfRange: outOfRange(entries: entries))
+    let ids = argumentIds(entries: entries, outside: gather.outOfRange != .error)
     let table = try build.weight("table", [entries, random.pick(Self.widths)])
-    let gather = Gather(outOfRange: fallback ? .fallback(row: random.integer(in: 0...entries - 1)) : .error)
     var result = try build.emit(.gather(gather), table, ids)
     if random.once(in: 2) { result = try build.emit(.zeroRows(ZeroRows(id: 0)), result, ids) }
     build.result("r", result)
@@ -164,6 +163,15 @@ extension ProgramMaker {
       let offsets = argumentOffsets()
       let (times, requests) = argumentTimes()
       build.result("r", try build.emit(.nextRows(NextRows()), times, requests, offsets))
+    }
+  }
+
+  /// What an id outside of a table of so many rows means.
+  mutating func outOfRange(entries: Int) -> Gather.OutOfRange {
+    switch random.integer(in: 0...2) {
+    case 0: .error
+    case 1: .modulo
+    default: .fallback(row: random.integer(in: 0...entries - 1))
     }
   }
 

@@ -51,9 +51,8 @@ extension ProgramMaker {
   private mutating func makeNarrowTable() throws {
     let entries = random.integer(in: 1...40)
     let width = random.pick(Self.widths)
-    let fallback = random.once(in: 2)
-    let ids = argumentIds(entries: entries, outside: fallback)
-    var gather = Gather(outOfRange: fallback ? .fallback(row: random.integer(in: 0...entries - 1)) : .error)
+    var gather = Gather(outOfRange: outOfRange(entries: entries))
+    let ids = argumentIds(entries: entries, outside: gather.outOfRange != .error)
     _ = try build.weight("table", [entries, width])
     let table: ValueID
     if random.once(in: 3) {

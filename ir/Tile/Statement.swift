@@ -109,6 +109,16 @@ public struct Contraction: Hashable, Sendable {
   }
 }
 
+/// What becomes of a loaded index that is none of a table's entries.
+public enum OutsideIndex: Hashable, Sendable {
+  /// It stays as it is: the setup has seen that there is none, or it names no row.
+  case unchanged
+  /// This one stands in.
+  case fallback(Int)
+  /// The index modulo the number of entries, from 0 on.
+  case modulo
+}
+
 /// What an integer becomes whose index is negative.
 public enum MissingIntegers: Hashable, Sendable {
   /// No index is.
@@ -120,8 +130,8 @@ public enum MissingIntegers: Hashable, Sendable {
 
 /// Where a row's index comes from.
 public enum IndexSource: Hashable, Sendable {
-  /// The integer that a buffer holds for the row; outside 0..<`entries` it becomes `fallback`.
-  case loaded(BufferID, entries: Int, fallback: Int?)
+  /// The integer that a buffer holds for the row, and what becomes of it outside 0..<`entries`.
+  case loaded(BufferID, entries: Int, outside: OutsideIndex = .unchanged)
   /// An expression of the row's place in its sequence.
   case expression(IndexExpression)
   /// The row's counterpart in its sequence before a selection (`of: offsets`): kept rows to kept rows. The domain is

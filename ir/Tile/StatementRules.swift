@@ -134,9 +134,9 @@ extension KernelVerifier {
 
   func problem(of source: IndexSource) -> String? {
     switch source {
-    case .loaded(let buffer, let entries, let fallback):
+    case .loaded(let buffer, let entries, let outside):
       if entries < 1 { return "the number of entries must be positive, found \(entries)" }
-      if let fallback, fallback < 0 || fallback >= entries {
+      if case .fallback(let fallback) = outside, fallback < 0 || fallback >= entries {
         return "what stands in must lie in 0..<\(entries), found \(fallback)"
       }
       return program.problem(ofIntegers: buffer, rows: rows.map { Extent($0) }) ?? problem(ofReadingHere: buffer)

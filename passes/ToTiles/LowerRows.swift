@@ -93,7 +93,7 @@ extension TileLowering {
     case .gather(let gather): return try gathered(gather, operands)
     case .zeroRows(let zero):
       let indices = kernel.addIndexVector("id")
-      kernel.body.append(.indices(indices, .loaded(try buffer(of: operands[1]), entries: Int.max, fallback: nil)))
+      kernel.body.append(.indices(indices, .loaded(try buffer(of: operands[1]), entries: Int.max)))
       return .unlessIndex(indices, is: zero.id, try expression(operands[0]))
     default: throw LoweringError(message: "\(operation.payload.mnemonic) does not treat elements alone")
     }
@@ -161,15 +161,16 @@ extension TileLowering {
   private mutating func gathered(_ gather: Gather, _ operands: [ValueID]) throws(LoweringError) -> Expression {
     let table = try weightBuffer(operands[0], gather.rows.map { .coded($0) } ?? .plain)
     let entries = program[table].rows.dimension.extent ?? 0
-    let fallback: Int?
+    let outside: OutsideIndex
     switch gather.outOfRange {
     case .error:
-      fallback = nil
+      outside = .unchanged
       try checkIDs(operands[1], entries: entries)
-    case .fallback(let row): fallback = row
+    case .fallback(let row): outside = .fallback(row)
+    case .modulo: outside = .modulo
     }
     let indices = kernel.addIndexVector("id")
-    kernel.body.append(.indices(indices, .loaded(try buffer(of: operands[1]), entries: entries, fallback: fallback)))
+    kernel.body.append(.indices(indices, .loaded(try buffer(of: operands[1]), entries: entries, outside: outside)))
     return .gathered(table, rows: indices)
   }
 

@@ -110,10 +110,15 @@ extension KernelEmitter {
       return (b.load(i64, b.element(base, i64, sequence)), b.load(i64, b.element(base, i64, b.add(sequence, 1))))
     }
     switch source {
-    case .loaded(let buffer, let entries, let fallback):
+    case .loaded(let buffer, let entries, let outside):
       let id = b.load(i64, b.element(address(b, buffer), i64, b.add(firstRow, row)))
-      guard let fallback else { return id }
-      return b.select(b.icmp(.ult, id, entries), id, i64.constant(fallback))
+      switch outside {
+      case .unchanged: return id
+      case .fallback(let fallback): return b.select(b.icmp(.ult, id, entries), id, i64.constant(fallback))
+      case .modulo:
+        let rest = b.srem(id, entries)
+        return b.select(b.icmp(.slt, rest, 0), b.add(rest, entries), rest)
+      }
     case .expression(let expression): return emit(b, expression, position: position)
     case .beforeSelection(let selection, let offsets, let targetsBuffer):
       let outer = bounds(offsets, sequence)

@@ -87,11 +87,12 @@ struct InputDecoder {
     guard let outOfRange = object.optional("out_of_range") else { return ModelDescription.Table(rows: rows) }
     switch outOfRange.node.value {
     case .string("error"): return ModelDescription.Table(rows: rows)
+    case .string("modulo"): return ModelDescription.Table(rows: rows, outOfRange: .modulo)
     case .object:
       let fallback = try outOfRange.object(ModelKeys.fallback).required("fallback", "the row that stands in")
       let row = try fallback.integer(in: 0...(rows - 1), expected: "a row of the table, 0...\(rows - 1)")
       return ModelDescription.Table(rows: rows, outOfRange: .fallback(row: row))
-    default: throw outOfRange.mismatch(expected: "\"error\" or {\"fallback\": row}")
+    default: throw outOfRange.mismatch(expected: "\"error\", \"modulo\" or {\"fallback\": row}")
     }
   }
 

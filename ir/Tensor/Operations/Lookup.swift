@@ -12,6 +12,8 @@ public struct Gather: OperationPayload {
     case error
     /// The row given stands in.
     case fallback(row: Int)
+    /// The id modulo the number of rows stands in, from 0 on whatever the id's sign: ids are hashed into the table.
+    case modulo
   }
 
   /// What is done with an id that is no row of the table.
@@ -60,10 +62,12 @@ public struct Gather: OperationPayload {
     return (type.shape[0], width, .u8)
   }
 
-  /// Reads `out_of_range`: `error` or `fallback(row)`; `rows` and `width` where they are there.
+  /// Reads `out_of_range`: `error`, `fallback(row)` or `modulo`; `rows` and `width` where they are there.
   public init(from reader: inout AttributeReader) {
-    let outOfRange = reader.phrase("out_of_range", expected: "error or fallback(row)", placeholder: OutOfRange.error) {
+    let expected = "error, fallback(row) or modulo"
+    let outOfRange = reader.phrase("out_of_range", expected: expected, placeholder: OutOfRange.error) {
       if $0.takeWord("error") { return .error }
+      if $0.takeWord("modulo") { return .modulo }
       return $0.takeInteger("fallback").map { .fallback(row: $0) }
     }
     let rows: TableFormat? = reader.optionalWord("rows")
@@ -75,6 +79,7 @@ public struct Gather: OperationPayload {
     switch outOfRange {
     case .error: writer.phrase("out_of_range", "error")
     case .fallback(let row): writer.phrase("out_of_range", "fallback(\(row))")
+    case .modulo: writer.phrase("out_of_range", "modulo")
     }
     if let rows { writer.word("rows", rows) }
     if width != 0 { writer.integer("width", width) }

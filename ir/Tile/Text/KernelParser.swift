@@ -230,18 +230,21 @@ extension ProgramParser {
       try expect("(")
       let buffer = try bufferName()
       var entries = Int.max
-      var fallback: Int?
+      var outside = OutsideIndex.unchanged
       while try take(",") {
         if try takeWord("below") {
           try expect("=")
           entries = try integer("the number of entries")
-        } else {
-          guard try takeWord("otherwise") else { throw unexpected("\"below\" or \"otherwise\"") }
+        } else if try takeWord("modulo") {
           try expect("=")
-          fallback = try integer("the index that stands in")
+          (entries, outside) = (try integer("the number of entries"), .modulo)
+        } else {
+          guard try takeWord("otherwise") else { throw unexpected("\"below\", \"modulo\" or \"otherwise\"") }
+          try expect("=")
+          outside = .fallback(try integer("the index that stands in"))
         }
       }
-      source = .loaded(buffer, entries: entries, fallback: fallback)
+      source = .loaded(buffer, entries: entries, outside: outside)
     } else if try takeWord("before_selection") {
       try expect("(")
       let selection = try selection()

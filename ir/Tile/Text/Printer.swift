@@ -258,12 +258,16 @@ private struct KernelPrinter {
 
   private func text(of source: IndexSource) -> String {
     switch source {
-    case .loaded(let buffer, let entries, let fallback):
+    case .loaded(let buffer, let entries, .modulo):
+      ProgramPrinter.call("load", [(nil, printer.name(buffer)), ("modulo", "\(entries)")])
+    case .loaded(let buffer, let entries, .unchanged):
+      ProgramPrinter.call("load", [(nil, printer.name(buffer)), ("below", entries == .max ? nil : "\(entries)")])
+    case .loaded(let buffer, let entries, .fallback(let fallback)):
       ProgramPrinter.call(
         "load",
         [
           (nil, printer.name(buffer)), ("below", entries == .max ? nil : "\(entries)"),
-          ("otherwise", fallback.map { "\($0)" }),
+          ("otherwise", "\(fallback)"),
         ])
     case .expression(let expression): "index \(expression)"
     case .beforeSelection(let selection, let offsets, let targets):
