@@ -23,7 +23,7 @@ struct RowFlow {
     for layer in layers where function[layer].operands[3] != offsets {
       throw PassError("is truncated already: \(name(layer)) reads other offsets than \(name(layers[0]))")
     }
-    guard case .argument = function[offsets].definition else {
+    if case .result(let id, _) = function[offsets].definition, case .selectOffsets = function[id].payload {
       throw PassError("is truncated already: %\(function[offsets].name) are offsets of a selection")
     }
     guard case .offsets(let sequences, let rows) = function[offsets].type, rows.extent == nil, rows != sequences else {

@@ -163,7 +163,11 @@ import UltraRuntime
         let found = try subject.model.run(program.inputs)
         try subject.expectSame(found, of: program, order: all, except: victim, "\(number) in sequence \(victim)")
         let changed = zip(found, subject.results).contains { $0.tensor != $1.tensor }
-        #expect(changed == (lengths[victim] > 0), "\(number) reaches the results of its own sequence")
+        #expect(!changed || lengths[victim] > 0)
+        // Some programs give back rows that are picked or chosen, of which a sequence may have none.
+        if ![.operation, .contextual, .mixture].contains(kind) {
+          #expect(changed == (lengths[victim] > 0), "\(number) reaches the results of its own sequence")
+        }
       }
     }
   }

@@ -24,7 +24,7 @@ struct PruneDemandTests {
     arguments: RandomProgram.Kind.allCases)
   func exact(kind: RandomProgram.Kind) throws {
     var (cheaper, rewritten) = (0, 0)
-    for seed in 1...(kind == .recommendation ? 60 : 10) as ClosedRange<UInt64> {
+    for seed in 1...([.recommendation, .contextual, .mixture].contains(kind) ? 60 : 10) as ClosedRange<UInt64> {
       let program = try RandomProgram(kind, seed: seed)
       var module = program.module
       let manager = PassManager(try PassPipeline(parsing: "prune-demand"))
@@ -41,6 +41,7 @@ struct PruneDemandTests {
     }
     switch kind {
     case .recommendation: #expect(cheaper > 30)
+    case .contextual, .mixture: #expect(cheaper > 15)
     case .embedding, .truncationDrop: #expect(rewritten > 0)
     case .operation, .production, .research, .truncationSkip, .precision, .narrowAttention: break
     }

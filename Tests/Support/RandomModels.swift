@@ -171,6 +171,41 @@ extension ProgramMaker {
     }
   }
 
+  mutating func makeMixture() throws {
+    let width = random.pick(Self.widths)
+    let count = random.integer(in: 0...2)
+    let addition = RowAddition.before(count)
+    let heads = count == 0 ? [] : [argumentOfSequences("contextual", width: count * width)]
+    inputs["targets"] = HostTensor(batch.targets.map(Int64.init))
+    let targets = build.argument("targets", .tensor([Self.sequences], .i64))
+    let takesLast = random.once(in: 4)
+    var outputs: [ValueID] = []
+    for index in 0..<random.integer(in: 1...3) {
+      let own =
+        index == 0 ? (x: argumentX(width), offsets: argumentOffsets()) : argumentBatch("b\(index)", width: width)
+      var (x, offsets) = own
+      if count > 0 || random.once(in: 3) {
+        offsets = try build.emit(.extendOffsets(ExtendOffsets(addition, into: "longer\(index)")), own.offsets)
+        x = try build.append(.extendRows(ExtendRows(addition)), heads + [x, own.offsets, offsets])[0]
+      }
+      for layer in 0..<random.integer(in: 1...2) {
+        x = try build.productionLayer(
+          productionLayer(width: width), prefix: "stacks.\(index).\(layer).", x: x, offsets: offsets, targets: targets)
+      }
+      if takesLast {
+        outputs.append(try build.emit(.lastRows(LastRows()), x, offsets))
+        continue
+      }
+      let kept = try build.append(.selectOffsets(SelectOffsets(.targets, into: "kept")), [offsets, targets])[0]
+      if index == 0 { build.result("kept_offsets", kept) }
+      outputs.append(
+        try build.append(.selectRows(SelectRows(.targets)), selectOperands(x, [offsets, targets], kept))[0])
+    }
+    let joined = try build.append(.concatenate(Concatenate()), outputs)[0]
+    let matrix = try build.weight("fusion", [outputs.count * width, width])
+    build.result("y", try build.emit(.linear(Linear()), joined, matrix, build.weight("fusion_bias", [width])))
+  }
+
   /// A row of each sequence made of a feature's ids.
   private mutating func contextualRow(_ index: Int, _ width: Int, lengths: ValueID) throws -> ValueID {
     let name = "feature\(index)"

@@ -26,6 +26,8 @@ public struct RandomProgram: Sendable, CustomStringConvertible {
     case narrowAttention
     /// Contextual rows before each sequence, and perhaps an action row behind each history row, then layers.
     case contextual
+    /// Stacks over sequences of their own that share contextual rows and targets, whose rows one product reads side by side.
+    case mixture
 
     /// The greatest difference from the fp64 result `expected` that fp32 may show.
     ///
@@ -117,6 +119,7 @@ struct ProgramMaker {
     case .research: try makeResearch()
     case .embedding: try makeEmbedding()
     case .contextual: try makeContextual()
+    case .mixture: try makeMixture()
     case .precision: try makePrecision()
     case .narrowAttention: try makeAttention(of: .bf16)
     case .recommendation: try makeRecommendation()
@@ -145,6 +148,21 @@ struct ProgramMaker {
   mutating func argumentX(_ width: Int, name: String = "x") -> ValueID {
     inputs[name] = random.tensor([batch.rows, width], spread: 2)
     return build.argument(name, .tensor([Self.rows, .fixed(width)], .f32))
+  }
+
+  /// Rows and offsets of another batch of the same sequences, which ends with the same numbers of targets.
+  mutating func argumentBatch(_ name: String, width: Int) -> (x: ValueID, offsets: ValueID) {
+    var offsets: [Int64] = [0]
+    for targets in batch.targets {
+      offsets.append((offsets.last ?? 0) + Int64(targets + random.integer(in: 0...random.pick([0, 4, 30]))))
+    }
+    let rows = Dimension.symbol("\(name)_rows")
+    inputs["\(name)_x"] = random.tensor([Int(offsets.last ?? 0), width], spread: 2)
+    inputs["\(name)_offsets"] = HostTensor(offsets)
+    return (
+      build.argument("\(name)_x", .tensor([rows, .fixed(width)], .f32)),
+      build.argument("\(name)_offsets", .offsets(sequences: Self.sequences, rows: rows))
+    )
   }
 
   mutating func argumentOffsets() -> ValueID {
@@ -180,7 +198,8 @@ struct ProgramMaker {
     var offsets: [Int64] = [0]
     for _ in batch.lengths { offsets.append((offsets.last ?? 0) + Int64(random.integer(in: 0...3))) }
     let rows = Dimension.symbol("\(name)_rows")
-    inputs["\(name)_ids"] = HostTensor((0..<(offsets.last ?? 0)).map { _ in Int64(random.integer(in: 0...entries - 1)) })
+    let ids = (0..<(offsets.last ?? 0)).map { _ in Int64(random.integer(in: 0...entries - 1)) }
+    inputs["\(name)_ids"] = HostTensor(ids)
     inputs["\(name)_offsets"] = HostTensor(offsets)
     return (
       build.argument("\(name)_ids", .tensor([rows], .i64)),

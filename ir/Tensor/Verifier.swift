@@ -90,6 +90,8 @@ private struct FunctionVerifier {
   private var names: Set<String> = []
   /// The symbolic dimensions that arguments, selections and additions have defined so far.
   private var dimensions: Set<String> = []
+  /// Of dimensions that count targets what counts them.
+  private var targetCounts: [String: ValueID] = [:]
 
   init(module: Module, function: Function) {
     self.module = module
@@ -253,6 +255,10 @@ private struct FunctionVerifier {
     case .originalRows(let payload):
       verify(id, payload.addition, extended: 2, of: [operation.operands[1]] + operation.operands[3...])
     case .selectOffsets(let payload):
+      // The targets of several batches are as many where one value counts them.
+      let counts = payload.selection == .targets ? operation.operands.dropFirst().first : nil
+      if let counts, targetCounts[payload.into] == counts { return }
+      targetCounts[payload.into] = counts
       if !dimensions.insert(payload.into).inserted {
         fail("the dimension \(TextName.quoted(payload.into)) is defined already", id)
       }

@@ -51,6 +51,8 @@ struct ProgramVerifier {
   private(set) var longest: [BufferID: Int] = [:]
   /// By the buffer that a step fills.
   private(set) var selections: [BufferID: Selection] = [:]
+  /// Of extents of targets what counts them.
+  private var definedTargets: [String: BufferID] = [:]
   private(set) var additions: [BufferID: Addition] = [:]
   private(set) var tables: [BufferID: Table] = [:]
   /// Buffers that hold something: inputs, weights, tables, and what was written so far.
@@ -99,7 +101,8 @@ struct ProgramVerifier {
     for index in program.setup.indices { verifySetup(index) }
     for (index, derived) in program.derivedDimensions.enumerated() where !isDefined(derived.name) {
       fail(
-        "no select_offsets or extend_offsets defines it", "dimension \(TextName.quoted(derived.name))", locations?.dimensions[index])
+        "no select_offsets or extend_offsets defines it", "dimension \(TextName.quoted(derived.name))",
+        locations?.dimensions[index])
     }
     for index in program.scalars.indices { verifyScalar(index) }
     // Kernels rely on what was verified so far.
@@ -297,6 +300,7 @@ struct ProgramVerifier {
     case .checkLengths(let offsets, let maximum): longest[offsets] = min(longest[offsets] ?? maximum, maximum)
     case .selectOffsets(let selection, let offsets, let targets, let into, let name):
       selections[into] = Selection(selection: selection, offsets: offsets, targets: targets)
+      if selection == .targets { definedTargets[name] = targets }
       cutRows[into] = .symbol(name)
       // A selection only drops rows.
       longest[into] = longest[offsets]
@@ -334,7 +338,9 @@ struct ProgramVerifier {
       do { try selection.verify() } catch { return error.message }
       return problem(ofTargets: targets, offsets: offsets) ?? problem(ofReading: offsets)
         ?? targets.flatMap(problem(ofReading:)) ?? problem(ofFilling: into, like: offsets)
-        ?? problem(ofDefining: name, from: offsets) { ExtentBound($0) }
+        ?? problem(ofDefining: name, from: offsets, countedBy: selection == .targets ? targets : nil) {
+          ExtentBound($0)
+        }
     case .extendOffsets(let addition, let offsets, let targets, let into, let name):
       do { try addition.verify() } catch { return error.message }
       if targets != nil, !addition.readsTargets { return "\(addition.text) does not ask for targets" }
@@ -355,11 +361,14 @@ struct ProgramVerifier {
     return filled.contains(into) ? "\(name(into)) is written twice" : nil
   }
 
-  /// `bound` gives what the extent never exceeds, by the rows that the offsets cut.
+  /// `bound` gives what the extent never exceeds, by the rows that the offsets cut. Of an extent of targets `counts` counts
+  /// them: other batches with these targets define the same number again.
   private func problem(
-    ofDefining name: String, from offsets: BufferID, _ bound: (Dimension) -> ExtentBound
+    ofDefining name: String, from offsets: BufferID, countedBy counts: BufferID? = nil,
+    _ bound: (Dimension) -> ExtentBound
   ) -> String? {
     let quoted = TextName.quoted(name)
+    if let counts, definedTargets[name] == counts { return nil }
     guard let derived = program.derivedDimensions.first(where: { $0.name == name }) else {
       return "there is no dimension \(quoted) to define"
     }

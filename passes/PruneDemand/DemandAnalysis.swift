@@ -27,18 +27,16 @@ struct DemandAnalysis {
   func queries(of id: OperationID) -> RowDemand { rows(of: id) }
   func keys(of id: OperationID) -> RowDemand { keys[id] ?? .none }
 
-  /// Every demand of some value, each once, in the order of the function.
-  var all: [RowDemand] {
+  /// Every demand of some value of a space, each once, in the order of the function.
+  func all(in space: Int) -> [RowDemand] {
     var found: [RowDemand] = []
+    func note(_ demand: RowDemand) { if demand != .none, !found.contains(demand) { found.append(demand) } }
+    func isThere(_ value: ValueID) -> Bool { spaces.space(of: value, in: function) == space }
     let values = function.arguments + function.body.flatMap { function[$0].results }
-    for demand in values.filter({ spaces.whole(of: $0, in: function) != nil }).map({ self[$0] }) + keyDemands
-    where demand != .none && !found.contains(demand) {
-      found.append(demand)
-    }
+    for value in values where isThere(value) { note(self[value]) }
+    for id in function.body where function[id].isAttention && isThere(function[id].operands[1]) { note(keys(of: id)) }
     return found
   }
-
-  private var keyDemands: [RowDemand] { function.body.compactMap { keys[$0] } }
 
   /// Whether some operation is needed of fewer rows than it computes.
   var isNarrower: Bool {
@@ -82,7 +80,10 @@ struct DemandAnalysis {
     case .positions, .nextRows:
       // Cheap integers that depend on rows around: computed for all.
       for value in operation.results + operands { need(value, .all) }
-    case .selectRows: need(operands[0], isTold(operation.results[0]) ? demand : .all)
+    case .selectRows:
+      // Of rows that several batches have as many of, those that are kept of this one.
+      let kept = spaces.whole(of: operands[2], in: function) ?? .all
+      need(operands[0], isTold(operation.results[0]) ? demand : kept)
     case .restoreRows:
       guard isTold(operation.results[0]), let kept = spaces.whole(of: operands[0], in: function) else {
         for value in operation.results + operands { need(value, .all) }
@@ -115,7 +116,7 @@ struct DemandAnalysis {
     let operation = function[id]
     let operands = operation.operands
     guard isTold(operation.results[0]), let whole = spaces.whole(of: operands[1], in: function),
-      attention.hasTargets == !spaces.targets.isEmpty
+      attention.hasTargets == !spaces.targets(of: operands[1], in: function).isEmpty
     else {
       // A mask that takes targets for history shows rows that demands have no name for.
       for value in operation.results + operands { need(value, .all) }

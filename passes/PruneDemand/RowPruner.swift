@@ -7,8 +7,8 @@ struct RowPruner {
   private let original: Function
   private let spaces: RowSpaces
   private let demands: DemandAnalysis
-  /// Rows that some value holds, from all to the fewest, each within the one before; with what cuts them.
-  private var levels: [(rows: RowDemand, offsets: ValueID)] = []
+  /// By space, rows that some value holds, from all to the fewest, each within the one before; with what cuts them.
+  private var levels: [[(rows: RowDemand, offsets: ValueID)]] = []
   /// What stands for a value of the old function, and the rows that it holds.
   private var stands: [ValueID: (value: ValueID, rows: RowDemand)] = [:]
   /// Rows selected from values.
@@ -27,15 +27,15 @@ struct RowPruner {
     original = function
     self.spaces = spaces
     self.demands = demands
-    try addLevels()
+    for space in spaces.spaces.indices { levels.append(try levels(of: space)) }
     for argument in function.arguments { stands[argument] = (argument, .all) }
   }
 
-  private mutating func addLevels() throws(PassError) {
-    // Operations whose rows have no name go on with the rows that they read.
-    var rows = demands.all
-    for id in function.body where whole(of: function[id].results[0]) == nil {
-      rows += function[id].operands.compactMap { whole(of: $0) }
+  private func levels(of space: Int) throws(PassError) -> [(rows: RowDemand, offsets: ValueID)] {
+    // Operations whose rows have no name, or another space's, go on with the rows that they read.
+    var rows = demands.all(in: space)
+    for id in function.body where self.space(of: function[id].results[0]) != space {
+      rows += function[id].operands.filter { self.space(of: $0) == space }.compactMap { whole(of: $0) }
     }
     var sorted: [RowDemand] = [.all]
     for demand in rows where !sorted.contains(demand) {
@@ -45,13 +45,20 @@ struct RowPruner {
       }
       sorted.insert(demand, at: place)
     }
-    levels = sorted.map { ($0, spaces.offsets) }
+    return sorted.map { ($0, spaces.spaces[space].offsets) }
   }
 
   private func whole(of value: ValueID) -> RowDemand? { spaces.whole(of: value, in: original) }
 
-  private func offsets(of rows: RowDemand) throws(PassError) -> ValueID {
-    guard let level = levels.first(where: { $0.rows == rows }) else { throw PassError("rows without offsets") }
+  private func space(of value: ValueID) -> Int? { spaces.space(of: value, in: original) }
+
+  private func targets(of value: ValueID) -> [ValueID] { spaces.targets(of: value, in: original) }
+
+  /// What cuts these rows of the space that a value's rows are of.
+  private func offsets(of rows: RowDemand, like value: ValueID) throws(PassError) -> ValueID {
+    guard let space = space(of: value), let level = levels[space].first(where: { $0.rows == rows }) else {
+      throw PassError("rows without offsets")
+    }
     return level.offsets
   }
 
@@ -60,7 +67,7 @@ struct RowPruner {
   mutating func rewrite() throws(PassError) {
     let body = function.body
     function.body = []
-    try emitOffsets()
+    for space in spaces.spaces.indices { try emitOffsets(of: space) }
     for id in body where demands.rows(of: id) != .none || isOffsets(id) { try rewrite(id) }
     for index in function.results.indices {
       let value = function.results[index].value
@@ -76,24 +83,32 @@ struct RowPruner {
     }
   }
 
-  /// One selection after the other, those of the function where it has them.
-  private mutating func emitOffsets() throws(PassError) {
-    for index in levels.indices.dropFirst() {
-      let rows = levels[index].rows
-      let operands = [levels[index - 1].offsets] + spaces.targets
-      if let own = spaces.selections.first(where: { $0.whole == rows })?.operation {
+  /// The offsets of a space, and one selection after the other, those of the function where it has them.
+  private mutating func emitOffsets(of space: Int) throws(PassError) {
+    let (root, targets) = (spaces.spaces[space].offsets, spaces.spaces[space].targets)
+    if let maker = spaces.spaces[space].maker {
+      let operands = function[maker].operands
+      guard let before = stands[operands[0]]?.value else { throw unknown(operands[0]) }
+      function[maker].operands = [before] + operands.dropFirst()
+      function.body.append(maker)
+      stands[root] = (root, .all)
+    }
+    for index in levels[space].indices.dropFirst() {
+      let rows = levels[space][index].rows
+      let operands = [levels[space][index - 1].offsets] + targets
+      if let own = spaces.selection(of: rows, in: space) {
         function[own].operands = operands
         function.body.append(own)
-        levels[index].offsets = function[own].results[0]
+        levels[space][index].offsets = function[own].results[0]
       } else if let selection = rows.selection {
-        levels[index].offsets = try emit(
+        levels[space][index].offsets = try emit(
           .selectOffsets(SelectOffsets(selection, into: function.newDimension("needed_rows"))), operands,
           "needed_offsets")
       }
     }
-    for (id, whole) in spaces.selections {
-      guard levels.contains(where: { $0.rows == whole }) else { continue }
-      stands[function[id].results[0]] = (try offsets(of: whole), whole)
+    for (id, own, whole) in spaces.selections where own == space {
+      guard levels[space].contains(where: { $0.rows == whole }) else { continue }
+      stands[function[id].results[0]] = (try offsets(of: whole, like: root), whole)
     }
   }
 
@@ -104,26 +119,34 @@ struct RowPruner {
     let isTold = whole(of: result) != nil
     let demand = demands.rows(of: id)
     switch operation.payload {
+    case .extendOffsets: return
     case .selectOffsets where isTold: return
+    case .extendRows, .originalRows:
+      // Between two spaces: of both all rows that there are.
+      var values: [ValueID] = []
+      for operand in operands { values.append(try rows(whole(of: operand) ?? .all, of: operand)) }
+      try append(id, values, rows: whole(of: result) ?? .all)
     case .selectRows where isTold:
       // The rows of another value, taken from it when they are needed.
       stands[result] = stands[operands[0]]
+    case .selectRows where whole(of: operands[0]) != nil && whole(of: operands[2]) != nil:
+      stands[result] = (try rows(whole(of: operands[2]) ?? .all, of: operands[0]), .all)
     case .restoreRows where isTold && whole(of: operands[0]) != nil:
       let kept = whole(of: operands[0]) ?? .all
       if demand.isWithin(kept) {
         stands[result] = stands[operands[0]]
         return
       }
-      guard let selection = selection(of: kept) else { throw unknown(operands[3]) }
+      guard let selection = selection(of: kept, like: result) else { throw unknown(operands[3]) }
       function[id].payload = .restoreRows(RestoreRows(selection))
       let values = [try rows(kept, of: operands[0]), try rows(demand, of: operands[1])]
-      let offsets = [try offsets(of: demand), try offsets(of: kept)]
-      try append(id, values + offsets + spaces.targets, rows: demand)
+      let offsets = [try offsets(of: demand, like: result), try offsets(of: kept, like: result)]
+      try append(id, values + offsets + targets(of: result), rows: demand)
     case .attention(let attention) where isTold: try rewrite(id, attention, demand)
     case .lastRows where whole(of: operands[0]) != nil:
       // The last row is one of any rows that are needed.
       guard let x = stands[operands[0]] else { throw unknown(operands[0]) }
-      try append(id, [x.value, try offsets(of: x.rows)], rows: .all)
+      try append(id, [x.value, try offsets(of: x.rows, like: operands[0])], rows: .all)
     default:
       let needed = isTold ? demand : nil
       var values: [ValueID] = []
@@ -149,12 +172,12 @@ struct RowPruner {
     }
     var values = [
       try rows(demand, of: operands[0]), try rows(keys, of: operands[1]), try rows(keys, of: operands[2]),
-      try offsets(of: keys),
+      try offsets(of: keys, like: operands[1]),
     ]
-    if attention.hasTargets { values += spaces.targets }
+    if attention.hasTargets { values += targets(of: operands[1]) }
     let first = attention.firstBiasOperand
-    attention.queries = demand == keys ? nil : selection(of: demand)
-    if attention.queries != nil { values.append(try offsets(of: demand)) }
+    attention.queries = demand == keys ? nil : selection(of: demand, like: operands[1])
+    if attention.queries != nil { values.append(try offsets(of: demand, like: operands[1])) }
     values += operands[first...].prefix(2)
     if attention.bias == .positionAndTime {
       values += [try rows(demand, of: operands[first + 2]), try rows(keys, of: operands[first + 3])]
@@ -164,8 +187,8 @@ struct RowPruner {
   }
 
   /// The selection as the offsets of these rows have it.
-  private func selection(of rows: RowDemand) -> RowSelection? {
-    guard let own = spaces.selections.first(where: { $0.whole == rows })?.operation,
+  private func selection(of rows: RowDemand, like value: ValueID) -> RowSelection? {
+    guard let own = space(of: value).flatMap({ spaces.selection(of: rows, in: $0) }),
       case .selectOffsets(let select) = function[own].payload
     else { return rows.selection }
     return select.selection
@@ -194,28 +217,32 @@ struct RowPruner {
     if case .weight = function[value].definition { return value }
     guard let stand = stands[value] else { throw unknown(value) }
     guard whole(of: value) != nil, original[value].type.tensor != nil else { return stand.value }
-    return try select(rows, from: stand.value, holding: stand.rows)
+    return try select(rows, from: stand.value, holding: stand.rows, like: value)
   }
 
   private mutating func select(
-    _ rows: RowDemand, from value: ValueID, holding held: RowDemand
+    _ rows: RowDemand, from value: ValueID, holding held: RowDemand, like whole: ValueID
   ) throws(PassError) -> ValueID {
     if rows == held { return value }
-    if let source = sources[value] { return try select(rows, from: source.value, holding: source.rows) }
+    if let source = sources[value] {
+      return try select(rows, from: source.value, holding: source.rows, like: whole)
+    }
     let key = Selected(value: value, rows: rows)
     if let known = selected[key] { return known }
     if case .result(let id, let position) = function[value].definition, function[id].payload.preparesRows {
       // What is normed is selected for the residual anyway, and the norm of the others then stays in its kernel.
       let (payload, operands, results) = (function[id].payload, function[id].operands, function[id].results)
-      let x = try select(rows, from: operands[0], holding: held)
+      let x = try select(rows, from: operands[0], holding: held, like: whole)
       let made = try emit(payload, [x] + operands.dropFirst(), results.map { "needed_\(function[$0].name)" })
       for (old, new) in zip(results, made) { selected[Selected(value: old, rows: rows)] = new }
       return made[position]
     }
     let name = function[value].name
-    guard let selection = selection(of: rows) else { throw PassError("%\(name) lacks rows that are needed") }
-    let batch = [try offsets(of: held), try offsets(of: rows)]
-    let result = try emit(.selectRows(SelectRows(selection)), [value] + batch + spaces.targets, "needed_\(name)")
+    guard let selection = selection(of: rows, like: whole) else {
+      throw PassError("%\(name) lacks rows that are needed")
+    }
+    let batch = [try offsets(of: held, like: whole), try offsets(of: rows, like: whole)] + targets(of: whole)
+    let result = try emit(.selectRows(SelectRows(selection)), [value] + batch, "needed_\(name)")
     sources[result] = (value, held)
     selected[key] = result
     return result

@@ -14,7 +14,10 @@ extension TileLowering {
     case .selectOffsets(let select):
       program.setup.append(
         .selectOffsets(select.selection, offsets: offsets, targets: targets, into: into, defines: select.into))
-      program.derivedDimensions.append(DerivedDimension(name: select.into, atMost: ExtentBound(rows)))
+      // Targets of several batches have one extent.
+      if !program.derivedDimensions.contains(where: { $0.name == select.into }) {
+        program.derivedDimensions.append(DerivedDimension(name: select.into, atMost: ExtentBound(rows)))
+      }
     case .extendOffsets(let extend):
       program.setup.append(
         .extendOffsets(extend.addition, offsets: offsets, targets: targets, into: into, defines: extend.into))
