@@ -176,6 +176,7 @@ extension Operation {
     switch payload {
     case .attention(let attention): attention.hasTargets ? [operands[4]] : []
     case .extendOffsets, .positions, .selectOffsets: Array(operands.dropFirst())
+    case .replaceTargets: [operands[3]]
     default: []
     }
   }

@@ -27,8 +27,10 @@ extension Function {
       if attention.hasTargets && index == 4 { return .targetCounts }
       // Query and key times are the bias's last two operands.
       return attention.bias == .positionAndTime && index >= operation.operands.count - 2 ? .timestamps : nil
+    case .bucketTimes, .nextRows: return index < 2 ? .timestamps : nil
+    case .calendarUnits: return .timestamps
     case .extendOffsets, .positions, .selectOffsets: return index == 1 ? .targetCounts : nil
-    case .nextRows: return index < 2 ? .timestamps : nil
+    case .replaceTargets: return index == 3 ? .targetCounts : nil
     default: return nil
     }
   }

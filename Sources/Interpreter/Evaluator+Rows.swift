@@ -94,14 +94,27 @@ extension Evaluator {
     }
   }
 
-  func lastRows(_ operands: [ValueID]) throws(InterpreterError) -> Tensor<Number> {
-    let x = try numbers(operands[0])
+  func lastRows(_ operands: [ValueID]) throws(InterpreterError) -> RuntimeValue<Number> {
     let batch = try sequences(operands[1], targets: nil)
-    let elements = (0..<batch.count).flatMap { sequence in
-      batch.length(sequence) == 0
-        ? ArraySlice(repeating: 0, count: x.width) : x.row(batch.offsets[sequence + 1] - 1)
+    let rows = (0..<batch.count).map { batch.length($0) == 0 ? nil : batch.offsets[$0 + 1] - 1 }
+    switch try value(operands[0]) {
+    case .numbers(let x): return .numbers(x.rows(rows, missing: 0))
+    case .integers(let x): return .integers(x.rows(rows, missing: 0))
+    case .offsets: throw .invalidFunction(operation: name(operands[0]), reason: "is not a tensor")
     }
-    return Tensor(shape: [batch.count, x.width], elements: elements)
+  }
+
+  func replaceTargets(_ operands: [ValueID]) throws(InterpreterError) -> Tensor<Number> {
+    var x = try numbers(operands[0])
+    let row = try numbers(operands[1]).elements
+    let batch = try sequences(operands[2], targets: operands[3])
+    for sequence in 0..<batch.count {
+      let end = batch.offsets[sequence + 1]
+      for target in end - batch.targets[sequence]..<end {
+        x.elements.replaceSubrange(target * x.width..<(target + 1) * x.width, with: row)
+      }
+    }
+    return x
   }
 
   func pickRows(_ payload: PickRows, _ operands: [ValueID]) throws(InterpreterError) -> Tensor<Number> {
@@ -133,5 +146,12 @@ extension Evaluator {
 extension Tensor {
   func rows(_ rows: [Int]) -> Tensor {
     Tensor(shape: [rows.count] + shape.dropFirst(), elements: rows.flatMap { row($0) })
+  }
+
+  /// The rows asked for, with `missing` everywhere in those that there are not.
+  fileprivate func rows(_ rows: [Int?], missing: Element) -> Tensor {
+    let none = ArraySlice(repeating: missing, count: width)
+    return Tensor(
+      shape: [rows.count] + shape.dropFirst(), elements: rows.flatMap { $0.map { row($0) } ?? none })
   }
 }

@@ -86,16 +86,20 @@ struct Evaluator<Number: Arithmetic> {
     return switch operation.payload {
     case .add: try elementwise(operands) { $0 + $1 }
     case .attention(let payload): [.numbers(try attention(payload, operands))]
+    case .bucketTimes(let payload): [.integers(try bucketTimes(payload, operands))]
+    case .calendarUnits(let payload): [.integers(try integers(operands) { payload.unit(of: $0) })]
     case .concatenate: [.numbers(try concatenate(operands))]
     case .convert: try elementwise(operands) { $0 }
+    case .embedBits(let payload): [.numbers(try embedBits(payload, operands))]
     case .extendOffsets(let payload): [.offsets(try extendOffsets(payload, operands))]
     case .extendRows(let payload): [try extendRows(payload, operands)]
     case .gather(let payload): [.numbers(try gather(payload, operands))]
     case .groupNorm(let payload): [.numbers(try groupNorm(payload, operands))]
     case .l2Norm(let payload): [.numbers(try l2Norm(payload, operands))]
-    case .lastRows: [.numbers(try lastRows(operands))]
+    case .lastRows: [try lastRows(operands)]
     case .layerNorm(let payload): [.numbers(try layerNorm(payload, operands))]
     case .linear(let payload): [.numbers(try linear(payload, operands))]
+    case .markBits(let payload): [.integers(try integers(operands) { payload.apply($0, value: $1) })]
     case .multiply: try elementwise(operands) { $0 * $1 }
     case .nextRows: [.integers(try nextRows(operands))]
     case .originalRows(let payload): [try originalRows(payload, operands)]
@@ -103,6 +107,7 @@ struct Evaluator<Number: Arithmetic> {
     case .positions(let payload): [.integers(try positions(payload, operands))]
     case .quantizedLinear(let payload): [.numbers(try quantizedLinear(payload, operands))]
     case .quantizeRows(let payload): try quantizeRows(payload, operands).map { .numbers($0) }
+    case .replaceTargets: [.numbers(try replaceTargets(operands))]
     case .restoreRows(let payload): [.numbers(try restoreRows(payload, operands))]
     case .scale(let payload): try elementwise(operands) { $0 * Number(payload.factor) }
     case .selectOffsets(let payload): [.offsets(try selectOffsets(payload, operands))]

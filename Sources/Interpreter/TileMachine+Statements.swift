@@ -159,7 +159,21 @@ extension TileMachine {
       let sequence = block.firstRow + row
       let (start, end) = (integer(offsets, sequence), integer(offsets, sequence + 1))
       return start < end ? end - 1 : -1
+    case .bucket(let times, let queries, let thresholds):
+      let (time, query) = (integer(times, block.firstRow + row), integer(queries, block.sequence))
+      return Int64(bucket(of: query > time ? TimeBuckets.magnitude(query, time) : 0, thresholds))
+    case .calendar(let times, let unit, let count):
+      return CalendarUnits(unit: unit, count: count).unit(of: integer(times, block.firstRow + row))
+    case .marked(let vector, let bits, let values, let least):
+      let marks = integer(values, block.firstRow + row) >= Int64(least) ? Int64(bits) : 0
+      return block.indices[vector.index][row] | marks
     }
+  }
+
+  /// Thresholds are fp32 in every precision: they decide integers.
+  private func bucket(of magnitude: UInt64, _ thresholds: BufferID) -> Int {
+    let reached = Number(Float(magnitude))
+    return (0..<program[thresholds].columns).count { number(thresholds, $0) <= reached }
   }
 
   /// The index as one of a buffer's rows. Throws where it is none: setup and verifier should have seen to it.
@@ -224,6 +238,9 @@ extension TileMachine {
     case .unlessIndex(let vector, let id, let operand):
       return block.indices[vector.index][row] == Int64(id)
         ? 0 : try value(operand, row, column, width: width, block, product: product)
+    case .whereBits(let vector, let mask, let operand):
+      return block.indices[vector.index][row] & Int64(mask) > 0
+        ? try value(operand, row, column, width: width, block, product: product) : 0
     case .positionBias(let weights, let reference):
       // The weights lie back to front.
       let distance = (block.keys.lowerBound + row) - block.keyPosition(column)
@@ -231,13 +248,7 @@ extension TileMachine {
     case .timeBias(let bias):
       let query = integer(bias.queryTimes, block.firstRow + column)
       let key = integer(bias.keyTimes, block.keySequenceStart + block.keys.lowerBound + row)
-      // Thresholds are fp32 in every precision: they decide integers.
-      let magnitude = Float(TimeBuckets.magnitude(query, key))
-      var bucket = 0
-      for index in 0..<program[bias.thresholds].columns where number(bias.thresholds, index) <= Number(magnitude) {
-        bucket += 1
-      }
-      return number(bias.weights, bucket)
+      return number(bias.weights, bucket(of: TimeBuckets.magnitude(query, key), bias.thresholds))
     }
   }
 }

@@ -164,7 +164,8 @@ struct TileMachine<Number: Arithmetic> {
     let numbers: [Number]
     do {
       numbers = try weights.withWeight(name) { element, shape, bytes in
-        guard element == buffer.element, shape == [rows, columns] || (rows == 1 && shape == [columns]) else {
+        guard element == buffer.element, shape == [rows, columns] || (rows == 1 && shape.reduce(1, *) == columns)
+        else {
           throw OperationError(
             "declared as \(rows) x \(columns) x \(buffer.element.rawValue), "
               + "found shape \(shape) of \(element.rawValue)")

@@ -3,7 +3,7 @@ import TensorIR
 // Programs of one operation.
 extension ProgramMaker {
   mutating func makeOperation() throws {
-    switch random.integer(in: 0...12) {
+    switch random.integer(in: 0...14) {
     case 0: try makeElementwise()
     case 1: try makeNorm()
     case 2: try makeLinear()
@@ -14,6 +14,8 @@ extension ProgramMaker {
     case 7: try makeRows()
     case 8: try makeRowsBefore()
     case 9: try makeInterleaving()
+    case 10: try makeBits()
+    case 11: try makeTimes()
     default: try makeAttention()
     }
   }
@@ -173,6 +175,47 @@ extension ProgramMaker {
     case 1: .modulo
     default: .fallback(row: random.integer(in: 0...entries - 1))
     }
+  }
+
+  private mutating func makeBits() throws {
+    let masks = (0..<random.integer(in: 1...6)).map { _ in random.pick([1, 2, 4, 8, 6, 1 << 40, Int.max]) }
+    let width = random.pick(Self.widths)
+    var actions = argumentNumbers("actions")
+    if random.once(in: 2) {
+      let count = random.integer(in: 1...3)
+      let mark = MarkBits(
+        thresholds: (0..<count).map { _ in random.pick([Int.min, -3, 0, 30, Int.max]) },
+        bits: (0..<count).map { _ in random.pick([1, 8, 1 << 40, -1]) })
+      actions = try build.emit(.markBits(mark), actions, argumentNumbers("watched"))
+      build.result("marked", actions)
+    }
+    var result = try build.emit(
+      .embedBits(EmbedBits(masks: masks)), build.weight("bits_table", [masks.count, width]), actions)
+    if random.once(in: 2) {
+      let offsets = argumentOffsets()
+      if let targets = argumentTargets() {
+        let row = try build.weight("target_row", [masks.count * width])
+        result = try build.emit(.replaceTargets(ReplaceTargets()), result, row, offsets, targets)
+      }
+    }
+    build.result("r", result)
+  }
+
+  private mutating func makeTimes() throws {
+    let offsets = argumentOffsets()
+    var (times, queries) = random.once(in: 3) ? (argumentNumbers("times"), nil) : argumentTimes()
+    let units = random.pick([(3600, 24), (86_400, 7), (1, 1), (1 << 20, 1 << 20)])
+    build.result("units", try build.emit(.calendarUnits(CalendarUnits(unit: units.0, count: units.1)), times))
+    let last = try build.emit(.lastRows(LastRows()), times, offsets)
+    if queries == nil || random.once(in: 2) { queries = last }
+    build.result("last", last)
+    let buckets = BucketTimes(
+      random.pick(BucketTimes.Scale.allCases), unit: random.pick([1, 60, 0.1 + 60]),
+      limit: random.pick([0, 1, 7, 95, 2048]))
+    let numbers = try build.append(.bucketTimes(buckets), [times, queries ?? last, offsets])[0]
+    build.result("buckets", numbers)
+    let table = try build.weight("time_table", [buckets.limit + 1, random.pick(Self.widths)])
+    build.result("r", try build.emit(.gather(Gather()), table, numbers))
   }
 
   mutating func makeAttention(of element: ElementType = .f32) throws {

@@ -207,6 +207,19 @@ struct ProgramMaker {
     )
   }
 
+  /// Any numbers, small ones and the extremes of 64 bits more often than not.
+  mutating func argumentNumbers(_ name: String) -> ValueID {
+    let numbers = (0..<batch.rows).map { _ in
+      switch random.integer(in: 0...3) {
+      case 0: random.pick([Int64.min, .min + 1, -1, .max - 1, .max])
+      case 1: Int64(bitPattern: random.next() >> UInt64(random.integer(in: 0...63)))
+      default: Int64(random.integer(in: 0...63))
+      }
+    }
+    inputs[name] = HostTensor(numbers)
+    return build.argument(name, .tensor([Self.rows], .i64))
+  }
+
   /// Times of rows and of requests: a few seconds to years apart, mostly ascending, now and then not.
   mutating func argumentTimes() -> (times: ValueID, requests: ValueID) {
     var times: [Int64] = []

@@ -2,8 +2,11 @@
 public enum Payload: Hashable, Sendable {
   case add(Add)
   case attention(Attention)
+  case bucketTimes(BucketTimes)
+  case calendarUnits(CalendarUnits)
   case concatenate(Concatenate)
   case convert(Convert)
+  case embedBits(EmbedBits)
   case extendOffsets(ExtendOffsets)
   case extendRows(ExtendRows)
   case gather(Gather)
@@ -12,6 +15,7 @@ public enum Payload: Hashable, Sendable {
   case lastRows(LastRows)
   case layerNorm(LayerNorm)
   case linear(Linear)
+  case markBits(MarkBits)
   case multiply(Multiply)
   case nextRows(NextRows)
   case originalRows(OriginalRows)
@@ -19,6 +23,7 @@ public enum Payload: Hashable, Sendable {
   case positions(Positions)
   case quantizedLinear(QuantizedLinear)
   case quantizeRows(QuantizeRows)
+  case replaceTargets(ReplaceTargets)
   case restoreRows(RestoreRows)
   case scale(Scale)
   case selectOffsets(SelectOffsets)
@@ -33,8 +38,11 @@ public enum Payload: Hashable, Sendable {
     switch self {
     case .add(let payload): payload
     case .attention(let payload): payload
+    case .bucketTimes(let payload): payload
+    case .calendarUnits(let payload): payload
     case .concatenate(let payload): payload
     case .convert(let payload): payload
+    case .embedBits(let payload): payload
     case .extendOffsets(let payload): payload
     case .extendRows(let payload): payload
     case .gather(let payload): payload
@@ -43,6 +51,7 @@ public enum Payload: Hashable, Sendable {
     case .lastRows(let payload): payload
     case .layerNorm(let payload): payload
     case .linear(let payload): payload
+    case .markBits(let payload): payload
     case .multiply(let payload): payload
     case .nextRows(let payload): payload
     case .originalRows(let payload): payload
@@ -50,6 +59,7 @@ public enum Payload: Hashable, Sendable {
     case .positions(let payload): payload
     case .quantizedLinear(let payload): payload
     case .quantizeRows(let payload): payload
+    case .replaceTargets(let payload): payload
     case .restoreRows(let payload): payload
     case .scale(let payload): payload
     case .selectOffsets(let payload): payload
@@ -88,8 +98,11 @@ public enum Payload: Hashable, Sendable {
     }
     add(Payload.add)
     add(Payload.attention)
+    add(Payload.bucketTimes)
+    add(Payload.calendarUnits)
     add(Payload.concatenate)
     add(Payload.convert)
+    add(Payload.embedBits)
     add(Payload.extendOffsets)
     add(Payload.extendRows)
     add(Payload.gather)
@@ -98,6 +111,7 @@ public enum Payload: Hashable, Sendable {
     add(Payload.lastRows)
     add(Payload.layerNorm)
     add(Payload.linear)
+    add(Payload.markBits)
     add(Payload.multiply)
     add(Payload.nextRows)
     add(Payload.originalRows)
@@ -105,6 +119,7 @@ public enum Payload: Hashable, Sendable {
     add(Payload.positions)
     add(Payload.quantizedLinear)
     add(Payload.quantizeRows)
+    add(Payload.replaceTargets)
     add(Payload.restoreRows)
     add(Payload.scale)
     add(Payload.selectOffsets)

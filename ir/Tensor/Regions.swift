@@ -36,9 +36,10 @@ extension Operation {
       [operands[0]]
     // Codes, their scales, and a bias, which may be one number for each element.
     case .quantizedLinear: [operands[0], operands[1]] + operands.dropFirst(4)
-    case .gather: [operands[1]]
+    case .bucketTimes, .calendarUnits, .replaceTargets: [operands[0]]
+    case .embedBits, .gather: [operands[1]]
     case .restoreRows: [operands[1]]
-    case .zeroRows: [operands[0], operands[1]]
+    case .markBits, .zeroRows: [operands[0], operands[1]]
     case .extendOffsets, .extendRows, .lastRows, .nextRows, .originalRows, .pickRows, .positions, .selectOffsets,
       .selectRows:
       []
@@ -51,8 +52,8 @@ extension Operation {
       .sequences(offsets: operands[offsets], targets: targets < operands.count ? operands[targets] : nil)
     }
     switch payload {
-    case .add, .concatenate, .convert, .gather, .groupNorm, .l2Norm, .layerNorm, .linear, .multiply, .quantizedLinear,
-      .quantizeRows, .scale, .sigmoid, .silu, .split, .zeroRows:
+    case .add, .calendarUnits, .concatenate, .convert, .embedBits, .gather, .groupNorm, .l2Norm, .layerNorm, .linear,
+      .markBits, .multiply, .quantizedLinear, .quantizeRows, .scale, .sigmoid, .silu, .split, .zeroRows:
       return .any
     case .lastRows, .pickRows: return .acrossSequences
     case .extendRows(let extend):
@@ -65,7 +66,8 @@ extension Operation {
       return sequences(
         attention.queries == nil ? 3 : attention.selectedOffsetsOperand, attention.hasTargets ? 4 : .max)
     case .positions: return sequences(0, 1)
-    case .nextRows: return .anyTargets(offsets: operands[2])
+    case .bucketTimes, .nextRows: return .anyTargets(offsets: operands[2])
+    case .replaceTargets: return sequences(2, 3)
     case .selectRows: return sequences(2, 3)
     case .restoreRows: return sequences(2, 4)
     case .extendOffsets, .selectOffsets: return nil

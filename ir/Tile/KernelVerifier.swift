@@ -396,7 +396,7 @@ struct KernelVerifier {
     let matches: Bool
     switch source {
     case .loaded(_, let entries, _): matches = extent.plus == 0 && entries <= extent.dimension.extent ?? -1
-    case .expression: matches = false
+    case .expression, .bucket, .calendar, .marked: matches = false
     case .beforeSelection(_, let offsets, _): matches = program.cutRows[offsets].map { Extent($0) } == extent
     case .beforeAddition(_, _, let offsets): matches = mayMiss && program.cutRows[offsets].map { Extent($0) } == extent
     case .afterAddition(_, let extended): matches = program.cutRows[extended].map { Extent($0) } == extent

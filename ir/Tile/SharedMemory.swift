@@ -91,7 +91,7 @@ extension Expression {
       else { return false }
       return from + slice.first == to + into.first && stride == step
     case .rowValue(let slice): return !olds.contains(slice.tile)
-    case .unary(_, let operand), .unlessIndex(_, _, let operand):
+    case .unary(_, let operand), .unlessIndex(_, _, let operand), .whereBits(_, _, let operand):
       return operand.reads(olds, onlyWhere: into, in: kernel)
     case .binary(_, let left, let right):
       return left.reads(olds, onlyWhere: into, in: kernel) && right.reads(olds, onlyWhere: into, in: kernel)

@@ -151,6 +151,13 @@ public enum IndexSource: Hashable, Sendable {
   case pickedRow(Int, offsets: BufferID, lengths: BufferID?, minimum: Int)
   /// For a domain of sequences as rows: the sequence's last row, -1 where it is empty.
   case lastRow(offsets: BufferID)
+  /// How many of the thresholds, an ascending table, are not above the fp32 number of seconds from the row's time to its
+  /// sequence's of `queries`; 0 where it lies after it. For a domain of sequences.
+  case bucket(times: BufferID, queries: BufferID, thresholds: BufferID)
+  /// `floor(time / unit) mod count` of the row's time, rounded to fp32 (`CalendarUnits`).
+  case calendar(BufferID, unit: Int, count: Int)
+  /// Another vector's number, with these bits set where the integer of `values` is at least `least`.
+  case marked(IndexVectorID, bits: Int, values: BufferID, least: Int)
 }
 
 /// A value for each element of a tile.
@@ -173,6 +180,8 @@ public indirect enum Expression: Hashable, Sendable {
   case binary(BinaryFunction, Expression, Expression)
   /// `then` where the row's index is not `id`, else 0.
   case unlessIndex(IndexVectorID, is: Int, Expression)
+  /// `then` where the row's index and the mask share bits and their conjunction is positive, else 0.
+  case whereBits(IndexVectorID, mask: Int, Expression)
   /// For tiles [keys, rows]: `weights[reference + key - row]` of positions, the weights stored back to front.
   case positionBias(BufferID, reference: Int)
   /// For tiles [keys, rows]: the weight of the bucket of |query time - key time|.

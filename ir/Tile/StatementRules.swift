@@ -178,6 +178,20 @@ extension KernelVerifier {
       if let problem = problem(ofOverSequences: of) ?? lengths.flatMap(problem(ofOverSequences:)) { return problem }
       return nil
     case .lastRow(let of): return problem(ofOverSequences: of)
+    case .bucket(let times, let queries, let thresholds):
+      guard let offsets else { return "needs a kernel over sequences" }
+      let sequences = Extent(program.program[offsets].rows.dimension)
+      return program.problem(ofIntegers: times, rows: rows.map { Extent($0) }) ?? problem(ofReadingHere: times)
+        ?? program.problem(ofIntegers: queries, rows: sequences) ?? problem(ofReadingElsewhere: queries)
+        ?? problem(ofThresholds: thresholds)
+    case .calendar(let times, let unit, let count):
+      for (name, value) in [("the unit", unit), ("the number of units", count)] where !(1...1 << 20).contains(value) {
+        return "\(name) must lie in 1...2^20, found \(value)"
+      }
+      return program.problem(ofIntegers: times, rows: rows.map { Extent($0) }) ?? problem(ofReadingHere: times)
+    case .marked(let vector, _, let values, _):
+      return problem(ofReading: vector) ?? program.problem(ofIntegers: values, rows: rows.map { Extent($0) })
+        ?? problem(ofReadingHere: values)
     }
   }
 
@@ -280,6 +294,10 @@ extension KernelVerifier {
     case .unlessIndex(let vector, _, let operand):
       if rows != .block { return "indices are those of the block's rows" }
       return problem(ofReading: vector) ?? problemWithin(operand)
+    case .whereBits(let vector, let mask, let operand):
+      if rows != .block { return "indices are those of the block's rows" }
+      if mask <= 0 { return "a mask must be positive, found \(mask)" }
+      return problem(ofReading: vector) ?? problemWithin(operand)
     case .positionBias(let weights, let reference): return problem(ofPositions: weights, reference, into: into)
     case .timeBias(let bias): return problem(of: bias, into: into)
     }
@@ -317,15 +335,23 @@ extension KernelVerifier {
     return nil
   }
 
-  private func problem(of bias: TimeBias, into: TileSlice) -> String? {
-    if let problem = problem(ofBias: into) ?? problem(ofVector: bias.weights) ?? problem(ofVector: bias.thresholds) {
-      return problem
-    }
-    guard case .table(let thresholds) = program.program[bias.thresholds].home,
+  private func problem(ofThresholds id: BufferID) -> String? {
+    if let problem = problem(ofVector: id) { return problem }
+    guard case .table(let thresholds) = program.program[id].home,
       zip(thresholds, thresholds.dropFirst()).allSatisfy({ $0 < $1 })
     else { return "thresholds must be a table of ascending numbers" }
-    if thresholds.count >= program.program[bias.weights].columns {
-      return "\(thresholds.count) thresholds need more weights than \(program.program[bias.weights].columns)"
+    return nil
+  }
+
+  private func problem(of bias: TimeBias, into: TileSlice) -> String? {
+    if let problem = problem(ofBias: into) ?? problem(ofVector: bias.weights)
+      ?? problem(ofThresholds: bias.thresholds)
+    {
+      return problem
+    }
+    let count = program.program[bias.thresholds].columns
+    if count >= program.program[bias.weights].columns {
+      return "\(count) thresholds need more weights than \(program.program[bias.weights].columns)"
     }
     for (times, rows) in [(bias.queryTimes, rows), (bias.keyTimes, keyRows)] {
       let problem =

@@ -29,8 +29,10 @@ extension Statement {
     case .indices(_, let source):
       switch source {
       case .loaded(let buffer, _, _), .lastRow(let buffer), .afterSelection(_, let buffer),
-        .beforeAddition(_, _, let buffer), .afterAddition(_, let buffer):
+        .beforeAddition(_, _, let buffer), .afterAddition(_, let buffer), .calendar(let buffer, _, _),
+        .marked(_, _, let buffer, _):
         body(buffer)
+      case .bucket(let times, let queries, let thresholds): [times, queries, thresholds].forEach(body)
       case .pickedRow(_, let offsets, let lengths, _):
         body(offsets)
         lengths.map(body)
@@ -78,7 +80,8 @@ extension Expression {
   public func forEachTile(_ body: (TileID) -> Void) {
     switch self {
     case .tile(let slice), .rowValue(let slice): body(slice.tile)
-    case .unary(_, let operand), .unlessIndex(_, _, let operand): operand.forEachTile(body)
+    case .unary(_, let operand), .unlessIndex(_, _, let operand), .whereBits(_, _, let operand):
+      operand.forEachTile(body)
     case .binary(_, let left, let right):
       left.forEachTile(body)
       right.forEachTile(body)
@@ -92,7 +95,8 @@ extension Expression {
     case .columnValue(let buffer, _), .gathered(let buffer, _), .element(let buffer, _), .positionBias(let buffer, _):
       body(buffer)
     case .timeBias(let bias): [bias.weights, bias.thresholds, bias.queryTimes, bias.keyTimes].forEach(body)
-    case .unary(_, let operand), .unlessIndex(_, _, let operand): operand.forEachBuffer(body)
+    case .unary(_, let operand), .unlessIndex(_, _, let operand), .whereBits(_, _, let operand):
+      operand.forEachBuffer(body)
     case .binary(_, let left, let right):
       left.forEachBuffer(body)
       right.forEachBuffer(body)
@@ -108,7 +112,7 @@ extension Expression {
     case .tile, .product, .rowValue, .columnValue, .element, .constant, .scalar: true
     case .unary(_, let operand): operand.canFinish
     case .binary(_, let left, let right): left.canFinish && right.canFinish
-    case .gathered, .unlessIndex, .positionBias, .timeBias: false
+    case .gathered, .unlessIndex, .whereBits, .positionBias, .timeBias: false
     }
   }
 
@@ -123,6 +127,8 @@ extension Expression {
       return .binary(function, left.replacing(replacement), right.replacing(replacement))
     case .unlessIndex(let vector, let id, let operand):
       return .unlessIndex(vector, is: id, operand.replacing(replacement))
+    case .whereBits(let vector, let mask, let operand):
+      return .whereBits(vector, mask: mask, operand.replacing(replacement))
     }
   }
 }

@@ -54,7 +54,7 @@ extension Function {
   private func isPositions(_ ids: ValueID) -> Bool {
     guard case .result(let id, _) = self[ids].definition else { return false }
     switch self[id].payload {
-    case .positions: return true
+    case .bucketTimes, .calendarUnits, .positions: return true
     case .selectRows: return isPositions(self[id].operands[0])
     default: return false
     }

@@ -77,7 +77,7 @@ struct DemandAnalysis {
     case .extendRows, .originalRows:
       // Rows of two batches: computed for all.
       for value in operation.results + operands { need(value, .all) }
-    case .positions, .nextRows:
+    case .bucketTimes, .nextRows, .positions:
       // Cheap integers that depend on rows around: computed for all.
       for value in operation.results + operands { need(value, .all) }
     case .selectRows:
@@ -100,10 +100,11 @@ struct DemandAnalysis {
       }
     case .lastRows: need(operands[0], .ends(first: 0, latest: 1))
     case .pickRows: need(operands[0], .all)
-    case .add, .concatenate, .convert, .gather, .groupNorm, .l2Norm, .layerNorm, .linear, .multiply, .quantizeRows,
-      .quantizedLinear, .scale, .sigmoid, .silu,
-      .split,
-      .zeroRows:
+    case .replaceTargets where spaces.targets(of: operation.results[0], in: function) == [operands[3]]:
+      need(operands[0], demand)
+    case .replaceTargets: for value in operation.results + operands { need(value, .all) }
+    case .add, .calendarUnits, .concatenate, .convert, .embedBits, .gather, .groupNorm, .l2Norm, .layerNorm, .linear,
+      .markBits, .multiply, .quantizeRows, .quantizedLinear, .scale, .sigmoid, .silu, .split, .zeroRows:
       // Each row alone.
       let isTold = operation.results.contains(where: isTold)
       for operand in operands { need(operand, isTold ? demand : .all) }

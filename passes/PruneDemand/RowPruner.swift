@@ -143,6 +143,9 @@ struct RowPruner {
       let offsets = [try offsets(of: demand, like: result), try offsets(of: kept, like: result)]
       try append(id, values + offsets + targets(of: result), rows: demand)
     case .attention(let attention) where isTold: try rewrite(id, attention, demand)
+    case .replaceTargets where targets(of: result) == [operands[3]]:
+      let values = [try rows(demand, of: operands[0]), operands[1], try offsets(of: demand, like: result)]
+      try append(id, values + targets(of: result), rows: demand)
     case .lastRows where whole(of: operands[0]) != nil:
       // The last row is one of any rows that are needed.
       guard let x = stands[operands[0]] else { throw unknown(operands[0]) }

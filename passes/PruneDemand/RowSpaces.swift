@@ -159,6 +159,7 @@ extension Operation {
       let places = extend.places(among: operands.count)
       return batch(places.offsets, places.targets ?? .max)
     case .originalRows, .selectRows: return batch(1, 3)
+    case .replaceTargets: return batch(2, 3)
     case .restoreRows: return batch(2, 4)
     default: return []
     }

@@ -155,19 +155,8 @@ extension TileLowering {
       try weightBuffer(operands[first], .reversed), reference: longest - 1)
     guard attention.bias == .positionAndTime else { return position }
     let buckets = width(of: operands[first + 1])
-    let thresholds: BufferID
-    if let known = timeTables[buckets] {
-      thresholds = known
-    } else {
-      let numbers = TimeBuckets.thresholds(last: buckets - 1)
-      thresholds = program.addBuffer(
-        Buffer(
-          name: "time_thresholds.\(buckets)", element: .f32, rows: Extent(.fixed(1)), columns: numbers.count,
-          home: .table(numbers)))
-      timeTables[buckets] = thresholds
-    }
     let time = TimeBias(
-      weights: try weightBuffer(operands[first + 1], .plain), thresholds: thresholds,
+      weights: try weightBuffer(operands[first + 1], .plain), thresholds: timeTable(.research, last: buckets - 1),
       queryTimes: try buffer(of: operands[first + 2]), keyTimes: try buffer(of: operands[first + 3]))
     return .binary(.add, position, .timeBias(time))
   }

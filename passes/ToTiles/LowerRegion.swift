@@ -81,7 +81,8 @@ extension TileLowering {
       case .attention(let attention):
         try findPlace(of: operation.results[0], by: operation, inside)
         try emitAttention(operation, attention.bias == .positionAndTime ? .sharingBias : .inTurn)
-      case .extendRows, .nextRows, .originalRows, .positions, .restoreRows, .selectRows:
+      case .bucketTimes, .calendarUnits, .extendRows, .lastRows, .markBits, .nextRows, .originalRows,
+        .pickRows, .positions, .replaceTargets, .restoreRows, .selectRows:
         try findPlace(of: operation.results[0], by: operation, inside)
         try lowerSequenceOperation(operation)
       case _ where isPartOfSum(operation, inside):
@@ -219,7 +220,7 @@ extension Expression {
   fileprivate var readsTables: Bool {
     switch self {
     case .gathered: true
-    case .unary(_, let operand), .unlessIndex(_, _, let operand): operand.readsTables
+    case .unary(_, let operand), .unlessIndex(_, _, let operand), .whereBits(_, _, let operand): operand.readsTables
     case .binary(_, let left, let right): left.readsTables || right.readsTables
     case .tile, .product, .rowValue, .columnValue, .element, .constant, .scalar, .positionBias, .timeBias: false
     }

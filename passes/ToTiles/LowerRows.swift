@@ -55,29 +55,12 @@ extension TileLowering {
       try map(into, .binary(.divide, .tile(x), .rowValue(length)))
     case .linear(let linear): try lowerLinear(linear, operands, into: into)
     case .quantizedLinear(let linear): try lowerQuantizedLinear(linear, operands, into: into)
-    case .lastRows:
-      try gatherOneRow(of: operands[0], "last", .lastRow(offsets: try buffer(of: operands[1])), into: into)
-    case .pickRows(let pick):
-      let lengths = operands.count > 2 ? try buffer(of: operands[2]) : nil
-      let source = IndexSource.pickedRow(
-        pick.row, offsets: try buffer(of: operands[1]), lengths: lengths, minimum: pick.minimum)
-      try gatherOneRow(of: operands[0], "picked", source, into: into)
-    case .attention, .extendOffsets, .extendRows, .nextRows, .originalRows, .positions, .quantizeRows, .restoreRows,
-      .selectOffsets, .selectRows, .split:
+    case .embedBits(let embed): try lowerEmbedBits(embed, operands, into: into)
+    case .attention, .bucketTimes, .calendarUnits, .extendOffsets, .extendRows, .lastRows, .markBits, .nextRows,
+      .originalRows, .pickRows, .positions, .quantizeRows, .replaceTargets, .restoreRows, .selectOffsets, .selectRows,
+      .split:
       throw LoweringError(message: "\(operation.payload.mnemonic) does not treat rows alone")
     }
-  }
-
-  /// One row of each sequence, the block's rows.
-  private mutating func gatherOneRow(
-    of x: ValueID, _ name: String, _ source: IndexSource, into: TileSlice
-  ) throws(LoweringError) {
-    guard case .buffer(let from, let first, _) = try place(of: x) else {
-      throw LoweringError(message: "%\(function[x].name), of which rows are picked, does not lie in memory")
-    }
-    let indices = kernel.addIndexVector(name)
-    kernel.body.append(.indices(indices, source))
-    kernel.body.append(.gather(into: into, from: from, first: first, indices: indices, keepMissing: false))
   }
 
   /// What an operation gives that computes each element from those at the same place of its operands, or reads a table.
@@ -96,6 +79,20 @@ extension TileLowering {
       kernel.body.append(.indices(indices, .loaded(try buffer(of: operands[1]), entries: Int.max)))
       return .unlessIndex(indices, is: zero.id, try expression(operands[0]))
     default: throw LoweringError(message: "\(operation.payload.mnemonic) does not treat elements alone")
+    }
+  }
+
+  /// The rows of the table one after the other, each in its columns.
+  private mutating func lowerEmbedBits(
+    _ embed: EmbedBits, _ operands: [ValueID], into: TileSlice
+  ) throws(LoweringError) {
+    let table = try weightBuffer(operands[0], .plain, asVector: true)
+    let values = kernel.addIndexVector("bits")
+    kernel.body.append(.indices(values, .loaded(try buffer(of: operands[1]), entries: Int.max, fallback: nil)))
+    let width = into.count / embed.masks.count
+    for (row, mask) in embed.masks.enumerated() {
+      let columns = TileSlice(into.tile, first: into.first + row * width, count: width)
+      try map(columns, .whereBits(values, mask: mask, .columnValue(table, first: row * width)))
     }
   }
 
@@ -195,12 +192,17 @@ extension TileLowering {
       case .nextRows:
         try checkIDs(operation.operands[0], entries: entries)
         try checkIDs(operation.operands[1], entries: entries)
-      case .positions(let positions):
-        guard positions.limit < entries else {
-          throw LoweringError(message: "positions reach \(positions.limit), but the table has \(entries) rows")
-        }
+      case .bucketTimes(let buckets): try checkLargest(buckets.limit, operation, entries: entries)
+      case .calendarUnits(let units): try checkLargest(units.count - 1, operation, entries: entries)
+      case .positions(let positions): try checkLargest(positions.limit, operation, entries: entries)
       default: throw LoweringError(message: "ids cannot come from \(operation.payload.mnemonic)")
       }
+    }
+  }
+  private func checkLargest(_ largest: Int, _ operation: Operation, entries: Int) throws(LoweringError) {
+    guard largest < entries else {
+      throw LoweringError(
+        message: "\(operation.payload.mnemonic) gives up to \(largest), but the table has \(entries) rows")
     }
   }
 }

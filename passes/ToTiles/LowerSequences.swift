@@ -1,7 +1,7 @@
 import TensorIR
 import TileIR
 
-// What depends on a row's place in its sequence.
+// What depends on a row's place in its sequence, and what gives integers.
 extension TileLowering {
   /// Offsets that follow from others, in the setup.
   mutating func lowerOffsets(_ operation: Operation) throws(LoweringError) {
@@ -35,9 +35,41 @@ extension TileLowering {
     let result = operation.results[0]
     switch operation.payload {
     case .positions(let positions):
-      let indices = kernel.addIndexVector("position")
-      kernel.body.append(.indices(indices, .expression(positions.expression)))
-      kernel.body.append(.storeIndices(into: try buffer(of: result), indices))
+      try storeIndices(.expression(positions.expression), "position", into: result)
+    case .bucketTimes(let buckets):
+      let source = IndexSource.bucket(
+        times: try buffer(of: operands[0]), queries: try buffer(of: operands[1]),
+        thresholds: timeTable(buckets.formula, last: buckets.limit))
+      try storeIndices(source, "bucket", into: result)
+    case .calendarUnits(let units):
+      try storeIndices(
+        .calendar(try buffer(of: operands[0]), unit: units.unit, count: units.count), "units", into: result)
+    case .markBits(let mark):
+      var marked = kernel.addIndexVector("marks")
+      kernel.body.append(.indices(marked, .loaded(try buffer(of: operands[0]), entries: Int.max, fallback: nil)))
+      for (least, bits) in zip(mark.thresholds, mark.bits) {
+        let next = kernel.addIndexVector("marks")
+        kernel.body.append(
+          .indices(next, .marked(marked, bits: bits, values: try buffer(of: operands[1]), least: least)))
+        marked = next
+      }
+      kernel.body.append(.storeIndices(into: try buffer(of: result), marked))
+    case .replaceTargets:
+      let isTarget = kernel.addIndexVector("is_target")
+      let row = try weightBuffer(operands[1], .plain)
+      kernel.body.append(.indices(isTarget, .expression(ReplaceTargets.isTarget)))
+      try map(
+        slice(of: try place(of: result)),
+        .binary(
+          .add, .unlessIndex(isTarget, is: 1, try expression(operands[0])),
+          .unlessIndex(isTarget, is: 0, .columnValue(row, first: 0))))
+    case .lastRows:
+      try gatherOneRow(of: operands[0], "last", .lastRow(offsets: try buffer(of: operands[1])), into: result)
+    case .pickRows(let pick):
+      let source = IndexSource.pickedRow(
+        pick.row, offsets: try buffer(of: operands[1]),
+        lengths: operands.count > 2 ? try buffer(of: operands[2]) : nil, minimum: pick.minimum)
+      try gatherOneRow(of: operands[0], "picked", source, into: result)
     case .nextRows:
       kernel.body.append(
         .nextIntegers(
@@ -102,6 +134,28 @@ extension TileLowering {
         position += 1
       }
     }
+  }
+
+  /// One row of each sequence, the block's rows; zeros where there is none.
+  private mutating func gatherOneRow(
+    of x: ValueID, _ name: String, _ source: IndexSource, into result: ValueID
+  ) throws(LoweringError) {
+    let indices = kernel.addIndexVector(name)
+    kernel.body.append(.indices(indices, source))
+    guard function[x].type.tensor?.rank == 1 else {
+      return try gatherRows(of: x, into: result, indices, keepMissing: false)
+    }
+    kernel.body.append(
+      .gatherIntegers(
+        into: try buffer(of: result), from: try buffer(of: x), indices: indices, missing: .number(0)))
+  }
+
+  private mutating func storeIndices(
+    _ source: IndexSource, _ name: String, into result: ValueID
+  ) throws(LoweringError) {
+    let indices = kernel.addIndexVector(name)
+    kernel.body.append(.indices(indices, source))
+    kernel.body.append(.storeIndices(into: try buffer(of: result), indices))
   }
 
   private mutating func gatherRows(

@@ -92,23 +92,39 @@ extension TileLowering {
   }
 
   /// The artifact's copy of a weight in the packing given.
-  mutating func weightBuffer(_ value: ValueID, _ packing: Packing) throws(LoweringError) -> BufferID {
+  /// The numbers of a matrix are one row after the other where it is taken as a vector.
+  mutating func weightBuffer(
+    _ value: ValueID, _ packing: Packing, asVector: Bool = false
+  ) throws(LoweringError) -> BufferID {
     guard case .weight(let weight) = function[value].definition else {
       throw LoweringError(message: "%\(function[value].name) must be a weight; computed weights are not lowered")
     }
-    let key = WeightKey(weight: weight, packing: packing)
+    let key = WeightKey(weight: weight, packing: packing, isVector: asVector)
     if let buffer = weightBuffers[key] { return buffer }
     let declared = module[weight]
     guard let first = declared.type.shape.first?.extent, declared.type.rank <= 2,
       let second = declared.type.rank == 2 ? declared.type.shape[1].extent : 1
     else { throw LoweringError(message: "@\(declared.name) is \(declared.type); weights are vectors and matrices") }
-    let (rows, columns) = declared.type.rank == 2 ? (first, second) : (1, first)
+    let (rows, columns) = declared.type.rank == 2 && !asVector ? (first, second) : (1, first * second)
     let buffer = program.addBuffer(
       Buffer(
         name: declared.name, element: declared.type.element, rows: Extent(.fixed(rows)), columns: columns,
         home: .weight(declared.name, packing)))
     weightBuffers[key] = buffer
     return buffer
+  }
+
+  /// Where each bucket of time differences begins.
+  mutating func timeTable(_ formula: TimeBuckets.Formula, last: Int) -> BufferID {
+    let key = TimeTableKey(formula: formula, last: last)
+    if let known = timeTables[key] { return known }
+    let numbers = TimeBuckets.thresholds(formula, last: last)
+    let table = program.addBuffer(
+      Buffer(
+        name: "time_thresholds.\(last + 1)", element: .f32, rows: Extent(.fixed(1)), columns: numbers.count,
+        home: .table(numbers)))
+    timeTables[key] = table
+    return table
   }
 
   mutating func blockTable(_ offsets: BufferID, block: Int) -> BufferID {

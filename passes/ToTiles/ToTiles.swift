@@ -67,7 +67,7 @@ struct TileLowering {
   var inlined: [ValueID: Expression] = [:]
   var weightBuffers: [WeightKey: BufferID] = [:]
   var blockTables: [BlockTableKey: BufferID] = [:]
-  var timeTables: [Int: BufferID] = [:]
+  var timeTables: [TimeTableKey: BufferID] = [:]
   var kernel: Kernel
   /// Results that are written straight into an output buffer.
   var outputs: [ValueID: Place] = [:]
@@ -80,6 +80,12 @@ struct TileLowering {
   struct WeightKey: Hashable {
     var weight: WeightID
     var packing: Packing
+    var isVector: Bool
+  }
+
+  struct TimeTableKey: Hashable {
+    var formula: TimeBuckets.Formula
+    var last: Int
   }
 
   struct BlockTableKey: Hashable {
@@ -159,6 +165,7 @@ struct TileLowering {
       let places = extend.places(among: operands.count)
       return places.targets.flatMap { pair($0, places.offsets) }
     case .originalRows: return pair(3, 1)
+    case .replaceTargets: return pair(3, 2)
     case .selectRows: return pair(3, 1)
     case .restoreRows: return pair(4, 2)
     default: return nil

@@ -221,6 +221,10 @@ extension KernelEmitter {
         let index = b.load(context.i64, b.element(indexVector(b, vector), context.i64, row))
         values.numbers[expression] = b.icmp(.ne, index, id)
         visit(operand)
+      case .whereBits(let vector, let mask, let operand):
+        let index = b.load(context.i64, b.element(indexVector(b, vector), context.i64, row))
+        values.numbers[expression] = b.icmp(.sgt, b.and(index, mask), 0)
+        visit(operand)
       case .unary(_, let operand): visit(operand)
       case .binary(_, let left, let right):
         visit(left)
@@ -262,7 +266,7 @@ extension KernelEmitter {
     case .binary(let function, let left, let right):
       let first = emit(&b, left, columns, rowValues)
       return emitter.apply(b, function, first, emit(&b, right, columns, rowValues))
-    case .unlessIndex(_, _, let operand):
+    case .unlessIndex(_, _, let operand), .whereBits(_, _, let operand):
       let keep = rowValues.numbers[expression] ?? context.boolean(true)
       return b.select(keep, emit(&b, operand, columns, rowValues), type.null())
     case .positionBias(let weights, let reference): return positionBias(b, weights, reference, columns)

@@ -218,7 +218,7 @@ extension KernelEmitter {
       case .unary(let function, let operand): return .unary(function, value(operand))
       case .binary(let function, let left, let right): return .binary(function, value(left), value(right))
       // The verifier lets none of these finish a product.
-      case .gathered, .unlessIndex, .positionBias, .timeBias: return .product
+      case .gathered, .unlessIndex, .whereBits, .positionBias, .timeBias: return .product
       }
     }
     let tile = kernel[into.tile]

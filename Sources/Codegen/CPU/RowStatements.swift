@@ -159,7 +159,44 @@ extension KernelEmitter {
     case .lastRow(let offsets):
       let own = bounds(offsets, b.add(firstRow, row))
       return b.select(b.icmp(.slt, own.start, own.end), b.sub(own.end, 1), i64.constant(-1))
+    case .bucket(let times, let queries, let thresholds):
+      let query = b.load(i64, b.element(address(b, queries), i64, sequence))
+      return bucket(b, of: b.load(i64, b.element(address(b, times), i64, b.add(firstRow, row))), query, thresholds)
+    case .calendar(let times, let unit, let count):
+      let time = b.load(i64, b.element(address(b, times), i64, b.add(firstRow, row)))
+      let rounded = b.sitofp(time, to: context.f32)
+      // 2^63 is no int64; the instruction's own result for it counts for nothing.
+      let isPast = b.fcmp(.oge, rounded, context.f32.constant(0x1p63))
+      let seconds = b.select(isPast, i64.constant(.max), b.fptosi(rounded, to: i64))
+      let rest = b.srem(seconds, unit * count)
+      return b.sdiv(b.select(b.icmp(.slt, rest, 0), b.add(rest, unit * count), rest), unit)
+    case .marked(let vector, let bits, let values, let least):
+      let marks = b.load(i64, b.element(indexVector(b, vector), i64, row))
+      let value = b.load(i64, b.element(address(b, values), i64, b.add(firstRow, row)))
+      return b.select(b.icmp(.sge, value, least), b.or(marks, i64.constant(bits)), marks)
     }
+  }
+
+  /// The number of thresholds that the seconds from a time to a later one reach: halving steps from the largest power of
+  /// two within their number.
+  private func bucket(_ b: IRBuilder, of time: IRValue, _ query: IRValue, _ thresholds: BufferID) -> IRValue {
+    let (f32, i64) = (context.f32, context.i64)
+    let count = emitter.program[thresholds].columns
+    // The difference may wrap, but as an unsigned number it is exact.
+    let difference = b.select(b.icmp(.sgt, query, time), b.sub(query, time), i64.constant(0))
+    let seconds = b.uitofp(difference, to: f32)
+    var step = 1
+    while step <= count / 2 { step *= 2 }
+    var bucket = i64.constant(0)
+    while step > 0 {
+      let next = b.add(bucket, step)
+      // One that is past the last counts as the last, which was reached then.
+      let known = b.smin(next, count)
+      let threshold = b.load(f32, b.element(address(b, thresholds), f32, b.sub(known, 1)), alignment: 4)
+      bucket = b.select(b.fcmp(.ole, threshold, seconds), known, bucket)
+      step /= 2
+    }
+    return bucket
   }
 
   func emitGather(

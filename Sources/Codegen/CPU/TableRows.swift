@@ -175,7 +175,8 @@ extension KernelEmitter {
       let size = (emitter.program[buffer].rows.dimension.extent ?? 0) * rowByteCount(of: buffer)
       let pays = size > step.leastTable && lines(of: buffer) <= step.mostLines && !arePositions(vector)
       return pays ? [(buffer, vector)] : []
-    case .unary(_, let operand), .unlessIndex(_, _, let operand): return tables(in: operand, for: step)
+    case .unary(_, let operand), .unlessIndex(_, _, let operand), .whereBits(_, _, let operand):
+      return tables(in: operand, for: step)
     case .binary(_, let left, let right): return tables(in: left, for: step) + tables(in: right, for: step)
     case .tile, .product, .rowValue, .columnValue, .element, .constant, .scalar, .positionBias, .timeBias: return []
     }

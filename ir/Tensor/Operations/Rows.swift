@@ -171,7 +171,7 @@ public struct RestoreRows: OperationPayload {
   public func writeAttributes(to writer: inout AttributeWriter) { selection.write(to: &writer) }
 }
 
-/// The last row of every sequence, zeros for an empty one: operands x [rows, width] and offsets.
+/// The last row of every sequence, zeros for an empty one: operands x [rows, width] (or one integer a row) and offsets.
 public struct LastRows: OperationPayload {
   /// Its name in the text form.
   public static let mnemonic = "last_rows"
@@ -179,9 +179,14 @@ public struct LastRows: OperationPayload {
   /// It has no attributes.
   public init() {}
 
-  /// One tensor [sequences, width] of x's element type. Throws where offsets do not cut x's rows.
+  /// One tensor [sequences, width] (or [sequences]) of x's element type. Throws where offsets do not cut x's rows.
   public func resultTypes(for operands: [ValueType]) throws(OperationError) -> [ValueType] {
     try requireOperandCount(operands, 2)
+    if operands[0].tensor?.rank == 1 {
+      let rows = try requireIntegers(operands[0], "x", rows: nil)
+      let offsets = try requireOffsets(operands[1], "offsets", rows: rows)
+      return [.tensor([offsets.sequences], .i64)]
+    }
     let x = try requireMatrix(operands[0], "x")
     let offsets = try requireOffsets(operands[1], "offsets", rows: x.rows)
     return [.tensor([offsets.sequences, .fixed(x.width)], x.element)]

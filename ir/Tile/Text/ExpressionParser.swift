@@ -110,13 +110,10 @@ extension ProgramParser {
       return .product
     }
     let unary = UnaryFunction(rawValue: word)
-    guard
-      unary != nil || ["maximum", "nonzero", "row", "column", "unless", "position_bias", "time_bias"].contains(word)
-    else {
-      let known = UnaryFunction.allCases.map(\.rawValue).joined(separator: ", ")
-      let contract = budget.into == nil ? "" : "contract, "
-      throw unexpected(
-        "a function (\(contract)\(known), maximum, nonzero, row, column, unless, position_bias, time_bias)")
+    let others = ["maximum", "nonzero", "row", "column", "unless", "bits", "position_bias", "time_bias"]
+    guard unary != nil || others.contains(word) else {
+      let known = (UnaryFunction.allCases.map(\.rawValue) + others).joined(separator: ", ")
+      throw unexpected("a function (\(budget.into == nil ? "" : "contract, ")\(known))")
     }
     try advance()
     try expect("(")
@@ -141,6 +138,12 @@ extension ProgramParser {
       let id = try integer("an index")
       try expect(",")
       result = .unlessIndex(indices, is: id, try sum(in: scope, &budget))
+    case "bits":
+      let indices = try indexVector(in: scope)
+      try expect(",")
+      let mask = try integer("a mask")
+      try expect(",")
+      result = .whereBits(indices, mask: mask, try sum(in: scope, &budget))
     case "position_bias":
       let weights = try bufferName()
       try expectLabel("reference")

@@ -164,7 +164,7 @@ extension ProgramParser {
     case .value(let name) where scope.indexVectors[name] != nil:
       let vector = try indexVector(in: scope)
       try expect("=")
-      return .indices(vector, try indexSource())
+      return .indices(vector, try indexSource(in: scope))
     case .value: return try tileStatement(in: scope)
     default: throw unexpected("a statement: %name = ..., @name = ..., clear, for, or \"}\"")
     }
@@ -223,7 +223,12 @@ extension ProgramParser {
     return .nextIntegers(into: into, from: from, last: last)
   }
 
-  private mutating func indexSource() throws(TensorIRError) -> IndexSource {
+  private mutating func labeledInteger(_ label: String) throws(TensorIRError) -> Int {
+    try expectLabel(label)
+    return try integer("\"\(label)\"")
+  }
+
+  private mutating func indexSource(in scope: KernelScope) throws(TensorIRError) -> IndexSource {
     if try takeWord("index") { return .expression(try indexExpression()) }
     let source: IndexSource
     if try takeWord("load") {
@@ -284,10 +289,23 @@ extension ProgramParser {
     } else if try takeWord("last_row") {
       try expect("(")
       source = .lastRow(offsets: try bufferName())
+    } else if try takeWord("bucket") {
+      try expect("(")
+      source = .bucket(
+        times: try bufferName(), queries: try labeledBuffer("queries"), thresholds: try labeledBuffer("thresholds"))
+    } else if try takeWord("calendar") {
+      try expect("(")
+      source = .calendar(
+        try bufferName(), unit: try labeledInteger("unit"), count: try labeledInteger("count"))
+    } else if try takeWord("mark") {
+      try expect("(")
+      source = .marked(
+        try indexVector(in: scope), bits: try labeledInteger("bits"), values: try labeledBuffer("values"),
+        least: try labeledInteger("least"))
     } else {
       throw unexpected(
         "load, index, before_selection, after_selection, before_addition, added_rows, after_addition, sequence, "
-          + "row_of_sequence or last_row")
+          + "row_of_sequence, last_row, bucket, calendar or mark")
     }
     try expect(")")
     return source

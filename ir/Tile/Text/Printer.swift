@@ -290,6 +290,16 @@ private struct KernelPrinter {
           ("minimum", lengths.map { _ in "\(minimum)" }),
         ])
     case .lastRow(let offsets): ProgramPrinter.call("last_row", [(nil, printer.name(offsets))])
+    case .bucket(let times, let queries, let thresholds):
+      ProgramPrinter.call(
+        "bucket",
+        [(nil, printer.name(times)), ("queries", printer.name(queries)), ("thresholds", printer.name(thresholds))])
+    case .calendar(let times, let unit, let count):
+      ProgramPrinter.call("calendar", [(nil, printer.name(times)), ("unit", "\(unit)"), ("count", "\(count)")])
+    case .marked(let vector, let bits, let values, let least):
+      ProgramPrinter.call(
+        "mark",
+        [(nil, name(vector)), ("bits", "\(bits)"), ("values", printer.name(values)), ("least", "\(least)")])
     }
   }
 
@@ -339,6 +349,8 @@ private struct KernelPrinter {
       }
     case .unlessIndex(let vector, let id, let operand):
       return "unless(\(name(vector)) = \(id), \(text(of: operand)))"
+    case .whereBits(let vector, let mask, let operand):
+      return "bits(\(name(vector)), \(mask), \(text(of: operand)))"
     case .positionBias(let weights, let reference):
       return ProgramPrinter.call("position_bias", [(nil, printer.name(weights)), ("reference", "\(reference)")])
     case .timeBias(let bias):
