@@ -2,11 +2,15 @@ import Artifact
 import TensorIR
 
 extension Function {
-  /// What the numbers of an integer argument mean, by what the program does with them; nil where nothing tells.
+  /// What the numbers of an integer argument mean, by what the program does with them, or with rows of them; nil where
+  /// nothing tells.
   func role(ofArgument argument: ValueID) -> Manifest.Role? {
     var role: Manifest.Role?
+    // What holds some or all of the argument's numbers.
+    var moved: Set<ValueID> = [argument]
     for id in body {
-      for (index, operand) in self[id].operands.enumerated() where operand == argument {
+      for (index, operand) in self[id].operands.enumerated() where moved.contains(operand) {
+        if self[id].movesIntegers(index) { moved.formUnion(self[id].results) }
         let found = self.role(ofOperand: index, of: self[id])
         if case .ids(let known) = role, case .ids(let below) = found {
           role = .ids(below: min(known, below))
@@ -32,6 +36,17 @@ extension Function {
     case .extendOffsets, .positions, .selectOffsets: return index == 1 ? .targetCounts : nil
     case .replaceTargets: return index == 3 ? .targetCounts : nil
     default: return nil
+    }
+  }
+}
+
+extension Operation {
+  /// Whether the result has the operand's integers, some of them or in other places.
+  fileprivate func movesIntegers(_ operand: Int) -> Bool {
+    switch payload {
+    case .extendRows(let extend): operand == extend.places(among: operands.count).x
+    case .lastRows, .originalRows, .selectRows: operand == 0
+    default: false
     }
   }
 }

@@ -6,10 +6,16 @@ import TensorIR
 public struct GoldenCase: Sendable {
   /// A tensor that the reference computed, and how near a result must come to it.
   public struct Output: Sendable {
-    /// Its name without `expected.`.
+    /// Its name without `expected.`, or `expected_alt.`.
     public var name: String
+    /// Whether it is what the reference's other reading gives: a case may have both (the clamp of time buckets).
+    public var isAlternative = false
     /// nil where it must be met exactly.
     public var tolerance: Tolerance?
+
+    static func prefix(isAlternative: Bool) -> String { isAlternative ? "expected_alt." : "expected." }
+
+    var tensorName: String { Self.prefix(isAlternative: isAlternative) + name }
   }
 
   /// A result passes where `|got - expected| <= absolute + relative * |expected|` for every element.
@@ -57,7 +63,8 @@ public struct GoldenCase: Sendable {
   }
 
   private static func output(_ key: String, _ reader: JSONReader) throws(ModelError) -> Output {
-    let prefix = "expected."
+    let isAlternative = key.hasPrefix(Output.prefix(isAlternative: true))
+    let prefix = Output.prefix(isAlternative: isAlternative)
     guard key.hasPrefix(prefix) else {
       throw reader.error(.unexpectedValue, "expected a name that begins with expected.")
     }
@@ -65,9 +72,11 @@ public struct GoldenCase: Sendable {
     let object = try reader.object([
       "shape", "dtype", "exact", "atol", "rtol", "max_abs", "float32_reference_max_abs_error",
     ])
-    if let exact = object.optional("exact"), try exact.bool() { return Output(name: name, tolerance: nil) }
+    if let exact = object.optional("exact"), try exact.bool() {
+      return Output(name: name, isAlternative: isAlternative, tolerance: nil)
+    }
     return Output(
-      name: name,
+      name: name, isAlternative: isAlternative,
       tolerance: Tolerance(
         absolute: try object.required("atol").finiteNumber(), relative: try object.required("rtol").finiteNumber()))
   }
@@ -83,6 +92,13 @@ public struct GoldenProgram: Sendable {
   enum Source: Sendable {
     /// A result of the program.
     case result(String)
+    /// A result with rows and columns changed places.
+    case transposedResult(String)
+    /// The lengths that a result of offsets gives, or an input.
+    case lengths(String)
+    case inputLengths(String)
+    /// An input as it is.
+    case input(String)
     /// The f8e4m3 codes of a result that holds their numbers.
     case resultCodes(String)
     /// The mask of each sequence, as a square of zeros and ones [sequences, n, n].
@@ -118,11 +134,19 @@ extension GoldenCase {
   /// The kinds of case that can be run.
   public static let supportedKinds = [
     "attention", "attention_key_prefix", "stu_stack", "stu_l2", "stu_truncating", "research_hstu", "fp8_rowwise",
-    "int4_rowwise",
+    "int4_rowwise", "dlrm_hstu",
   ]
 
-  /// The case as a program. Throws `Unsupported` or `ModelError`.
-  func program() throws -> GoldenProgram {
+  /// The case as programs: one, but for cases with two readings. Throws `Unsupported` or `ModelError`.
+  func programs() throws -> [GoldenProgram] {
+    if kind == "dlrm_hstu" { return try rankingPrograms() }
+    if let other = outputs.first(where: \.isAlternative) {
+      throw Unsupported(reason: "\(other.tensorName) is not covered")
+    }
+    return [try program()]
+  }
+
+  private func program() throws -> GoldenProgram {
     switch kind {
     case "attention": try attentionProgram()
     case "attention_key_prefix": try keyPrefixProgram()
@@ -137,13 +161,13 @@ extension GoldenCase {
     }
   }
 
-  /// Throws `Unsupported` for an output that `source` does not know.
+  /// Where the outputs are, those of all or some; throws `Unsupported` for one that `source` does not know.
   func sources(
-    _ source: (String) -> GoldenProgram.Source?
+    of some: [Output]? = nil, _ source: (String) -> GoldenProgram.Source?
   ) throws -> [(output: Output, source: GoldenProgram.Source)] {
-    try outputs.map { output in
+    try (some ?? outputs).map { output in
       guard let found = source(output.name) else {
-        throw Unsupported(reason: "expected.\(output.name) is not covered")
+        throw Unsupported(reason: "\(output.tensorName) is not covered")
       }
       return (output, found)
     }

@@ -55,13 +55,14 @@ extension GoldenCase {
   public func check(_ execute: GoldenExecutor) -> GoldenReport {
     var report = GoldenReport(kind: kind, name: name, status: .passed)
     do {
-      let program = try self.program()
-      let results = try execute(program, name)
-      for (output, source) in program.sources {
-        let comparison = try compare(output, source, program, results)
-        report.maxError = max(report.maxError ?? 0, comparison.maxError)
-        if let fault = comparison.fault, report.status == .passed {
-          report.status = .failed("\(output.name): \(fault)")
+      for (index, program) in try programs().enumerated() {
+        let results = try execute(program, index == 0 ? name : "\(name)_\(index + 1)")
+        for (output, source) in program.sources {
+          let comparison = try compare(output, source, program, results)
+          report.maxError = max(report.maxError ?? 0, comparison.maxError)
+          if let fault = comparison.fault, report.status == .passed {
+            report.status = .failed("\(output.tensorName): \(fault)")
+          }
         }
       }
     } catch let error as Unsupported {
@@ -78,15 +79,24 @@ extension GoldenCase {
     _ output: Output, _ source: GoldenProgram.Source, _ program: GoldenProgram,
     _ results: [(name: String, tensor: HostTensor)]
   ) throws -> Comparison {
-    let expected = try tensors.tensor(named: "expected." + output.name)
+    let expected = try tensors.tensor(named: output.tensorName)
     func result(_ name: String) throws -> HostTensor {
       guard let tensor = results.first(where: { $0.name == name })?.tensor else {
         throw Unsupported(reason: "the program gives no result \(name)")
       }
       return tensor
     }
+    func input(_ name: String) throws -> HostTensor {
+      guard let tensor = program.inputs[name] else { throw Unsupported(reason: "the program has no input \(name)") }
+      return tensor
+    }
     switch source {
     case .result(let name): return Comparison(try result(name), expected, output.tolerance)
+    case .transposedResult(let name):
+      return Comparison(try result(name).transposed, expected, output.tolerance)
+    case .lengths(let name): return Comparison(try result(name).lengths, expected, output.tolerance)
+    case .inputLengths(let name): return Comparison(try input(name).lengths, expected, output.tolerance)
+    case .input(let name): return Comparison(try input(name), expected, output.tolerance)
     case .resultCodes(let name): return Comparison(try result(name).float8Codes, expected, output.tolerance)
     case .weight(let name): return Comparison(try program.weight(name), expected, output.tolerance)
     case .transposedWeight(let name):
@@ -187,6 +197,19 @@ extension GoldenCase {
 }
 
 extension HostTensor {
+  /// A matrix of numbers with rows and columns changed places.
+  fileprivate var transposed: HostTensor {
+    guard shape.count == 2 else { return self }
+    let (rows, columns, numbers) = (shape[0], shape[1], doubles)
+    return HostTensor((0..<rows * columns).map { numbers[$0 % rows * columns + $0 / rows] })
+  }
+
+  /// Of offsets how far each is from the one before.
+  fileprivate var lengths: HostTensor {
+    let offsets = integers
+    return HostTensor(zip(offsets.dropFirst(), offsets).map { $0 - $1 })
+  }
+
   /// The codes of numbers that f8e4m3 has, as bytes, which is how cases have them. Throws where a number is none of those.
   fileprivate var float8Codes: HostTensor {
     get throws {

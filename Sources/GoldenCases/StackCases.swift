@@ -83,7 +83,7 @@ extension GoldenCase {
   }
 
   /// Where the layers' weights are: their prefixes are those of the case's own list.
-  private func productionNames(_ layers: [ModelDescription.Layer]) throws -> WeightNames {
+  func productionNames(_ layers: [ModelDescription.Layer]) throws -> WeightNames {
     let suffix = "_uvqk_weight"
     let prefixes = weightNames.filter { $0.hasSuffix(suffix) }.map { String($0.dropLast(suffix.count)) }
     guard prefixes.count == layers.count else {
@@ -107,20 +107,23 @@ extension GoldenCase {
 extension GoldenCase {
   /// The stages among the case's outputs.
   func stages(layerCount: Int) -> [ModelDescription.Stage] {
-    ModelDescription.Stage.all(layerCount: layerCount).filter { stage in
+    let inner = (0..<layerCount).flatMap { index in
+      ModelDescription.Stage.Part.allCases.map { ModelDescription.Stage.layer(index, $0) }
+    }
+    return ([.inputEmbedding] + inner + [.encoded]).filter { stage in
       outputs.contains { $0.name == stage.description }
     }
   }
 
-  /// The model's program; `source` knows the outputs that are no stages.
+  /// The model's program, for all outputs or some; `source` knows those that are no stages.
   func program(
-    _ description: ModelDescription, _ inputs: [String: HostTensor],
+    _ description: ModelDescription, _ inputs: [String: HostTensor], _ some: [Output]? = nil,
     _ source: (String) -> GoldenProgram.Source?
   ) throws -> GoldenProgram {
     let model = try description.build(from: Checkpoint([tensors]))
     let stages = description.stages.map(\.description)
     return GoldenProgram(
       module: model.module, weights: model.weights, inputs: inputs,
-      sources: try sources { stages.contains($0) ? .result($0) : source($0) })
+      sources: try sources(of: some) { source($0) ?? (stages.contains($0) ? .result($0) : nil) })
   }
 }

@@ -44,7 +44,8 @@ import Testing
     for (definition, keys) in ModelKeys.byDefinition {
       for key in keys { #expect(text.contains("`\(key)`") || text.contains("\"\(key)\""), "\(definition).\(key)") }
     }
-    for role in LayerRole.allCases.map(\.rawValue) + ModelRole.allCases.map(\.rawValue) {
+    let parts = PerceptronPart.allCases.map(\.rawValue) + PerceptronRole.allCases.map { "\($0.rawValue)." }
+    for role in LayerRole.allCases.map(\.rawValue) + ModelRole.plain.map(\.key) + parts {
       #expect(text.contains("`\(role)`"), "\(role)")
     }
     for preset in [WeightNames.Preset.production, .research] {
@@ -53,7 +54,7 @@ import Testing
           if let name = preset.name(of: role, withTime: withTime) { #expect(text.contains("`\(name)`"), "\(name)") }
         }
       }
-      for role in ModelRole.allCases {
+      for role in ModelRole.plain.map(\.role) + [.table("{name}")] {
         if let name = preset.name(of: role) { #expect(text.contains("`\(name)`"), "\(name)") }
       }
     }

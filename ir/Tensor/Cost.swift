@@ -110,7 +110,9 @@ struct CostAnalysis {
   init(function: Function, batch: BatchShape) {
     self.function = function
     self.batch = batch
-    for argument in function.arguments { define(argument, lengths: batch.lengths) }
+    // Other offsets than the first are those of features of a sequence.
+    let cuts = function.arguments.filter { if case .offsets = function[$0].type { true } else { false } }
+    for cut in cuts { define(cut, lengths: cut == cuts.first ? batch.lengths : batch.lengths.map { _ in 1 }) }
   }
 
   /// Notes the lengths of an offsets value, and the extents of its dimensions.

@@ -88,7 +88,7 @@ extension TileLowering {
   ) throws(LoweringError) {
     let table = try weightBuffer(operands[0], .plain, asVector: true)
     let values = kernel.addIndexVector("bits")
-    kernel.body.append(.indices(values, .loaded(try buffer(of: operands[1]), entries: Int.max, fallback: nil)))
+    kernel.body.append(.indices(values, .loaded(try buffer(of: operands[1]), entries: Int.max)))
     let width = into.count / embed.masks.count
     for (row, mask) in embed.masks.enumerated() {
       let columns = TileSlice(into.tile, first: into.first + row * width, count: width)

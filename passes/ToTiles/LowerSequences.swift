@@ -46,7 +46,7 @@ extension TileLowering {
         .calendar(try buffer(of: operands[0]), unit: units.unit, count: units.count), "units", into: result)
     case .markBits(let mark):
       var marked = kernel.addIndexVector("marks")
-      kernel.body.append(.indices(marked, .loaded(try buffer(of: operands[0]), entries: Int.max, fallback: nil)))
+      kernel.body.append(.indices(marked, .loaded(try buffer(of: operands[0]), entries: Int.max)))
       for (least, bits) in zip(mark.thresholds, mark.bits) {
         let next = kernel.addIndexVector("marks")
         kernel.body.append(

@@ -165,15 +165,34 @@ extension ModelBuilder {
   }
 
   mutating func table(_ role: ModelRole, rows: Int) throws(ModelError) -> ValueID {
-    try declare(try tableName(role, rows: rows), [rows, description.width])
+    try modelWeight(role, [rows, description.width], user: "the input", "rows, model width")
   }
 
-  /// The name of a table whose shape was checked.
-  mutating func tableName(_ role: ModelRole, rows: Int) throws(ModelError) -> String {
-    guard let name = description.names.name(of: role) else { throw unnamed(role.rawValue) }
-    try check(
-      name, [rows, description.width], user: "the input", role: role.rawValue, "rows, model width")
+  /// A weight beside the layers; `user` needs it, and `reason` says where its shape comes from.
+  mutating func modelWeight(
+    _ role: ModelRole, _ shape: [Int], user: String, _ reason: String
+  ) throws(ModelError) -> ValueID {
+    try declare(try modelWeightName(role, shape, user: user, reason), shape)
+  }
+
+  /// The name of such a weight, whose shape was checked.
+  mutating func modelWeightName(
+    _ role: ModelRole, _ shape: [Int], user: String, _ reason: String
+  ) throws(ModelError) -> String {
+    guard let name = description.names.name(of: role) else { throw unnamed(role.key) }
+    try check(name, shape, user: user, role: role.key, reason)
     return name
+  }
+
+  /// A weight that is computed when it is read, of this shape.
+  mutating func derive(
+    _ name: String, _ formula: CheckpointWeights.Formula, _ shape: [Int]
+  ) throws(ModelError) -> ValueID {
+    if let value = derivedWeights[name] { return value }
+    weights.derived[name] = .init(formula: formula, shape: shape)
+    let value = try declare(name, shape)
+    derivedWeights[name] = value
+    return value
   }
 
   private func unnamed(_ role: String) -> ModelError {

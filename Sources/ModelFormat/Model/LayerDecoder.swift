@@ -4,6 +4,8 @@ import TensorIR
 struct LayerDecoder {
   /// Contextual rows of the model's sequences: what a mask takes unless it says otherwise.
   let contextual: Int
+  /// Whether masks must say it themselves: published models with contextual slots differ.
+  var mustTell = false
 
   func layer(_ reader: JSONReader) throws(ModelError) -> ModelDescription.Layer {
     let object = try reader.object(ModelKeys.layer)
@@ -164,7 +166,13 @@ struct LayerDecoder {
         global: try object.required("global", "first rows that every row sees").nonNegativeInteger(),
         targets: try object.optional("targets")?.choice(Mask.PrefixTargets.self) ?? .history)
     }
-    layer.mask.contextual = try object.optional("contextual")?.nonNegativeInteger() ?? contextual
+    if mustTell {
+      layer.mask.contextual = try object.required(
+        "contextual", "contextual rows as the mask counts them: 0 in GR's DlrmHSTU, whatever the slots"
+      ).nonNegativeInteger()
+    } else {
+      layer.mask.contextual = try object.optional("contextual")?.nonNegativeInteger() ?? contextual
+    }
     layer.targetAware = try object.optional("target_aware")?.bool() ?? true
   }
 

@@ -7,6 +7,8 @@ struct ModelBuilder {
   var builder: FunctionBuilder
   var weights: CheckpointWeights
   var usedTensors: Set<String> = []
+  /// Weights that are computed, by name.
+  var derivedWeights: [String: ValueID] = [:]
 
   /// The batch as it stands between two layers.
   struct Batch {
@@ -16,6 +18,12 @@ struct ModelBuilder {
     var targets: ValueID?
     /// When each row happened, and the row after it: of models with a time bias.
     var times: (keys: ValueID, queries: ValueID)?
+    /// Integers of rows that are needed beside them: when they happened, and ids of candidates' features.
+    var integers: [(name: String, value: ValueID)] = []
+
+    var timestamps: ValueID? { integer("timestamps") }
+
+    func integer(_ name: String) -> ValueID? { integers.first { $0.name == name }?.value }
   }
 
   /// Where the rows that a skip passes by wait.
@@ -42,7 +50,7 @@ struct ModelBuilder {
 
   mutating func build() throws(ModelError) {
     if let fault = description.truncationFault { throw error("truncation[\(fault.index)]: \(fault.message)") }
-    let known = ModelDescription.Stage.all(layerCount: description.layers.count)
+    let known = description.knownStages
     if let unknown = description.stages.first(where: { !known.contains($0) }) {
       throw error("there is no stage \(unknown) in a model of \(description.layers.count) layers")
     }
@@ -89,25 +97,40 @@ struct ModelBuilder {
     var x: ValueID?
     var ids: ValueID?
     var actions: ValueID?
+    var arguments = EventArguments()
     switch description.input {
     case .rows: x = builder.argument("x", .tensor([rows, .fixed(description.width)], .f32))
     case .embedding(let embedding):
       ids = builder.argument("item_ids", .tensor([rows], .i64))
       if embedding.action != nil { actions = builder.argument("actions", .tensor([rows], .i64)) }
+    case .events(let events): arguments = eventArguments(events, rows: rows)
     }
     let offsets = builder.argument("offsets", .offsets(sequences: sequences, rows: rows))
     let targets = description.hasTargets ? builder.argument("num_targets", .tensor([sequences], .i64)) : nil
-    var times: (keys: ValueID, queries: ValueID)?
-    if description.layers.contains(where: { $0.relativeBias?.timeBuckets != nil }) {
-      let timestamps = builder.argument("timestamps", .tensor([rows], .i64))
-      let request = builder.argument("query_timestamps", .tensor([sequences], .i64))
-      times = (timestamps, try emit(.nextRows(NextRows()), [timestamps, request, offsets], "next_timestamps"))
+    var batch = Batch(x: offsets, offsets: offsets, targets: targets)
+    if description.readsTimestamps {
+      batch.integers.append(("timestamps", builder.argument("timestamps", .tensor([rows], .i64))))
     }
-    if case .embedding(let embedding) = description.input, let ids {
+    let request = description.hasTimeBias ? builder.argument("query_timestamps", .tensor([sequences], .i64)) : nil
+    switch description.input {
+    case .rows: break
+    case .embedding(let embedding):
+      guard let ids else { break }
       x = try embed(embedding, ids: ids, actions: actions, offsets: offsets, targets: targets)
+    case .events(let events):
+      contextualArguments(events, &arguments, sequences: sequences)
+      for feature in Set(description.output.ranking?.items.features ?? []).sorted() {
+        if let ids = arguments.ids(feature) { batch.integers.append((feature, ids)) }
+      }
+      x = try self.rows(of: events, arguments, &batch)
     }
     guard let x else { throw error("the model has no input") }
-    return Batch(x: x, offsets: offsets, targets: targets, times: times)
+    batch.x = x
+    if let timestamps = batch.timestamps, let request {
+      let next = try emit(.nextRows(NextRows()), [timestamps, request, batch.offsets], "next_timestamps")
+      batch.times = (timestamps, next)
+    }
+    return batch
   }
 
   private mutating func embed(
@@ -153,6 +176,10 @@ struct ModelBuilder {
         try emit(.selectRows(SelectRows(selection)), operands(times.queries), "kept_next_timestamps")
       )
     }
+    for index in outer.integers.indices {
+      let (name, value) = outer.integers[index]
+      batch.integers[index].value = try emit(.selectRows(SelectRows(selection)), operands(value), "kept_\(name)")
+    }
     batch.offsets = selected
     guard case .skip(let until) = truncation.form else { return nil }
     return Skipped(until: until, selection: selection, outer: outer, selectedOffsets: selected)
@@ -169,23 +196,44 @@ struct ModelBuilder {
 
   private mutating func output(_ batch: Batch) throws(ModelError) {
     let output = description.output
-    if description.stages.contains(.encoded) { record(.encoded, try norm(output.norm, batch.x, "encoded")) }
+    func normed(_ x: ValueID, _ timestamps: ValueID?, _ name: String) throws(ModelError) -> ValueID {
+      try norm(output.norm, x, timestamps: output.readsTimestamps ? timestamps : nil, name)
+    }
+    if description.stages.contains(.encoded) { record(.encoded, try normed(batch.x, batch.timestamps, "encoded")) }
     var x = batch.x
     var results: [(name: String, value: ValueID)] = []
     switch output.rows {
     case .all:
-      x = try norm(output.norm, x, "output")
-      if description.truncations.contains(where: { $0.form == .drop }) {
+      x = try normed(x, batch.timestamps, "output")
+      if description.truncations.contains(where: { $0.form == .drop }) || changesRows {
         results.append(("out_offsets", batch.offsets))
       }
     case .last:
-      x = try norm(output.norm, try emit(.lastRows(LastRows()), [x, batch.offsets], "last"), "output")
+      func last(_ value: ValueID, _ name: String) throws(ModelError) -> ValueID {
+        try emit(.lastRows(LastRows()), [value, batch.offsets], name)
+      }
+      let times = output.readsTimestamps ? batch.timestamps : nil
+      var lastTimes: ValueID?
+      if let times { lastTimes = try last(times, "last_timestamps") }
+      x = try normed(try last(x, "last"), lastTimes, "output")
     case .targets:
       guard let targets = batch.targets else { throw error("the output is target rows, but the model has no targets") }
       let selected = try emit(
         .selectOffsets(SelectOffsets(.targets, into: "target_rows")), [batch.offsets, targets], "target_offsets")
-      x = try emit(.selectRows(SelectRows(.targets)), [x, batch.offsets, selected, targets], "targets")
-      x = try norm(output.norm, x, "output")
+      func select(_ value: ValueID, _ name: String) throws(ModelError) -> ValueID {
+        try emit(.selectRows(SelectRows(.targets)), [value, batch.offsets, selected, targets], name)
+      }
+      var times: ValueID?
+      if output.readsTimestamps, let all = batch.timestamps { times = try select(all, "target_timestamps") }
+      x = try normed(try select(x, "targets"), times, "output")
+      if let ranking = output.ranking, case .events(let events) = description.input {
+        record(.userEmbeddings, x)
+        var ids: [(name: String, value: ValueID)] = []
+        for feature in batch.integers where ranking.items.features.contains(feature.name) {
+          ids.append((feature.name, try select(feature.value, "target_\(feature.name)")))
+        }
+        x = try rank(ranking, events, users: x) { name in ids.first { $0.name == name }?.value }
+      }
     }
     results.insert((output.resultName, x), at: 0)
     if let scores = output.scores {
@@ -200,13 +248,9 @@ struct ModelBuilder {
     }
   }
 
-  private mutating func norm(
-    _ norm: ModelDescription.Output.Norm, _ x: ValueID, _ name: String
-  ) throws(ModelError) -> ValueID {
-    switch norm {
-    case .none: x
-    case .l2(let epsilon): try emit(.l2Norm(L2Norm(epsilon: epsilon)), [x], name)
-    }
+  /// Whether layers have other rows than a call brings.
+  private var changesRows: Bool {
+    if case .events(let events) = description.input { events.changesRows } else { false }
   }
 
   /// The rows of the item table that scores are taken against: a weight derived from the table where it is not the
@@ -222,10 +266,11 @@ struct ModelBuilder {
     var epsilon: Double?
     if case .l2(let value) = scores.norm { epsilon = value }
     if scores.firstRow == 0 && epsilon == nil { return try table(.itemTable, rows: embedding.item.rows) }
-    let source = try tableName(.itemTable, rows: embedding.item.rows)
+    let source = try modelWeightName(
+      .itemTable, [embedding.item.rows, description.width], user: "the input", "rows, model width")
     let name = source + (epsilon == nil ? "" : ".l2_normed") + (scores.firstRow == 0 ? "" : ".from_\(scores.firstRow)")
-    weights.derived[name] = .init(source: source, firstRow: scores.firstRow, normEpsilon: epsilon)
-    return try declare(name, [count, description.width])
+    return try derive(
+      name, .rows(of: source, from: scores.firstRow, normEpsilon: epsilon), [count, description.width])
   }
 }
 

@@ -46,6 +46,8 @@ public struct ModelDescription: Hashable, Sendable {
     case rows
     /// They are made from ids: argument `item_ids`, and `actions` where there is an action table.
     case embedding(Embedding)
+    /// They are made from events: several ids each, what the user did, and when.
+    case events(Events)
   }
 
   /// `scale * (item[id] + action[id]) + position[p]`, zeroed where the item's id is `paddingID`.
@@ -280,87 +282,6 @@ public struct ModelDescription: Hashable, Sendable {
       self.after = after
       self.keep = keep
       self.contextual = contextual
-    }
-  }
-
-  /// What a call gives back.
-  public struct Output: Hashable, Sendable {
-    /// Which rows of the last layer are given back: all, each sequence's last, or its targets.
-    public enum Rows: String, Hashable, Sendable, CaseIterable { case all, last, targets }
-
-    /// How rows are normed before they are given back.
-    public enum Norm: Hashable, Sendable {
-      case none
-      case l2(epsilon: Double)
-    }
-
-    /// Scores of all items: the product of the output with rows of the item table.
-    public struct Scores: Hashable, Sendable {
-      /// The first row of the item table that is an item: 1 where row 0 is padding.
-      public var firstRow: Int
-      /// The norm of each item's row.
-      public var norm: Norm
-
-      /// Scores of the items from row `firstRow` of the item table on.
-      public init(firstRow: Int, norm: Norm) {
-        self.firstRow = firstRow
-        self.norm = norm
-      }
-    }
-
-    /// Which rows are given back.
-    public var rows: Rows
-    /// Their norm.
-    public var norm: Norm
-    /// The name of the result; nil for `out`, `last` or `targets`, as `rows`.
-    public var name: String?
-    /// Scores that are given back too, under the name `scores`; nil where there are none.
-    public var scores: Scores?
-
-    /// An output as given.
-    public init(rows: Rows, norm: Norm = .none, name: String? = nil, scores: Scores? = nil) {
-      self.rows = rows
-      self.norm = norm
-      self.name = name
-      self.scores = scores
-    }
-
-    /// The name of the result.
-    public var resultName: String {
-      name ?? (rows == .all ? "out" : rows.rawValue)
-    }
-  }
-
-  /// A value between input and output that can be returned. Its description is its name in model.json and its result's.
-  public enum Stage: Hashable, Sendable, CustomStringConvertible {
-    /// A value inside a layer.
-    public enum Part: String, Hashable, Sendable, CaseIterable {
-      /// The slices of the first product, after their activations.
-      case u, v, q, k
-      /// Attention before its norm.
-      case attn
-      /// The layer's rows, before skipped rows are put back.
-      case out
-    }
-
-    /// The rows of the first layer.
-    case inputEmbedding
-    case layer(Int, Part)
-    /// The rows of the last layer, after the output's norm.
-    case encoded
-
-    /// The name in model.json and of the result: `input_embedding`, `layers.3.attn`, `encoded`.
-    public var description: String {
-      switch self {
-      case .inputEmbedding: "input_embedding"
-      case .layer(let index, let part): "layers.\(index).\(part.rawValue)"
-      case .encoded: "encoded"
-      }
-    }
-
-    /// Every stage of a model with so many layers, in the order of the computation.
-    public static func all(layerCount: Int) -> [Stage] {
-      [.inputEmbedding] + (0..<layerCount).flatMap { index in Part.allCases.map { .layer(index, $0) } } + [.encoded]
     }
   }
 }

@@ -28,14 +28,17 @@ public struct ModelDocument: Sendable {
 
     let sequence = try object.optional("sequence")?.object(ModelKeys.sequence)
     let hasTargets = try sequence?.optional("targets")?.bool() ?? false
-    let contextual = try sequence?.optional("contextual")?.nonNegativeInteger() ?? 0
+    let told = try sequence?.optional("contextual")?.nonNegativeInteger()
+    let input = try InputDecoder(width: width, contextual: told).input(object.required("input"))
+    var slots: Int?
+    if case .events(let events) = input { slots = events.slotCount }
+    let contextual = slots ?? told ?? 0
 
-    let layerDecoder = LayerDecoder(contextual: contextual)
+    let layerDecoder = LayerDecoder(contextual: contextual, mustTell: slots ?? 0 > 0)
     let layers = try Self.layers(object, layerDecoder)
     let names = try NamesDecoder(layerCount: layers.count).names(
       object.required(
         "names", "its \"preset\" is \(alternatives(WeightNames.Preset.allCases.map { quoted($0.rawValue) }))"))
-    let input = try InputDecoder(width: width, contextual: contextual).input(object.required("input"))
     description = ModelDescription(
       name: modelName, width: width, names: names, input: input, contextual: contextual, hasTargets: hasTargets,
       layers: layers, output: ModelDescription.Output(rows: .all))
@@ -103,7 +106,7 @@ public struct ModelDocument: Sendable {
   private enum TruncationForm: String, CaseIterable { case drop, skip }
 
   private mutating func decodeStages(_ reader: JSONReader) throws(ModelError) {
-    let known = ModelDescription.Stage.all(layerCount: description.layers.count)
+    let known = description.knownStages
     for element in try reader.elements() {
       let name = try element.string()
       guard let stage = known.first(where: { $0.description == name }) else {
@@ -111,7 +114,7 @@ public struct ModelDocument: Sendable {
         throw element.error(
           .unexpectedValue, "there is no stage \(quoted(name))",
           hint: near.map { "did you mean \(quoted($0))?" }
-            ?? "stages are input_embedding, encoded and layers.{i}.{u, v, q, k, attn, out}")
+            ?? "the stages are \(known.map(\.description).joined(separator: ", "))")
       }
       guard !description.stages.contains(stage) else {
         throw element.error(.unexpectedValue, "the stage \(quoted(name)) is listed twice")

@@ -8,7 +8,17 @@ enum ModelKeys {
   ]
   static let names = ["preset", "prefix", "layer_prefix", "map"]
   static let sequence = ["targets", "contextual"]
-  static let input = ["kind", "item", "action", "scale", "position", "padding_id"]
+  static let input = [
+    "kind", "item", "action", "scale", "position", "padding_id", "tables", "features", "content", "additional",
+    "combine", "contextual", "time",
+  ]
+  static let featureTable = ["rows", "width", "out_of_range"]
+  static let encoder = ["features", "mlp"]
+  static let perceptron = ["hidden", "epsilon"]
+  static let actionEncoder = ["bits", "width", "targets", "watch_time", "mlp"]
+  static let watchTime = ["thresholds", "bits"]
+  static let contextualFeature = ["feature", "table", "slots", "minimum_events"]
+  static let timeTable = ["rows", "scale", "unit", "limit"]
   static let table = ["rows", "out_of_range"]
   static let fallback = ["fallback"]
   static let positionTable = ["rows", "order", "limit"]
@@ -23,15 +33,22 @@ enum ModelKeys {
   static let relativeBias = ["max_length", "time_buckets"]
   static let layerOutput = ["bias", "layout"]
   static let truncation = ["form", "after", "until", "keep", "contextual"]
-  static let output = ["rows", "norm", "name", "scores"]
-  static let outputNorm = ["kind", "epsilon"]
+  static let output = ["rows", "norm", "name", "scores", "ranking"]
+  static let outputNorm = ["kind", "epsilon", "periods", "pi"]
+  static let period = ["unit", "count"]
+  static let ranking = ["items", "mlp", "tasks"]
+  static let task = ["name", "kind"]
   static let scores = ["first_row", "norm"]
 
   /// Every list, by the name of its definition in the schema; the document itself is `model`.
   static let byDefinition: [(definition: String, keys: [String])] = [
     ("model", model), ("names", names), ("sequence", sequence), ("input", input), ("table", table),
-    ("fallback", fallback), ("position_table", positionTable), ("layer", layer), ("activations", activations),
+    ("fallback", fallback), ("position_table", positionTable), ("feature_table", featureTable), ("encoder", encoder),
+    ("perceptron", perceptron), ("action_encoder", actionEncoder), ("watch_time", watchTime),
+    ("contextual_feature", contextualFeature), ("time_table", timeTable), ("layer", layer),
+    ("activations", activations),
     ("norm", norm), ("uvqk", uvqk), ("mask", mask), ("relative_bias", relativeBias), ("layer_output", layerOutput),
-    ("truncation", truncation), ("output", output), ("output_norm", outputNorm), ("scores", scores),
+    ("truncation", truncation), ("output", output), ("output_norm", outputNorm), ("scores", scores), ("period", period),
+    ("ranking", ranking), ("task", task),
   ]
 }

@@ -32,7 +32,7 @@ struct NamesDecoder {
   private func map(
     _ key: String, to name: String, _ reader: JSONReader, _ names: inout WeightNames
   ) throws(ModelError) {
-    if let role = ModelRole(rawValue: key) {
+    if let role = ModelRole(key: key) {
       names.modelNames[role] = name
     } else if let role = LayerRole(rawValue: key) {
       names.layerNames[role] = name
@@ -41,11 +41,13 @@ struct NamesDecoder {
       guard parts.count == 3, parts[0] == "layers", let index = Int(parts[1]), (0..<layerCount).contains(index),
         let role = LayerRole(rawValue: String(parts[2]))
       else {
-        let roles = ModelRole.allCases.map(\.rawValue) + LayerRole.allCases.map(\.rawValue)
+        let layers = LayerRole.allCases.map(\.rawValue)
+        let plain = ModelRole.plain.map(\.key) + layers
+        let roles = ModelRole.withoutTables.map(\.key) + layers
         throw reader.error(
           .unknownKey, "unknown weight",
           hint: nearest(to: key, in: roles).map { "did you mean \(quoted($0))?" }
-            ?? "the weights are \(roles.joined(separator: ", ")); those of one layer are layers.{i}.\(roles.last ?? "")"
+            ?? "the weights are \(plain.joined(separator: ", ")); those of one layer are layers.{i}.\(roles.last ?? "")"
         )
       }
       names.singleLayerNames[index, default: [:]][role] = name
@@ -56,59 +58,89 @@ struct NamesDecoder {
 /// `input` of model.json.
 struct InputDecoder {
   let width: Int
-  let contextual: Int
+  /// Contextual rows that `sequence` tells of; nil where it does not.
+  let contextual: Int?
 
-  private enum Kind: String, CaseIterable { case rows, embedding }
+  private enum Kind: String, CaseIterable { case rows, embedding, events }
 
   func input(_ reader: JSONReader) throws(ModelError) -> ModelDescription.Input {
     let object = try reader.object(ModelKeys.input)
-    switch try object.required("kind", "it is \"rows\" or \"embedding\"").choice(Kind.self) {
-    case .rows:
-      for (key, value) in object.values where key != "kind" {
-        throw value.error(.unexpectedValue, "only an input of kind \"embedding\" has this key")
-      }
-      return .rows
+    let kind = try object.required("kind", "it is \"rows\", \"embedding\" or \"events\"").choice(Kind.self)
+    for (key, value) in object.values where key != "kind" {
+      let owners = Self.owners(of: key)
+      if owners.contains(kind) { continue }
+      let kinds = alternatives(owners.map { quoted($0.rawValue) })
+      throw value.error(.unexpectedValue, "only an input of kind \(kinds) has this key")
+    }
+    switch kind {
+    case .rows: return .rows
     case .embedding:
       let item = try table(object.required("item"))
       var embedding = ModelDescription.Embedding(item: item)
       if let action = object.optional("action") { embedding.action = try table(action) }
-      if let scale = object.optional("scale") {
-        embedding.scale = try number(scale, words: [("sqrt(width)", Double(width).squareRoot())])
+      if let scale = object.optional("scale") { embedding.scale = try rowScale(scale, width: width) }
+      if let position = object.optional("position") {
+        embedding.position = try positionTable(position, contextual: contextual ?? 0)
       }
-      if let position = object.optional("position") { embedding.position = try positionTable(position) }
       embedding.paddingID = try object.optional("padding_id")?.nonNegativeInteger()
       return .embedding(embedding)
+    case .events:
+      let events = try EventDecoder(width: width).events(object)
+      if let contextual, contextual != events.slotCount {
+        throw (object.optional("contextual") ?? reader).error(
+          .unexpectedValue, "\(events.slotCount) slots, but sequence.contextual is \(contextual)")
+      }
+      return .events(events)
+    }
+  }
+
+  /// The kinds of input that have a key.
+  private static func owners(of key: String) -> [Kind] {
+    switch key {
+    case "item", "padding_id": [.embedding]
+    case "action", "scale", "position": [.embedding, .events]
+    default: [.events]
     }
   }
 
   private func table(_ reader: JSONReader) throws(ModelError) -> ModelDescription.Table {
     let object = try reader.object(ModelKeys.table)
     let rows = try object.required("rows").positiveInteger()
-    guard let outOfRange = object.optional("out_of_range") else { return ModelDescription.Table(rows: rows) }
-    switch outOfRange.node.value {
-    case .string("error"): return ModelDescription.Table(rows: rows)
-    case .string("modulo"): return ModelDescription.Table(rows: rows, outOfRange: .modulo)
-    case .object:
-      let fallback = try outOfRange.object(ModelKeys.fallback).required("fallback", "the row that stands in")
-      let row = try fallback.integer(in: 0...(rows - 1), expected: "a row of the table, 0...\(rows - 1)")
-      return ModelDescription.Table(rows: rows, outOfRange: .fallback(row: row))
-    default: throw outOfRange.mismatch(expected: "\"error\", \"modulo\" or {\"fallback\": row}")
-    }
+    return ModelDescription.Table(
+      rows: rows, outOfRange: try outOfRange(object.optional("out_of_range"), rows: rows))
   }
+}
 
-  private func positionTable(_ reader: JSONReader) throws(ModelError) -> ModelDescription.PositionTable {
-    let object = try reader.object(ModelKeys.positionTable)
-    let rows = try object.required("rows").positiveInteger()
-    let order = try object.required("order", "it is \"ascending\" or \"descending\"").choice(Positions.Order.self)
-    let limit = try object.optional("limit")?.integer(
-      in: 0...(rows - 1), expected: "a row of the position table, 0...\(rows - 1)")
-    if order == .descending, contextual > (limit ?? rows - 1) + 1 {
-      throw reader.error(
-        .unexpectedValue,
-        "\(contextual) contextual rows need as many positions, but the last one is \(limit ?? rows - 1)")
-    }
-    return ModelDescription.PositionTable(rows: rows, order: order, limit: limit)
+/// What is done with ids that are no row of a table; an error of the call where nothing is said.
+func outOfRange(_ reader: JSONReader?, rows: Int) throws(ModelError) -> Gather.OutOfRange {
+  guard let reader else { return .error }
+  switch reader.node.value {
+  case .string("error"): return .error
+  case .string("modulo"): return .modulo
+  case .object:
+    let fallback = try reader.object(ModelKeys.fallback).required("fallback", "the row that stands in")
+    return .fallback(row: try fallback.integer(in: 0...(rows - 1), expected: "a row of the table, 0...\(rows - 1)"))
+  default: throw reader.mismatch(expected: "\"error\", \"modulo\" or {\"fallback\": row}")
   }
+}
+
+/// A factor on rows of the model's width.
+func rowScale(_ reader: JSONReader, width: Int) throws(ModelError) -> Double {
+  try number(reader, words: [("sqrt(width)", Double(width).squareRoot())])
+}
+
+func positionTable(_ reader: JSONReader, contextual: Int) throws(ModelError) -> ModelDescription.PositionTable {
+  let object = try reader.object(ModelKeys.positionTable)
+  let rows = try object.required("rows").positiveInteger()
+  let order = try object.required("order", "it is \"ascending\" or \"descending\"").choice(Positions.Order.self)
+  let limit = try object.optional("limit")?.integer(
+    in: 0...(rows - 1), expected: "a row of the position table, 0...\(rows - 1)")
+  if order == .descending, contextual > (limit ?? rows - 1) + 1 {
+    throw reader.error(
+      .unexpectedValue,
+      "\(contextual) contextual rows need as many positions, but the last one is \(limit ?? rows - 1)")
+  }
+  return ModelDescription.PositionTable(rows: rows, order: order, limit: limit)
 }
 
 /// `output` of model.json.
@@ -116,7 +148,11 @@ struct OutputDecoder {
   /// The model so far, without its output.
   let description: ModelDescription
 
-  private enum NormKind: String, CaseIterable { case none, l2 }
+  private enum NormKind: String, CaseIterable {
+    case none, l2
+    case layer = "layer_norm"
+    case timestampLayer = "timestamp_layer_norm"
+  }
 
   func output(_ reader: JSONReader) throws(ModelError) -> ModelDescription.Output {
     let object = try reader.object(ModelKeys.output)
@@ -125,24 +161,54 @@ struct OutputDecoder {
     if output.rows == .targets && !description.hasTargets {
       throw rows.error(.unexpectedValue, "the model has no targets", hint: "set sequence.targets to true")
     }
-    output.norm = try norm(object.required("norm", "its kind is \"none\" or \"l2\""))
+    output.norm = try norm(
+      object.required(
+        "norm", "its kind is \"none\", \"l2\", \"layer_norm\" or \"timestamp_layer_norm\""))
     if let name = object.optional("name") {
       output.name = try name.string()
       if ["", "scores", "out_offsets"].contains(output.name) { throw name.mismatch(expected: "a name of its own") }
     }
     if let scores = object.optional("scores") { output.scores = try self.scores(scores) }
+    if let ranking = object.optional("ranking") {
+      output.ranking = try self.ranking(ranking, output.rows)
+      for other in ["scores", "name"] {
+        if let value = object.optional(other) {
+          throw value.error(.unexpectedValue, "stands beside \"ranking\", whose result is \"scores\"")
+        }
+      }
+    }
     return output
   }
 
   private func norm(_ reader: JSONReader) throws(ModelError) -> ModelDescription.Output.Norm {
     let object = try reader.object(ModelKeys.outputNorm)
-    switch try object.required("kind", "it is \"none\" or \"l2\"").choice(NormKind.self) {
-    case .l2: return .l2(epsilon: try object.required("epsilon", "the published models use 1e-6").positiveNumber())
-    case .none:
-      if let epsilon = object.optional("epsilon") {
-        throw epsilon.error(.unexpectedValue, "a norm of kind \"none\" has no epsilon")
+    let kind = try object.required("kind").choice(NormKind.self)
+    for (key, value) in object.values where key != "kind" {
+      if kind == .none { throw value.error(.unexpectedValue, "a norm of kind \"none\" has no \(key)") }
+      if kind != .timestampLayer, key != "epsilon" {
+        throw value.error(.unexpectedValue, "only a norm of kind \"timestamp_layer_norm\" has this key")
       }
-      return .none
+    }
+    func epsilon(_ published: String) throws(ModelError) -> Double {
+      try object.required("epsilon", "the published models use \(published)").positiveNumber()
+    }
+    switch kind {
+    case .none: return .none
+    case .l2: return .l2(epsilon: try epsilon("1e-6"))
+    case .layer: return .layer(epsilon: try epsilon("1e-5"))
+    case .timestampLayer:
+      let list = try object.required("periods", "GR takes the hours of a day and the days of a week")
+      let periods = try list.elements().map { (element) throws(ModelError) in
+        let period = try element.object(ModelKeys.period)
+        func number(_ key: String, _ what: String) throws(ModelError) -> Int {
+          try period.required(key, what).integer(in: 1...1 << 20, expected: "a number from 1 to 2^20")
+        }
+        return ModelDescription.Output.Period(
+          unit: try number("unit", "seconds of a unit"), count: try number("count", "units until they begin again"))
+      }
+      return .timestampLayer(
+        epsilon: try epsilon("1e-5"), periods: periods,
+        pi: try object.required("pi", "GR takes 3.14").positiveNumber())
     }
   }
 
@@ -155,7 +221,19 @@ struct OutputDecoder {
     return ModelDescription.Output.Scores(
       firstRow: try object.required("first_row", "1 where row 0 of the item table is padding, else 0").integer(
         in: 0...(rows - 1), expected: "a row of the item table, 0...\(rows - 1)"),
-      norm: try norm(object.required("norm", "its kind is \"none\" or \"l2\"")))
+      norm: try itemNorm(object.required("norm", "its kind is \"none\" or \"l2\"")))
+  }
+}
+
+extension OutputDecoder {
+  /// A norm of the item table's rows, which has no weights.
+  private func itemNorm(_ reader: JSONReader) throws(ModelError) -> ModelDescription.Output.Norm {
+    let norm = try norm(reader)
+    switch norm {
+    case .none, .l2: return norm
+    case .layer, .timestampLayer:
+      throw reader.error(.unexpectedValue, "items have a norm of kind \"none\" or \"l2\"")
+    }
   }
 }
 

@@ -14,13 +14,6 @@ public enum LayerRole: String, Hashable, Sendable, CaseIterable {
   case timeBias = "time_bias"
 }
 
-/// What a weight is for, beside the layers.
-public enum ModelRole: String, Hashable, Sendable, CaseIterable {
-  case itemTable = "item_table"
-  case actionTable = "action_table"
-  case positionTable = "position_table"
-}
-
 /// Under which names a checkpoint keeps the weights of a model.
 public struct WeightNames: Hashable, Sendable {
   /// A family of checkpoints with its names (SEMANTICS sections 2 and 7).
@@ -110,17 +103,6 @@ extension WeightNames.Preset {
 
   /// How the family stores a layer's first matrix; nil where it is not known.
   var uvqkLayout: Linear.Orientation? { self == .none ? nil : .inOut }
-
-  func name(of role: ModelRole) -> String? {
-    switch (self, role) {
-    case (.production, .itemTable): "_embedding_collection.embeddings.item.weight"
-    case (.production, .actionTable): "_embedding_collection.embeddings.action.weight"
-    case (.production, .positionTable): "_hstu_transducer._positional_encoder._position_embeddings_weight"
-    case (.research, .itemTable): "_embedding_module._item_emb.weight"
-    case (.research, .positionTable): "_input_features_preproc._pos_emb.weight"
-    case (.research, .actionTable), (.none, _): nil
-    }
-  }
 
   func name(of role: LayerRole, withTime: Bool) -> String? {
     switch (self, role) {

@@ -39,13 +39,21 @@ public struct Checkpoint: Sendable {
 ///
 /// fp16 and bf16 tensors are widened, which is exact; fp64 tensors are rounded to nearest even.
 public struct CheckpointWeights: WeightProvider {
-  /// A weight computed from one of the checkpoint.
+  /// How a weight is computed.
+  enum Formula: Hashable, Sendable {
+    /// The rows of a matrix from one on, each divided by its length, epsilon at least, where an epsilon is given.
+    case rows(of: String, from: Int, normEpsilon: Double?)
+    /// Number i along the first axis of a tensor.
+    case part(of: String, Int)
+    /// The cosine and sine of each of n angles, which make a full turn of `2 * pi`, in fp32.
+    case circle(pi: Double)
+    case zeros
+  }
+
+  /// A weight that is computed, with its shape.
   struct Derived: Hashable, Sendable {
-    var source: String
-    /// The first row taken; the weight holds this row and all that follow.
-    var firstRow: Int
-    /// The epsilon of an L2 norm of each row; nil where rows stay as they are.
-    var normEpsilon: Double?
+    var formula: Formula
+    var shape: [Int]
   }
 
   let checkpoint: Checkpoint
@@ -78,23 +86,41 @@ public struct CheckpointWeights: WeightProvider {
   }
 
   private func compute(_ derived: Derived) throws -> HostTensor {
-    try withWeight(derived.source) { _, shape, bytes in
-      guard shape.count == 2, derived.firstRow <= shape[0] else {
-        throw ModelError(
-          .unexpectedTensor, file: checkpoint.fileNames, place: "tensor \(quoted(derived.source))",
-          "shape \(shape), but a table of at least \(derived.firstRow) rows is needed")
-      }
-      let width = shape[1]
-      var values: [Float] = []
-      values.reserveCapacity((shape[0] - derived.firstRow) * width)
-      for row in derived.firstRow..<shape[0] {
-        let elements = (0..<width).map {
-          Double(bytes.loadUnaligned(fromByteOffset: (row * width + $0) * 4, as: Float.self))
+    switch derived.formula {
+    case .rows(let source, let first, let epsilon):
+      return try elements(of: source, [derived.shape[0] + first, derived.shape[1]]) { element in
+        let width = derived.shape[1]
+        var values: [Float] = []
+        values.reserveCapacity(derived.shape[0] * width)
+        for row in first..<first + derived.shape[0] {
+          let elements = (0..<width).map { Double(element(row * width + $0)) }
+          let divisor = epsilon.map { max(elements.reduce(0) { $0 + $1 * $1 }.squareRoot(), $0) } ?? 1
+          values.append(contentsOf: elements.map { Float($0 / divisor) })
         }
-        let divisor = derived.normEpsilon.map { max(elements.reduce(0) { $0 + $1 * $1 }.squareRoot(), $0) } ?? 1
-        values.append(contentsOf: elements.map { Float($0 / divisor) })
+        return HostTensor(values, shape: derived.shape)
       }
-      return HostTensor(values, shape: [shape[0] - derived.firstRow, width])
+    case .part(let source, let index):
+      let count = derived.shape.reduce(1, *)
+      return try elements(of: source, nil) { element in
+        HostTensor((0..<count).map { element(index * count + $0) }, shape: derived.shape)
+      }
+    case .circle(let pi):
+      return HostTensor(CalendarUnits.circle(count: derived.shape[0], pi: pi), shape: derived.shape)
+    case .zeros: return HostTensor([Float](repeating: 0, count: derived.shape.reduce(1, *)), shape: derived.shape)
+    }
+  }
+
+  /// What `make` makes of a tensor's elements. Its shape was checked when the model was built.
+  private func elements(
+    of source: String, _ expected: [Int]?, _ make: ((Int) -> Float) throws -> HostTensor
+  ) throws -> HostTensor {
+    try withWeight(source) { _, shape, bytes in
+      guard expected == nil || shape == expected else {
+        throw ModelError(
+          .unexpectedTensor, file: checkpoint.fileNames, place: "tensor \(quoted(source))",
+          "shape \(shape), but \(expected ?? []) is needed")
+      }
+      return try make { bytes.loadUnaligned(fromByteOffset: $0 * 4, as: Float.self) }
     }
   }
 }

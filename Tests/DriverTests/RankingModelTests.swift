@@ -1,0 +1,176 @@
+import Codegen
+import Driver
+import Foundation
+import GoldenCases
+import Interpreter
+import ModelFormat
+import Passes
+import TensorIR
+import TestSupport
+import Testing
+import UltraRuntime
+
+/// Whole ranking models, from ids to scores, compiled.
+@Suite struct RankingModelTests {
+  private static let golden = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+    .appendingPathComponent("Golden").path
+
+  /// How far fp32 may be from fp64, as a share of the largest number.
+  private func expectNear(_ found: HostTensor, _ expected: HostTensor, _ share: Double, _ what: String) {
+    let largest = expected.doubles.reduce(1) { max($0, abs($1)) }
+    expectClose(found, expected, atol: share * largest, rtol: 0, what)
+  }
+
+  @Test(
+    "the reference's models give its numbers at every stage, under both clamps",
+    arguments: ["dlrm_no_history", "dlrm_timestamp", "dlrm_two_contextual_layernorm"])
+  func golden(name: String) throws {
+    let level = try #require(CPULevel.native)
+    let report = try GoldenCase(name, in: Self.golden).check { program, _ in
+      var module = program.module
+      try PassManager(PassPipeline(level: 2)).run(on: &module)
+      return try CompiledProgram(module, weights: program.weights, level: level).run(program.inputs)
+    }
+    #expect(report.status == .passed, "\(report)")
+  }
+
+  @Test("compiled models give what the interpreter gives, with and without the usual passes")
+  func random() throws {
+    let levels = CPULevel.supportedByHost
+    for seed in 1...12 as ClosedRange<UInt64> {
+      let model = try RandomRankingModel(seed: seed)
+      let imported = try model.description.build(from: model.checkpoint)
+      try imported.module.verify()
+      let expected = try Interpreter(module: imported.module, weights: imported.weights, precision: .f64)
+        .run("forward", inputs: model.inputs)
+      var module = imported.module
+      if seed % 4 != 0 { try PassManager(PassPipeline(level: 2)).run(on: &module) }
+      let compiled = try CompiledProgram(
+        module, weights: imported.weights, level: levels[Int(seed) % levels.count], optimization: .less)
+      for (found, expected) in zip(try compiled.run(model.inputs), expected) {
+        expectNear(found.tensor, expected.tensor, 2e-5, "seed \(seed): \(found.name)")
+      }
+    }
+  }
+
+  @Test("a user's scores have the same bits alone and with others")
+  func alone() throws {
+    let level = try #require(CPULevel.native)
+    for seed in 31...33 as ClosedRange<UInt64> {
+      let model = try RandomRankingModel(seed: seed)
+      let imported = try model.description.build(from: model.checkpoint)
+      var module = imported.module
+      try PassManager(PassPipeline(level: 2)).run(on: &module)
+      let compiled = try CompiledProgram(module, weights: imported.weights, level: level, optimization: .less)
+      let together = try compiled.run(model.inputs)[0].tensor
+      var first = 0
+      for user in model.lengths.indices {
+        let scores = try compiled.run(model.inputs(of: user))[0].tensor
+        let expected = try together.rows(Array(first..<first + model.candidates[user]))
+        #expect(scores == expected, "seed \(seed), user \(user)")
+        first += model.candidates[user]
+      }
+    }
+  }
+
+  @Test("after the usual passes the last layer is computed for candidates only, and rows come from few kernels")
+  func pruned() throws {
+    let report = try GoldenCase("dlrm_timestamp", in: Self.golden).check { program, _ in
+      var module = program.module
+      // Stages would ask for all rows.
+      module.functions[0].results = module.functions[0].results.filter { $0.name == "scores" }
+      try PassManager(PassPipeline(level: 2)).run(on: &module)
+      let function = module.functions[0]
+      let last = try #require(function.body.last { function[$0].isAttention })
+      guard case .attention(let attention) = function[last].payload else { return [] }
+      #expect(attention.queries == .targets)
+      // Events, contextual rows and their slots, then the layers.
+      let before = function.units.prefix { !$0.operations.contains { function[$0].isAttention } }
+      #expect(before.count { function.isKernel($0) } <= 10, "\(module.text)")
+      return []
+    }
+    #expect(report.status != .passed)
+  }
+
+  @Test("bf16 products and int8 tables are near, and an action of a candidate is not looked at")
+  func precision() throws {
+    let level = try #require(CPULevel.native)
+    for seed in [41, 42] as [UInt64] {
+      let model = try RandomRankingModel(seed: seed)
+      let imported = try model.description.build(from: model.checkpoint)
+      let expected = try Interpreter(module: imported.module, weights: imported.weights, precision: .f64)
+        .run("forward", inputs: model.inputs)[0].tensor
+      for pass in ["lower-precision{matmul=bf16,attention=bf16}", "lower-precision{tables=int8}"] {
+        var module = imported.module
+        try PassManager(PassPipeline(parsing: "canonicalize,prune-demand,\(pass),fold-weights,fuse")).run(on: &module)
+        let compiled = try CompiledProgram(module, weights: imported.weights, level: level, optimization: .less)
+        expectNear(try compiled.run(model.inputs)[0].tensor, expected, 0.15, "seed \(seed), \(pass)")
+      }
+    }
+  }
+
+  @Test("content and action rows of history stand in turn, candidates alone")
+  func interleaved() throws {
+    for seed in 51...54 as ClosedRange<UInt64> {
+      let model = try RandomRankingModel(seed: seed, interleaved: true)
+      var description = model.description
+      description.truncations = []
+      description.stages = description.knownStages.filter {
+        [.content, .additional, .action, .preprocessed].contains($0)
+      }
+      let imported = try description.build(from: model.checkpoint)
+      let results = try Interpreter(module: imported.module, weights: imported.weights, precision: .f64)
+        .run("forward", inputs: model.inputs)
+      func rows(_ name: String) -> [[Double]]? {
+        results.first { $0.name == name }.map { result in
+          let numbers = result.tensor.doubles
+          return (0..<numbers.count / description.width).map {
+            Array(numbers[$0 * description.width..<($0 + 1) * description.width])
+          }
+        }
+      }
+      let actions = try #require(rows("action"))
+      var content = try #require(rows("content"))
+      if let more = rows("additional") { content = zip(content, more).map { zip($0, $1).map { $0 + $1 } } }
+      let found = try #require(rows("preprocessed"))
+      var next = 0
+      var event = 0
+      for (length, candidates) in zip(model.lengths, model.candidates) {
+        next += description.contextual
+        for position in 0..<length {
+          #expect(found[next] == content[event])
+          if position < length - candidates {
+            #expect(found[next + 1] == actions[event])
+            next += 1
+          }
+          next += 1
+          event += 1
+        }
+      }
+      #expect(next == found.count)
+    }
+  }
+}
+
+extension RandomRankingModel {
+  /// The batch of one user alone.
+  func inputs(of user: Int) -> [String: HostTensor] {
+    func part(_ numbers: HostTensor, _ lengths: [Int]) -> HostTensor {
+      let first = lengths[..<user].reduce(0, +)
+      return HostTensor(Array(numbers.integers[first..<first + lengths[user]]))
+    }
+    var own: [String: HostTensor] = [
+      "offsets": HostTensor([0, Int64(lengths[user])]), "num_targets": HostTensor([Int64(candidates[user])]),
+    ]
+    for (name, tensor) in inputs where own[name] == nil && !name.hasSuffix("_offsets") {
+      guard let offsets = inputs["\(name)_offsets"]?.integers else {
+        own[name] = part(tensor, lengths)
+        continue
+      }
+      let counts = zip(offsets.dropFirst(), offsets).map { Int($0 - $1) }
+      own[name] = part(tensor, counts)
+      own["\(name)_offsets"] = HostTensor([0, Int64(counts[user])])
+    }
+    return own
+  }
+}
