@@ -43,8 +43,13 @@ extension ModelBuilder {
   mutating func rows(
     of events: ModelDescription.Events, _ arguments: EventArguments, _ batch: inout Batch
   ) throws(ModelError) -> ValueID {
-    // Rows are added before those of events, at time 0, and behind them at theirs: the last one's time stays.
-    let (eventOffsets, eventTimestamps) = (batch.offsets, batch.timestamps)
+    let eventOffsets = batch.offsets
+    var request: ValueID?
+    if events.time != nil, let timestamps = batch.timestamps {
+      // Rows are added before those of events, at time 0, and behind them at theirs: the last one's time stays. Made first, it
+      // lets all that is made of events be one kernel.
+      request = try emit(.lastRows(LastRows()), [timestamps, eventOffsets], "request_timestamps")
+    }
     var x = try encode(events.content, .content, events, width: description.width) { arguments.ids($0) }
     record(.content, x)
     if let additional = events.additional {
@@ -65,10 +70,6 @@ extension ModelBuilder {
     record(.preprocessed, x)
     if let timestamps = batch.timestamps { record(.preprocessedTimestamps, timestamps) }
     record(.preprocessedOffsets, batch.offsets)
-    var request: ValueID?
-    if events.time != nil, let eventTimestamps {
-      request = try emit(.lastRows(LastRows()), [eventTimestamps, eventOffsets], "request_timestamps")
-    }
     return try place(events, x, batch, request: request)
   }
 
@@ -145,6 +146,7 @@ extension ModelBuilder {
       bits = try emit(.markBits(mark), [bits, watched], "marked_actions")
     }
     let masks = action.allMasks
+    try check(.actionBits, is: masks, "input.action")
     let table = try modelWeight(
       .actionBits, [masks.count, action.width], user: "the action encoder", "bits, width of a bit's row")
     var x = try emit(.embedBits(EmbedBits(masks: masks)), [table, bits], "action_bits")

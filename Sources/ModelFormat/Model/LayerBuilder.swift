@@ -184,6 +184,20 @@ extension ModelBuilder {
     return name
   }
 
+  /// Checks what the checkpoint keeps of a setting, where it does; `key` is where model.json says it.
+  mutating func check(_ setting: StoredSetting, is expected: [Int], _ key: String) throws(ModelError) {
+    guard let stored = description.names.preset.name(of: setting) else { return }
+    let name = description.names.prefix + stored
+    guard let (file, _) = checkpoint.find(name) else { return }
+    let found = try file.tensor(named: name)
+    guard found.doubles == expected.map(Double.init) else {
+      throw ModelError(
+        .unexpectedTensor, file: file.path, place: "tensor \(quoted(name))",
+        "holds \(found.integers), but \(key) says \(expected)")
+    }
+    usedTensors.insert(name)
+  }
+
   /// A weight that is computed when it is read, of this shape.
   mutating func derive(
     _ name: String, _ formula: CheckpointWeights.Formula, _ shape: [Int]

@@ -109,6 +109,22 @@ extension WeightNames.Preset {
   }
 }
 
+/// A setting that checkpoints keep beside the weights, though model.json says it too: both must agree.
+enum StoredSetting {
+  case actionBits, periodUnits, periodCounts
+}
+
+extension WeightNames.Preset {
+  func name(of setting: StoredSetting) -> String? {
+    guard self == .production else { return nil }
+    return switch setting {
+    case .actionBits: "_hstu_transducer._input_preprocessor._action_encoder._combined_action_weights"
+    case .periodUnits: "_hstu_transducer._output_postprocessor._period_units"
+    case .periodCounts: "_hstu_transducer._output_postprocessor._units_per_period"
+    }
+  }
+}
+
 extension PerceptronPart {
   /// As a torch.nn.Sequential of the four has it.
   fileprivate var sequentialName: String {

@@ -12,6 +12,8 @@ extension ModelBuilder {
     case .layer(let epsilon): return try outputLayerNorm(epsilon, x, name)
     case .timestampLayer(let epsilon, let periods, let pi):
       guard let timestamps else { throw error("the output's norm reads timestamps, but the model has none") }
+      try check(.periodUnits, is: periods.map(\.unit), "output.norm.periods")
+      try check(.periodCounts, is: periods.map(\.count), "output.norm.periods")
       var parts = [x]
       for period in periods {
         let units = CalendarUnits(unit: period.unit, count: period.count)
