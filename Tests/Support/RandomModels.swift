@@ -180,7 +180,7 @@ extension ProgramMaker {
     let targets = build.argument("targets", .tensor([Self.sequences], .i64))
     let takesLast = random.once(in: 4)
     var outputs: [ValueID] = []
-    for index in 0..<random.integer(in: 1...3) {
+    for index in 0..<random.pick([1, 2, 2, 3]) {
       let own =
         index == 0 ? (x: argumentX(width), offsets: argumentOffsets()) : argumentBatch("b\(index)", width: width)
       var (x, offsets) = own
@@ -188,7 +188,7 @@ extension ProgramMaker {
         offsets = try build.emit(.extendOffsets(ExtendOffsets(addition, into: "longer\(index)")), own.offsets)
         x = try build.append(.extendRows(ExtendRows(addition)), heads + [x, own.offsets, offsets])[0]
       }
-      for layer in 0..<random.integer(in: 1...2) {
+      for layer in 0..<random.pick([1, 1, 2]) {
         x = try build.productionLayer(
           productionLayer(width: width), prefix: "stacks.\(index).\(layer).", x: x, offsets: offsets, targets: targets)
       }

@@ -299,7 +299,8 @@ private struct FunctionVerifier {
   /// `extended` is the number of the operand with the extended offsets, `batch` are the offsets and targets that they follow
   /// from.
   private mutating func verify(_ id: OperationID, _ addition: RowAddition, extended: Int, of batch: [ValueID]) {
-    guard case .result(let producer, _) = function[function[id].operands[extended]].definition,
+    let all = selection(of: function[id].operands[extended], from: nil)
+    guard case .result(let producer, _)? = all.map({ function[$0.root].definition }),
       case .extendOffsets(let own) = function[producer].payload
     else {
       fail("the extended offsets must be the result of extend_offsets", id)
@@ -307,9 +308,39 @@ private struct FunctionVerifier {
     }
     if own.addition != addition {
       fail("adds other rows than the extend_offsets that its extended offsets come from", id)
-    } else if function[producer].operands != batch {
-      fail("reads other offsets or targets than the extend_offsets that its extended offsets come from", id)
+      return
     }
+    let operands = function[producer].operands
+    // Where some of the extended rows are read only, they must be what becomes of those that are read of the others.
+    if Array(operands.dropFirst()) == Array(batch.dropFirst()), let all,
+      let before = selection(of: batch[0], from: operands[0])
+    {
+      switch (before.selection, all.selection) {
+      case (nil, nil): return
+      case (let kept?, let extended?):
+        if before.targets == all.targets, addition.keeps(kept, as: extended) { return }
+      default: break
+      }
+    }
+    fail("reads other offsets or targets than the extend_offsets that its extended offsets come from", id)
+  }
+
+  /// What selects the rows that offsets cut from those of `root`, or of the first offsets that no selection made; nil where
+  /// there is no such selection.
+  private func selection(
+    of offsets: ValueID, from root: ValueID?
+  ) -> (root: ValueID, selection: RowSelection?, targets: [ValueID])? {
+    var (value, kept, targets): (ValueID, RowSelection?, [ValueID]) = (offsets, nil, [])
+    while value != root {
+      guard let (own, operands) = selectOffsets(of: value) else { return root == nil ? (value, kept, targets) : nil }
+      if let kept {
+        guard kept.isUnchanged(after: own), Array(operands.dropFirst()) == targets else { return nil }
+      } else {
+        (kept, targets) = (own, Array(operands.dropFirst()))
+      }
+      value = operands[0]
+    }
+    return (value, kept, targets)
   }
 
   private func selectOffsets(of value: ValueID) -> (selection: RowSelection, operands: [ValueID])? {

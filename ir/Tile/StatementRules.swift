@@ -199,9 +199,15 @@ extension KernelVerifier {
   private func isAddition(
     _ extended: BufferID, _ addition: RowAddition, to offsets: BufferID, _ targets: BufferID?
   ) -> Bool {
-    let targets = addition.readsTargets ? targets : nil
-    let made = ProgramVerifier.Addition(addition: addition, offsets: offsets, targets: targets)
-    return program.additions[extended] == made
+    guard let after = program.selection(of: extended, from: nil), let made = program.additions[after.root],
+      made.addition == addition, let before = program.selection(of: offsets, from: made.offsets)
+    else { return false }
+    if addition.readsTargets, made.targets != targets { return false }
+    switch (before.selection, after.selection) {
+    case (nil, nil): return true
+    case (let kept?, let extended?): return before.targets == after.targets && addition.keeps(kept, as: extended)
+    default: return false
+    }
   }
 
   /// Why offsets do not cut the sequences that are the kernel's rows; nil where they do.

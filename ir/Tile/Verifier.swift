@@ -93,6 +93,24 @@ struct ProgramVerifier {
     return true
   }
 
+  /// What selects the rows that offsets cut from those of `root`, or of the first offsets that no selection made; nil where
+  /// there is no such selection.
+  func selection(
+    of offsets: BufferID, from root: BufferID?
+  ) -> (root: BufferID, selection: RowSelection?, targets: BufferID?)? {
+    var (buffer, kept, targets): (BufferID, RowSelection?, BufferID?) = (offsets, nil, nil)
+    while buffer != root {
+      guard let own = selections[buffer] else { return root == nil ? (buffer, kept, targets) : nil }
+      if let kept {
+        guard kept.isUnchanged(after: own.selection), own.targets == targets else { return nil }
+      } else {
+        (kept, targets) = (own.selection, own.targets)
+      }
+      buffer = own.offsets
+    }
+    return (buffer, kept, targets)
+  }
+
   mutating func verify() {
     verifyDimensions()
     for index in program.buffers.indices { verify(BufferID(index: index)) }

@@ -74,7 +74,17 @@ struct DemandAnalysis {
     switch operation.payload {
     case .attention(let attention): visit(id, attention, demand)
     case .extendOffsets, .selectOffsets: break
-    case .extendRows, .originalRows:
+    case .extendRows(let extend):
+      let places = extend.places(among: operands.count)
+      guard isTold(operation.results[0]), spaces.whole(of: operands[places.x], in: function) == .all else {
+        for value in operation.results + operands { need(value, .all) }
+        return
+      }
+      let (before, after) = extend.addition.demands(for: demand)
+      need(operation.results[0], after)
+      need(operands[places.x], before)
+      for added in operands[places.added] { need(added, before) }
+    case .originalRows:
       // Rows of two batches: computed for all.
       for value in operation.results + operands { need(value, .all) }
     case .bucketTimes, .nextRows, .positions:

@@ -37,6 +37,11 @@ struct RowPruner {
     for id in function.body where self.space(of: function[id].results[0]) != space {
       rows += function[id].operands.filter { self.space(of: $0) == space }.compactMap { whole(of: $0) }
     }
+    for id in function.body {
+      guard case .extendRows(let extend) = function[id].payload, demands.rows(of: id) != .none else { continue }
+      let x = function[id].operands[extend.places(among: function[id].operands.count).x]
+      if self.space(of: x) == space, whole(of: x) == .all { rows.append(before(extend, id)) }
+    }
     var sorted: [RowDemand] = [.all]
     for demand in rows where !sorted.contains(demand) {
       let place = sorted.firstIndex { $0.isWithin(demand) } ?? sorted.count
@@ -46,6 +51,11 @@ struct RowPruner {
       sorted.insert(demand, at: place)
     }
     return sorted.map { ($0, spaces.spaces[space].offsets) }
+  }
+
+  /// The rows that an addition is needed of before it, among those of x's space.
+  private func before(_ extend: ExtendRows, _ id: OperationID) -> RowDemand {
+    extend.addition.demands(for: demands.rows(of: id)).before
   }
 
   private func whole(of value: ValueID) -> RowDemand? { spaces.whole(of: value, in: original) }
@@ -121,6 +131,17 @@ struct RowPruner {
     switch operation.payload {
     case .extendOffsets: return
     case .selectOffsets where isTold: return
+    case .extendRows(let extend) where whole(of: operands[extend.places(among: operands.count).x]) == .all:
+      let places = extend.places(among: operands.count)
+      let before = before(extend, id)
+      var values: [ValueID] = []
+      for added in operands[places.added] { values.append(try rows(before, of: added)) }
+      values += [
+        try rows(before, of: operands[places.x]), try offsets(of: before, like: operands[places.x]),
+        try offsets(of: demand, like: result),
+      ]
+      if let targets = places.targets { values.append(operands[targets]) }
+      try append(id, values, rows: demand)
     case .extendRows, .originalRows:
       // Between two spaces: of both all rows that there are.
       var values: [ValueID] = []

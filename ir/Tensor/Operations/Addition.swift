@@ -58,6 +58,27 @@ public enum RowAddition: Hashable, Sendable {
     }
   }
 
+  /// What of the rows before an addition and of those after it belongs together, where some rows after it are needed: the
+  /// smallest demands of which the second is what becomes of the first.
+  public func demands(for needed: RowDemand) -> (before: RowDemand, after: RowDemand) {
+    guard case .ends(let first, let latest) = needed else { return (needed, needed) }
+    switch self {
+    case .before(let count):
+      let own = max(first - count, 0)
+      return (.ends(first: own, latest: latest), .ends(first: own + count, latest: latest))
+    case .interleaved:
+      let (own, ownLatest) = ((first + 1) / 2, (latest + 1) / 2)
+      return (.ends(first: own, latest: ownLatest), .ends(first: 2 * own, latest: 2 * ownLatest))
+    }
+  }
+
+  /// Whether a selection of the rows after an addition keeps just what becomes of those that another keeps of the rows
+  /// before it.
+  public func keeps(_ before: RowSelection, as after: RowSelection) -> Bool {
+    let demands = demands(for: RowDemand(after))
+    return demands.before == RowDemand(before) && demands.after == RowDemand(after)
+  }
+
   /// Whether it asks which rows are targets.
   public var readsTargets: Bool { self == .interleaved }
 
