@@ -118,7 +118,7 @@ import Testing
     ),
     (
       #""layers.1.uvqk_bias""#, #""layers.3.uvqk_bias""#,
-      "model.json:6: names.map.layers.3.uvqk_bias: unknown weight; the weights are item_table, action_table, position_table, time_table, action_bits, target_action, contextual_weight, contextual_bias, row_norm_weight, row_norm_bias, time_combiner_weight, time_combiner_bias, uvqk_weight, uvqk_bias, input_norm_weight, input_norm_bias, output_weight, output_bias, output_norm_weight, output_norm_bias, position_bias, time_bias; those of one layer are layers.{i}.time_bias"
+      "model.json:6: names.map.layers.3.uvqk_bias: unknown weight; the weights are item_table, action_table, position_table, time_table, action_bits, target_action, contextual_weight, contextual_bias, row_norm_weight, row_norm_bias, time_combiner_weight, time_combiner_bias, fusion_weight, fusion_bias, uvqk_weight, uvqk_bias, input_norm_weight, input_norm_bias, output_weight, output_bias, output_norm_weight, output_norm_bias, position_bias, time_bias; those of one layer are layers.{i}.time_bias"
     ),
     (
       #""preset": "gr-production","#, #""preset": "gr-production", "layer_prefix": ["a", "b"],"#,

@@ -16,7 +16,7 @@ extension ModelBuilder {
   /// The arguments that stand before `offsets`.
   mutating func eventArguments(_ events: ModelDescription.Events, rows: Dimension) -> EventArguments {
     var arguments = EventArguments()
-    func numbers(_ name: String) -> ValueID { builder.argument(name, .tensor([rows], .i64)) }
+    func numbers(_ name: String) -> ValueID { builder.argument(prefix + name, .tensor([rows], .i64)) }
     for feature in events.features { arguments.features.append((feature.name, numbers(feature.name))) }
     if let action = events.action {
       arguments.actions = numbers("actions")
@@ -33,8 +33,8 @@ extension ModelBuilder {
       let rows = Dimension.symbol("\(feature.name).rows")
       arguments.contextual.append(
         (
-          builder.argument(feature.name, .tensor([rows], .i64)),
-          builder.argument("\(feature.name)_offsets", .offsets(sequences: sequences, rows: rows))
+          sharedArgument(feature.name, .tensor([rows], .i64)),
+          sharedArgument("\(feature.name)_offsets", .offsets(sequences: sequences, rows: rows))
         ))
     }
   }
@@ -174,7 +174,7 @@ extension ModelBuilder {
     let targets = batch.targets.map { [$0] } ?? []
     let before = batch.offsets
     let after = try emit(
-      .extendOffsets(ExtendOffsets(.interleaved, into: "turn_rows")), [before] + targets, "turn_offsets")
+      .extendOffsets(ExtendOffsets(.interleaved, into: prefix + "turn_rows")), [before] + targets, "turn_offsets")
     let extend = Payload.extendRows(ExtendRows(.interleaved))
     for index in batch.integers.indices {
       let value = batch.integers[index].value
@@ -219,7 +219,7 @@ extension ModelBuilder {
     let before = batch.offsets
     let addition = RowAddition.before(count)
     let after = try emit(
-      .extendOffsets(ExtendOffsets(addition, into: "all_rows")), [before], "all_offsets")
+      .extendOffsets(ExtendOffsets(addition, into: prefix + "all_rows")), [before], "all_offsets")
     for index in batch.integers.indices {
       batch.integers[index].value = try emit(
         .extendRows(ExtendRows(addition)), [batch.integers[index].value, before, after],

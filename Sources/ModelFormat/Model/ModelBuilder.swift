@@ -2,7 +2,12 @@ import TensorIR
 
 /// Writes the function `forward` of a model, from its input to its output.
 struct ModelBuilder {
-  let description: ModelDescription
+  /// The model, or the transducer at hand.
+  private(set) var description: ModelDescription
+  /// What precedes the names of the arguments of the transducer at hand.
+  private(set) var prefix = ""
+  /// Arguments that several transducers read.
+  private var sharedArguments: [String: ValueID] = [:]
   let checkpoint: Checkpoint
   var builder: FunctionBuilder
   var weights: CheckpointWeights
@@ -49,11 +54,27 @@ struct ModelBuilder {
   }
 
   mutating func build() throws(ModelError) {
-    if let fault = description.truncationFault { throw error("truncation[\(fault.index)]: \(fault.message)") }
+    if let mixture = description.mixture { return try build(mixture) }
     let known = description.knownStages
     if let unknown = description.stages.first(where: { !known.contains($0) }) {
       throw error("there is no stage \(unknown) in a model of \(description.layers.count) layers")
     }
+    let batch = try stack()
+    if description.stages.contains(.encoded) {
+      record(.encoded, try norm(description.output.norm, batch.x, timestamps: batch.timestamps, "encoded"))
+    }
+    var offsets: [(name: String, value: ValueID)] = []
+    if description.output.rows == .all,
+      description.truncations.contains(where: { $0.form == .drop }) || changesRows
+    {
+      offsets.append(("out_offsets", batch.offsets))
+    }
+    try finish(try outputRows(of: batch), also: offsets)
+  }
+
+  /// The rows after the last layer.
+  private mutating func stack() throws(ModelError) -> Batch {
+    if let fault = description.truncationFault { throw error("truncation[\(fault.index)]: \(fault.message)") }
     var batch = try input()
     record(.inputEmbedding, batch.x)
     var skipped: Skipped?
@@ -67,7 +88,33 @@ struct ModelBuilder {
         skipped = nil
       }
     }
-    try output(batch)
+    return batch
+  }
+
+  /// Stack after stack, each for the rows that are given back; these side by side, through one product (SEMANTICS section 5).
+  private mutating func build(_ mixture: ModelDescription.Mixture) throws(ModelError) {
+    if !description.stages.isEmpty { throw error("a mixture of transducers has no stages") }
+    let model = description
+    var outputs: [OutputRows] = []
+    for (index, transducer) in mixture.transducers.enumerated() {
+      (description, prefix) = (transducer, transducer.name + ".")
+      // What is known of candidates comes with the first transducer's.
+      description.output = index == 0 ? model.output : ModelDescription.Output(rows: model.output.rows)
+      outputs.append(try outputRows(of: try stack()))
+    }
+    (description, prefix) = (model, "")
+    guard var rows = outputs.first else { throw error("a mixture has one transducer at least") }
+    let joined = try emit(.concatenate(Concatenate()), outputs.map(\.x), "joined")
+    let (inner, outer) = (outputs.count * model.width, model.width)
+    var operands = [
+      joined,
+      try modelWeight(
+        .fusionWeight, mixture.layout == .inOut ? [inner, outer] : [outer, inner], user: "the fusion",
+        "\(outputs.count) transducers x model width, model width"),
+    ]
+    if mixture.bias { operands.append(try modelWeight(.fusionBias, [outer], user: "the fusion", "model width")) }
+    rows.x = try emit(.linear(Linear(mixture.layout)), operands, "fused")
+    try finish(rows, also: [])
   }
 
   // MARK: - Operations
@@ -92,26 +139,26 @@ struct ModelBuilder {
   // MARK: - Input
 
   private mutating func input() throws(ModelError) -> Batch {
-    let rows = Dimension.symbol("rows")
+    let rows = Dimension.symbol(prefix + "rows")
     let sequences = Dimension.symbol("sequences")
     var x: ValueID?
     var ids: ValueID?
     var actions: ValueID?
     var arguments = EventArguments()
     switch description.input {
-    case .rows: x = builder.argument("x", .tensor([rows, .fixed(description.width)], .f32))
+    case .rows: x = builder.argument(prefix + "x", .tensor([rows, .fixed(description.width)], .f32))
     case .embedding(let embedding):
-      ids = builder.argument("item_ids", .tensor([rows], .i64))
-      if embedding.action != nil { actions = builder.argument("actions", .tensor([rows], .i64)) }
+      ids = builder.argument(prefix + "item_ids", .tensor([rows], .i64))
+      if embedding.action != nil { actions = builder.argument(prefix + "actions", .tensor([rows], .i64)) }
     case .events(let events): arguments = eventArguments(events, rows: rows)
     }
-    let offsets = builder.argument("offsets", .offsets(sequences: sequences, rows: rows))
-    let targets = description.hasTargets ? builder.argument("num_targets", .tensor([sequences], .i64)) : nil
+    let offsets = builder.argument(prefix + "offsets", .offsets(sequences: sequences, rows: rows))
+    let targets = description.hasTargets ? sharedArgument("num_targets", .tensor([sequences], .i64)) : nil
     var batch = Batch(x: offsets, offsets: offsets, targets: targets)
     if description.readsTimestamps {
-      batch.integers.append(("timestamps", builder.argument("timestamps", .tensor([rows], .i64))))
+      batch.integers.append(("timestamps", builder.argument(prefix + "timestamps", .tensor([rows], .i64))))
     }
-    let request = description.hasTimeBias ? builder.argument("query_timestamps", .tensor([sequences], .i64)) : nil
+    let request = description.hasTimeBias ? sharedArgument("query_timestamps", .tensor([sequences], .i64)) : nil
     switch description.input {
     case .rows: break
     case .embedding(let embedding):
@@ -131,6 +178,14 @@ struct ModelBuilder {
       batch.times = (timestamps, next)
     }
     return batch
+  }
+
+  /// An argument of sequences, of which all transducers have the same.
+  mutating func sharedArgument(_ name: String, _ type: ValueType) -> ValueID {
+    if let known = sharedArguments[name] { return known }
+    let argument = builder.argument(name, type)
+    sharedArguments[name] = argument
+    return argument
   }
 
   private mutating func embed(
@@ -194,28 +249,25 @@ struct ModelBuilder {
 
   // MARK: - Output
 
-  private mutating func output(_ batch: Batch) throws(ModelError) {
+  /// The rows that are given back, before their norm, and the integers of theirs that are needed then.
+  private struct OutputRows {
+    var x: ValueID
+    var timestamps: ValueID?
+    var ids: [(name: String, value: ValueID)] = []
+  }
+
+  private mutating func outputRows(of batch: Batch) throws(ModelError) -> OutputRows {
     let output = description.output
-    func normed(_ x: ValueID, _ timestamps: ValueID?, _ name: String) throws(ModelError) -> ValueID {
-      try norm(output.norm, x, timestamps: output.readsTimestamps ? timestamps : nil, name)
-    }
-    if description.stages.contains(.encoded) { record(.encoded, try normed(batch.x, batch.timestamps, "encoded")) }
-    var x = batch.x
-    var results: [(name: String, value: ValueID)] = []
+    let timestamps = output.readsTimestamps ? batch.timestamps : nil
     switch output.rows {
-    case .all:
-      x = try normed(x, batch.timestamps, "output")
-      if description.truncations.contains(where: { $0.form == .drop }) || changesRows {
-        results.append(("out_offsets", batch.offsets))
-      }
+    case .all: return OutputRows(x: batch.x, timestamps: timestamps)
     case .last:
       func last(_ value: ValueID, _ name: String) throws(ModelError) -> ValueID {
         try emit(.lastRows(LastRows()), [value, batch.offsets], name)
       }
-      let times = output.readsTimestamps ? batch.timestamps : nil
-      var lastTimes: ValueID?
-      if let times { lastTimes = try last(times, "last_timestamps") }
-      x = try normed(try last(x, "last"), lastTimes, "output")
+      var rows = OutputRows(x: try last(batch.x, "last"))
+      if let timestamps { rows.timestamps = try last(timestamps, "last_timestamps") }
+      return rows
     case .targets:
       guard let targets = batch.targets else { throw error("the output is target rows, but the model has no targets") }
       let selected = try emit(
@@ -223,19 +275,26 @@ struct ModelBuilder {
       func select(_ value: ValueID, _ name: String) throws(ModelError) -> ValueID {
         try emit(.selectRows(SelectRows(.targets)), [value, batch.offsets, selected, targets], name)
       }
-      var times: ValueID?
-      if output.readsTimestamps, let all = batch.timestamps { times = try select(all, "target_timestamps") }
-      x = try normed(try select(x, "targets"), times, "output")
-      if let ranking = output.ranking, case .events(let events) = description.input {
-        record(.userEmbeddings, x)
-        var ids: [(name: String, value: ValueID)] = []
-        for feature in batch.integers where ranking.items.features.contains(feature.name) {
-          ids.append((feature.name, try select(feature.value, "target_\(feature.name)")))
-        }
-        x = try rank(ranking, events, users: x) { name in ids.first { $0.name == name }?.value }
+      var rows = OutputRows(x: try select(batch.x, "targets"))
+      if let timestamps { rows.timestamps = try select(timestamps, "target_timestamps") }
+      for feature in batch.integers where output.ranking?.items.features.contains(feature.name) == true {
+        rows.ids.append((feature.name, try select(feature.value, "target_\(feature.name)")))
       }
+      return rows
     }
-    results.insert((output.resultName, x), at: 0)
+  }
+
+  /// The results: the rows that are given back, or candidates' scores; offsets that go with them, and stages.
+  private mutating func finish(
+    _ rows: OutputRows, also offsets: [(name: String, value: ValueID)]
+  ) throws(ModelError) {
+    let output = description.output
+    var x = try norm(output.norm, rows.x, timestamps: rows.timestamps, "output")
+    if let ranking = output.ranking, case .events(let events) = description.input {
+      record(.userEmbeddings, x)
+      x = try rank(ranking, events, users: x) { name in rows.ids.first { $0.name == name }?.value }
+    }
+    var results = [(name: output.resultName, value: x)] + offsets
     if let scores = output.scores {
       let items = try itemRows(scores)
       results.append(("scores", try emit(.linear(Linear(.outIn)), [x, items], "scores")))

@@ -14,6 +14,9 @@ public struct ModelDescription: Hashable, Sendable {
   public var contextual: Int
   /// Whether the last rows of a sequence are candidates, counted by the argument `num_targets`.
   public var hasTargets: Bool
+  /// Several stacks in place of one. Then the input is the first transducer's, which says what candidates are, and layers and
+  /// truncations are those of the transducers: there are none here. Nil for one stack.
+  public var mixture: Mixture?
   /// In the order in which they run.
   public var layers: [Layer]
   /// In the order in which they take effect.
@@ -38,6 +41,25 @@ public struct ModelDescription: Hashable, Sendable {
     self.truncations = truncations
     self.output = output
     self.stages = stages
+  }
+
+  /// Transducers that share targets and contextual features, each over sequences of its own (SEMANTICS section 5): the rows that
+  /// each gives back lie side by side, and one product makes the model's of them.
+  public struct Mixture: Hashable, Sendable {
+    /// Each a model of one stack, with its name, names of weights, input, contextual rows, layers and truncations; what else
+    /// they say is the model's own.
+    public var transducers: [ModelDescription]
+    /// How the product's matrix is stored.
+    public var layout: Linear.Orientation
+    /// Whether the product has a bias, one number a column.
+    public var bias: Bool
+
+    /// A mixture as given.
+    public init(transducers: [ModelDescription], layout: Linear.Orientation, bias: Bool) {
+      self.transducers = transducers
+      self.layout = layout
+      self.bias = bias
+    }
   }
 
   /// Where the rows of the first layer come from.

@@ -29,22 +29,28 @@ public struct ModelDocument: Sendable {
     let sequence = try object.optional("sequence")?.object(ModelKeys.sequence)
     let hasTargets = try sequence?.optional("targets")?.bool() ?? false
     let told = try sequence?.optional("contextual")?.nonNegativeInteger()
-    let input = try InputDecoder(width: width, contextual: told).input(object.required("input"))
-    var slots: Int?
-    if case .events(let events) = input { slots = events.slotCount }
-    let contextual = slots ?? told ?? 0
-
-    let layerDecoder = LayerDecoder(contextual: contextual, mustTell: slots ?? 0 > 0)
-    let layers = try Self.layers(object, layerDecoder)
-    let names = try NamesDecoder(layerCount: layers.count).names(
-      object.required(
-        "names", "its \"preset\" is \(alternatives(WeightNames.Preset.allCases.map { quoted($0.rawValue) }))"))
-    description = ModelDescription(
-      name: modelName, width: width, names: names, input: input, contextual: contextual, hasTargets: hasTargets,
-      layers: layers, output: ModelDescription.Output(rows: .all))
-    if let truncation = object.optional("truncation") { try decodeTruncations(truncation) }
-    description.output = try OutputDecoder(description: description).output(object.required("output"))
-    if let stages = object.optional("stages") { try decodeStages(stages) }
+    let stack = StackDecoder(width: width, contextual: told, hasTargets: hasTargets)
+    if let transducers = object.optional("transducers") {
+      description = try stack.mixture(transducers, modelName, in: object)
+    } else {
+      if let fusion = object.optional("fusion") {
+        throw fusion.error(.unexpectedValue, "only a model of several \"transducers\" has this key")
+      }
+      description = try stack.stack(object, modelName)
+    }
+    let output = try object.required("output")
+    description.output = try OutputDecoder(description: description).output(output)
+    if description.mixture != nil, description.output.rows == .all {
+      throw output.error(
+        .unexpectedValue, "transducers have only targets and last rows in common",
+        hint: "\"rows\" is \"targets\" or \"last\"")
+    }
+    if let stages = object.optional("stages") {
+      if description.mixture != nil {
+        throw stages.error(.unexpectedValue, "a model of several transducers has no stages")
+      }
+      try decodeStages(stages)
+    }
   }
 
   private static func paths(_ reader: JSONReader) throws(ModelError) -> [String] {
@@ -56,54 +62,6 @@ public struct ModelDocument: Sendable {
       return path
     }
   }
-
-  private static func layers(
-    _ object: JSONObjectReader, _ decoder: LayerDecoder
-  ) throws(ModelError) -> [ModelDescription.Layer] {
-    if let list = object.optional("layers") {
-      for other in ["layer", "layer_count"] {
-        if let value = object.optional(other) {
-          throw value.error(
-            .unexpectedValue, "stands beside \"layers\"",
-            hint: "give either \"layers\", or \"layer\" and \"layer_count\"")
-        }
-      }
-      return try list.elements().map { (element) throws(ModelError) in try decoder.layer(element) }
-    }
-    let layer = try decoder.layer(
-      object.required("layer", "give either \"layers\", or \"layer\" and \"layer_count\""))
-    let count = try object.required("layer_count", "how many times \"layer\" is repeated").integer(
-      in: 1...4096, expected: "a number of layers from 1 to 4096")
-    return Array(repeating: layer, count: count)
-  }
-
-  private mutating func decodeTruncations(_ reader: JSONReader) throws(ModelError) {
-    let elements = try reader.elements()
-    for element in elements {
-      let object = try element.object(ModelKeys.truncation)
-      let form: ModelDescription.Truncation.Form
-      let formReader = try object.required("form", "it is \"drop\" or \"skip\"")
-      switch try formReader.choice(TruncationForm.self) {
-      case .drop:
-        if let until = object.optional("until") {
-          throw until.error(.unexpectedValue, "rows that are dropped do not come back", hint: "\"skip\" puts them back")
-        }
-        form = .drop
-      case .skip:
-        form = .skip(until: try object.optional("until")?.positiveInteger() ?? description.layers.count)
-      }
-      description.truncations.append(
-        ModelDescription.Truncation(
-          form, after: try object.required("after", "layers that run on all rows").nonNegativeInteger(),
-          keep: try object.required("keep", "history rows kept of each sequence").nonNegativeInteger(),
-          contextual: try object.optional("contextual")?.nonNegativeInteger()))
-    }
-    if let fault = description.truncationFault {
-      throw elements[fault.index].error(.unexpectedValue, fault.message)
-    }
-  }
-
-  private enum TruncationForm: String, CaseIterable { case drop, skip }
 
   private mutating func decodeStages(_ reader: JSONReader) throws(ModelError) {
     let known = description.knownStages

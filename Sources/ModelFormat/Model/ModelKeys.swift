@@ -4,7 +4,7 @@
 enum ModelKeys {
   static let model = [
     "$schema", "format", "name", "weights", "width", "names", "sequence", "input", "layer", "layer_count", "layers",
-    "truncation", "output", "stages", "training",
+    "truncation", "transducers", "fusion", "output", "stages", "training",
   ]
   static let names = ["preset", "prefix", "layer_prefix", "map"]
   static let sequence = ["targets", "contextual"]
@@ -33,6 +33,8 @@ enum ModelKeys {
   static let relativeBias = ["max_length", "time_buckets"]
   static let layerOutput = ["bias", "layout"]
   static let truncation = ["form", "after", "until", "keep", "contextual"]
+  static let transducer = ["name", "names", "input", "layer", "layer_count", "layers", "truncation"]
+  static let fusion = ["bias", "layout"]
   static let output = ["rows", "norm", "name", "scores", "ranking"]
   static let outputNorm = ["kind", "epsilon", "periods", "pi"]
   static let period = ["unit", "count"]
@@ -48,7 +50,8 @@ enum ModelKeys {
     ("contextual_feature", contextualFeature), ("time_table", timeTable), ("layer", layer),
     ("activations", activations),
     ("norm", norm), ("uvqk", uvqk), ("mask", mask), ("relative_bias", relativeBias), ("layer_output", layerOutput),
-    ("truncation", truncation), ("output", output), ("output_norm", outputNorm), ("scores", scores), ("period", period),
+    ("truncation", truncation), ("transducer", transducer), ("fusion", fusion), ("output", output),
+    ("output_norm", outputNorm), ("scores", scores), ("period", period),
     ("ranking", ranking), ("task", task),
   ]
 }

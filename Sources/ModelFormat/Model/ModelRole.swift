@@ -27,6 +27,8 @@ public enum ModelRole: Hashable, Sendable {
   /// The product before it that mixes in when rows happened.
   case timeCombinerWeight, timeCombinerBias
   case perceptron(PerceptronRole, PerceptronPart)
+  /// The product that makes one row of those of several transducers.
+  case fusionWeight, fusionBias
   /// The embedding table of this name.
   case table(String)
 
@@ -37,6 +39,7 @@ public enum ModelRole: Hashable, Sendable {
     (.contextualWeight, "contextual_weight"), (.contextualBias, "contextual_bias"),
     (.rowNormWeight, "row_norm_weight"), (.rowNormBias, "row_norm_bias"),
     (.timeCombinerWeight, "time_combiner_weight"), (.timeCombinerBias, "time_combiner_bias"),
+    (.fusionWeight, "fusion_weight"), (.fusionBias, "fusion_bias"),
   ]
 
   /// All but tables, which have names of their own.
@@ -80,11 +83,12 @@ extension WeightNames.Preset {
     }
   }
 
-  private func productionName(of role: ModelRole) -> String {
+  private func productionName(of role: ModelRole) -> String? {
     let preprocessor = "_hstu_transducer._input_preprocessor."
     let positions = "_hstu_transducer._positional_encoder."
     let postprocessor = "_hstu_transducer._output_postprocessor."
     return switch role {
+    case .fusionWeight, .fusionBias: nil
     case .itemTable: productionName(of: .table("item"))
     case .actionTable: productionName(of: .table("action"))
     case .table(let name): "_embedding_collection.embeddings.\(name).weight"

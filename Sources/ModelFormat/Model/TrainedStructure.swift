@@ -17,9 +17,21 @@ extension ModelDescription {
   /// The description with plain causal masks (contextual rows and targets as they are) and without truncations.
   private var withoutTrainedStructure: ModelDescription {
     var plain = self
-    for index in plain.layers.indices { plain.layers[index].mask.form = .causal }
-    plain.truncations = []
+    for stack in stacks {
+      for index in plain[stack: stack].layers.indices { plain[stack: stack].layers[index].mask.form = .causal }
+      plain[stack: stack].truncations = []
+    }
     return plain
+  }
+
+  /// The numbers of the stacks: the model's own, or its transducers.
+  private var stacks: Range<Int> { 0..<(mixture?.transducers.count ?? 1) }
+
+  private subscript(stack index: Int) -> ModelDescription {
+    get { mixture?.transducers[index] ?? self }
+    set {
+      if mixture == nil { self = newValue } else { mixture?.transducers[index] = newValue }
+    }
   }
 
   /// The program of the model without its semi-local masks and truncations, and these one after the other: first masks,
@@ -28,20 +40,24 @@ extension ModelDescription {
     var partial = withoutTrainedStructure
     let plain = try partial.program(from: checkpoint)
     var parts: [TrainedStructure] = []
-    for (index, layer) in layers.enumerated() where partial.layers[index].mask != layer.mask {
-      let same = layers.indices.filter { layers[$0].mask == layer.mask }
-      for other in same { partial.layers[other].mask = layer.mask }
-      parts.append(
-        TrainedStructure(
-          pass: "semi-local-attention", options: layer.mask.semiLocalOptions, summary: layerList(same),
-          program: try partial.program(from: checkpoint)))
-    }
-    for truncation in truncations {
-      partial.truncations.append(truncation)
-      parts.append(
-        TrainedStructure(
-          pass: "attention-truncation", options: truncation.options, summary: summary(of: truncation),
-          program: try partial.program(from: checkpoint)))
+    for number in stacks {
+      let stack = self[stack: number]
+      let name = mixture == nil ? "" : "\(stack.name): "
+      for (index, layer) in stack.layers.enumerated() where partial[stack: number].layers[index].mask != layer.mask {
+        let same = stack.layers.indices.filter { stack.layers[$0].mask == layer.mask }
+        for other in same { partial[stack: number].layers[other].mask = layer.mask }
+        parts.append(
+          TrainedStructure(
+            pass: "semi-local-attention", options: layer.mask.semiLocalOptions, summary: name + stack.layerList(same),
+            program: try partial.program(from: checkpoint)))
+      }
+      for truncation in stack.truncations {
+        partial[stack: number].truncations.append(truncation)
+        parts.append(
+          TrainedStructure(
+            pass: "attention-truncation", options: truncation.options, summary: name + stack.summary(of: truncation),
+            program: try partial.program(from: checkpoint)))
+      }
     }
     return (plain, parts)
   }
