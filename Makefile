@@ -25,6 +25,7 @@ test: packages python lint
 	swift build $(SWIFT_FLAGS) --build-tests
 	$(PRODUCTS)/golden-runner Tests/Golden
 	$(PRODUCTS)/golden-runner Tests/Golden --interpret
+	$(PRODUCTS)/golden-runner Tests/RankingCases
 	PYTHON=$(CURDIR)/.venv/bin/python examples/run-examples $(PRODUCTS)/ultrac
 	.venv/bin/python benchmarks/count_instructions.py --ultrac $(PRODUCTS)/ultrac
 	swift test $(SWIFT_FLAGS) --skip-build --disable-xctest

@@ -12,8 +12,8 @@ import UltraRuntime
 
 /// Whole ranking models, from ids to scores, compiled.
 @Suite struct RankingModelTests {
-  private static let golden = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
-    .appendingPathComponent("Golden").path
+  private static let tests = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+  private static let golden = tests.appendingPathComponent("Golden").path
 
   /// How far fp32 may be from fp64, as a share of the largest number.
   private func expectNear(_ found: HostTensor, _ expected: HostTensor, _ share: Double, _ what: String) {
@@ -23,10 +23,14 @@ import UltraRuntime
 
   @Test(
     "the reference's models give its numbers at every stage, under both clamps",
-    arguments: ["dlrm_no_history", "dlrm_timestamp", "dlrm_two_contextual_layernorm"])
-  func golden(name: String) throws {
+    arguments: [
+      "Golden/dlrm_no_history", "Golden/dlrm_timestamp", "Golden/dlrm_two_contextual_layernorm",
+      "RankingCases/logarithm_l2", "RankingCases/masked_contextual", "RankingCases/no_contextual",
+    ])
+  func golden(path: String) throws {
     let level = try #require(CPULevel.native)
-    let report = try GoldenCase(name, in: Self.golden).check { program, _ in
+    let file = Self.tests.appendingPathComponent(path)
+    let report = try GoldenCase(file.lastPathComponent, in: file.deletingLastPathComponent().path).check { program, _ in
       var module = program.module
       try PassManager(PassPipeline(level: 2)).run(on: &module)
       return try CompiledProgram(module, weights: program.weights, level: level).run(program.inputs)
@@ -37,7 +41,7 @@ import UltraRuntime
   @Test("compiled models give what the interpreter gives, with and without the usual passes")
   func random() throws {
     let levels = CPULevel.supportedByHost
-    for seed in 1...12 as ClosedRange<UInt64> {
+    for seed in 1...8 as ClosedRange<UInt64> {
       let model = try RandomRankingModel(seed: seed)
       let imported = try model.description.build(from: model.checkpoint)
       try imported.module.verify()
@@ -53,10 +57,32 @@ import UltraRuntime
     }
   }
 
+  @Test("a call that does not fit is refused, and says which feature, where and why")
+  func refusals() throws {
+    let level = try #require(CPULevel.native)
+    _ = try GoldenCase("dlrm_two_contextual_layernorm", in: Self.golden).check { program, _ in
+      let compiled = try CompiledProgram(program.module, weights: program.weights, level: level, optimization: .less)
+      // Users 0 and 1 have 2 and 1 tags, of a table of 9; 43 events, of items that are 50.
+      for (name, numbers, message) in [
+        ("user_tags", [1, 9, 0], "user_tags[1]: 9 is outside 0..<9"),
+        ("user_tags_offsets", [0, 2, 2], "user_tags_offsets[2]: 2, expected at least 3"),
+        ("user_tags_offsets", [1, 2, 3], "user_tags_offsets[0]: 1, but offsets begin with 0"),
+        ("item", [Int64](repeating: -1, count: 43), "item[0]: -1 is outside 0..<50"),
+        ("num_targets", [20, 2], "num_targets[0]: 20 is outside 0...19"),
+      ] as [(String, [Int64], String)] {
+        var inputs = program.inputs
+        inputs[name] = HostTensor(numbers)
+        let error = #expect(throws: RuntimeError.self) { _ = try compiled.run(inputs) }
+        #expect("\(try #require(error))".contains(message))
+      }
+      return []
+    }
+  }
+
   @Test("a user's scores have the same bits alone and with others")
   func alone() throws {
     let level = try #require(CPULevel.native)
-    for seed in 31...33 as ClosedRange<UInt64> {
+    for seed in 31...32 as ClosedRange<UInt64> {
       let model = try RandomRankingModel(seed: seed)
       let imported = try model.description.build(from: model.checkpoint)
       var module = imported.module
@@ -95,7 +121,7 @@ import UltraRuntime
   @Test("bf16 products and int8 tables are near, and an action of a candidate is not looked at")
   func precision() throws {
     let level = try #require(CPULevel.native)
-    for seed in [41, 42] as [UInt64] {
+    for seed in [41] as [UInt64] {
       let model = try RandomRankingModel(seed: seed)
       let imported = try model.description.build(from: model.checkpoint)
       let expected = try Interpreter(module: imported.module, weights: imported.weights, precision: .f64)

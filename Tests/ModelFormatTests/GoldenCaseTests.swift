@@ -13,6 +13,15 @@ import Testing
     #expect(report.status == .passed, "\(report)")
   }
 
+  @Test("ranking models that a program of its own computed", arguments: try rankingCaseNames())
+  func rankingCaseIsMet(name: String) throws {
+    let report = try GoldenCase(name, in: rankingFolder).check { program, _ in
+      try Interpreter(module: program.module, weights: program.weights, precision: .f32)
+        .run("forward", inputs: program.inputs)
+    }
+    #expect(report.status == .passed, "\(report)")
+  }
+
   @Test func everyKindHasCases() throws {
     let kinds = try Set(goldenCaseNames().map { try GoldenCase($0, in: goldenFolder).kind })
     #expect(kinds == Set(GoldenCase.supportedKinds))
