@@ -209,7 +209,7 @@ extension Domain {
     switch self {
     case .rows(let dimension, let block): "\(dimension), \(block) at a time"
     case .sequences(_, _, _, let block, let parts):
-      "rows of sequences, \(block) at a time" + (parts > 1 ? ", \(parts) parts apart" : "")
+      "rows of sequences, \(block.text)" + (parts > 1 ? ", \(parts) parts apart" : "")
     }
   }
 }

@@ -80,10 +80,11 @@ extension TileMachine {
         let start = Int(integer(offsets, sequence))
         let length = Int(integer(offsets, sequence + 1)) - start
         let blocks = Int(integer(table, sequence + 1) - integer(table, sequence))
+        let height = block.rows(ofSequence: length)
         for index in 0..<blocks * parts {
-          let position = index / parts * block
+          let position = index / parts * height
           var state = TileBlock(
-            kernel: kernel, firstRow: start + position, rowCount: min(block, length - position), scratch: scratch,
+            kernel: kernel, firstRow: start + position, rowCount: min(height, length - position), scratch: scratch,
             indices: [])
           (state.sequence, state.sequenceStart, state.length) = (sequence, start, length)
           state.targets = targets.map { Int(integer($0, sequence)) } ?? 0

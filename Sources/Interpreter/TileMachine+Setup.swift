@@ -69,7 +69,9 @@ extension TileMachine {
     case .blockTable(let offsets, let block, let into):
       store(0, into, 0)
       for sequence in 0..<sequences(offsets) {
-        let blocks = (Int(length(offsets, sequence)) + block - 1) / block
+        let rows = Int(length(offsets, sequence))
+        let height = block.rows(ofSequence: rows)
+        let blocks = (rows + height - 1) / height
         store(integer(into, sequence) + Int64(blocks), into, sequence + 1)
       }
     }

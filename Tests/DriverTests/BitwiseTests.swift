@@ -31,7 +31,8 @@ import UltraRuntime
       // Small blocks, so that there are many, with ends in the middle of sequences.
       var schedule = TileSchedule()
       schedule.rows = 8
-      schedule.attentionRows = 32
+      schedule.attentionRows = 64
+      schedule.shortAttention = .init(rows: 32, below: 10)
       schedule.keys = 32
       models = []
       var fused = program.module

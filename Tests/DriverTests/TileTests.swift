@@ -168,7 +168,8 @@ import UltraRuntime
         try PassManager(PassPipeline(parsing: "lower-precision{\(precision)},canonicalize,cse,dce,fuse"))
           .run(on: &module)
         var schedule = TileSchedule()
-        (schedule.rows, schedule.attentionRows, schedule.keys) = (40, 32, 48)
+        (schedule.rows, schedule.attentionRows, schedule.keys) = (40, 64, 48)
+        schedule.shortAttention = .init(rows: 32, below: 20)
         let model = try compiled(module, program.weights, tiles, schedule: schedule)
         let together = try model.run(program.inputs)
         for pool in pools {

@@ -49,7 +49,7 @@ struct FuseTests {
       let random = try RandomProgram(kind, seed: seed)
       var schedule = TileSchedule()
       (schedule.rows, schedule.attentionRows, schedule.keys) = seed % 2 == 0 ? (8, 32, 16) : (64, 64, 128)
-      if seed % 3 == 0 { schedule.scratchBytes = 8 << 10 }
+      if seed % 3 == 0 { (schedule.scratchBytes, schedule.attentionScratchBytes) = (8 << 10, 16 << 10) }
       let fused = try Self.rewritten(random.module, pipeline)
       let results = try [random.module, fused].map { module in
         var program = try lowerToTiles(module, function: "forward", schedule: schedule)

@@ -53,7 +53,9 @@ extension TileSchedule {
     var schedule = TileSchedule()
     switch number % 4 {
     case 0: break
-    case 1: (schedule.rows, schedule.attentionRows, schedule.keys) = (8, 32, 16)
+    case 1:
+      (schedule.rows, schedule.attentionRows, schedule.keys) = (8, 64, 16)
+      schedule.shortAttention = .init(rows: 32, below: 12)
     case 2: (schedule.rows, schedule.attentionRows, schedule.keys) = (64, 32, 128)
     default: (schedule.rows, schedule.keys, schedule.scratchBytes) = (64, 16, 8 << 10)
     }

@@ -117,7 +117,8 @@ struct KernelVerifier {
         return "no step of the setup says how many rows \(program.name(offsets)) cuts"
       }
       guard program.tables[table] == ProgramVerifier.Table(offsets: offsets, block: block) else {
-        return "\(program.name(table)) must be a block_table of \(program.name(offsets)) with block = \(block)"
+        return
+          "\(program.name(table)) must be a block_table of \(program.name(offsets)) with block = \(block.arguments)"
       }
       return nil
     }

@@ -238,8 +238,8 @@ public enum SetupStep: Hashable, Sendable {
   case selectOffsets(RowSelection, offsets: BufferID, targets: BufferID?, into: BufferID, defines: String)
   /// Offsets after an addition of rows; their last entry defines the extent `defines`.
   case extendOffsets(RowAddition, offsets: BufferID, targets: BufferID?, into: BufferID, defines: String)
-  /// `table[s]` = row blocks of `block` rows of all sequences before s; `table[sequences]` = all of them.
-  case blockTable(offsets: BufferID, block: Int, into: BufferID)
+  /// `table[s]` = blocks of all sequences before s; `table[sequences]` = all of them.
+  case blockTable(offsets: BufferID, block: BlockHeight, into: BufferID)
 }
 
 /// Code over blocks of rows; blocks run in any order, in parallel.
@@ -337,15 +337,51 @@ public struct KeyRows: Hashable, Sendable {
 public enum Domain: Hashable, Sendable {
   /// Blocks of `block` rows of an extent, across sequences; the last one is short.
   case rows(Dimension, block: Int)
-  /// Blocks of `block` rows that end with their sequence, each `parts` times (heads). `table` is a `blockTable` of the
-  /// same offsets and block.
-  case sequences(offsets: BufferID, targets: BufferID?, table: BufferID, block: Int, parts: Int)
+  /// Blocks of rows that end with their sequence, each `parts` times (heads). `table` is a `blockTable` of the same
+  /// offsets and block.
+  case sequences(offsets: BufferID, targets: BufferID?, table: BufferID, block: BlockHeight, parts: Int)
 
   /// Rows of a block, at most.
   public var block: Int {
     switch self {
-    case .rows(_, let block), .sequences(_, _, _, let block, _): block
+    case .rows(_, let block): block
+    case .sequences(_, _, _, let block, _): block.most
     }
+  }
+}
+
+/// How many rows a block of a sequence has. It follows from the sequence's own length alone, so that a result does not
+/// depend on who shares the batch.
+public struct BlockHeight: Hashable, Sendable {
+  /// Lower blocks of short sequences, which then have enough of them for several threads.
+  public struct Short: Hashable, Sendable {
+    /// Rows of such a block: fewer than of the others.
+    public var rows: Int
+    /// Sequences of fewer rows than this have such blocks.
+    public var below: Int
+
+    /// Blocks of `rows` rows in sequences of fewer than `below`.
+    public init(rows: Int, below: Int) {
+      self.rows = rows
+      self.below = below
+    }
+  }
+
+  /// Rows of a block, at most.
+  public var most: Int
+  /// The blocks of short sequences; nil where all are alike.
+  public var short: Short?
+
+  /// Blocks of `most` rows.
+  public init(_ most: Int, short: Short? = nil) {
+    self.most = most
+    self.short = short
+  }
+
+  /// Rows of the blocks of a sequence of `length` rows, but for its last one.
+  public func rows(ofSequence length: Int) -> Int {
+    guard let short, length < short.below else { return most }
+    return short.rows
   }
 }
 

@@ -72,7 +72,7 @@ struct ProgramVerifier {
 
   struct Table: Hashable {
     var offsets: BufferID
-    var block: Int
+    var block: BlockHeight
   }
 
   init(program: Program, locations: ProgramLocations?) {
@@ -368,7 +368,13 @@ struct ProgramVerifier {
           ExtentBound(addition, rows: $0, sequences: program[offsets].rows.dimension)
         }
     case .blockTable(let offsets, let block, let into):
-      if !(1...largestBlock).contains(block) { return "block must lie in 1...2^20, found \(block)" }
+      if !(1...largestBlock).contains(block.most) { return "block must lie in 1...2^20, found \(block.most)" }
+      if let short = block.short {
+        if !(1..<block.most).contains(short.rows) {
+          return "short must lie in 1..<\(block.most), the rows of other blocks; found \(short.rows)"
+        }
+        if !(1...largestNumber).contains(short.below) { return "below must lie in 1...2^40, found \(short.below)" }
+      }
       return problem(ofOffsets: offsets) ?? problem(ofReading: offsets) ?? problem(ofFilling: into, like: offsets)
     }
   }

@@ -13,7 +13,8 @@ extension TileLowering {
     begin(
       "attention",
       try sequenceDomain(
-        offsets, targets, block: schedule.attentionRows, parts: heads == .apart ? attention.heads : 1))
+        offsets, targets, block: BlockHeight(min(schedule.attentionRows, schedule.shortAttention.rows)),
+        parts: heads == .apart ? attention.heads : 1))
     kernel.summary = "attention"
     _ = try newMemory(for: operation.results[0])
     try emitAttention(operation, heads)

@@ -15,14 +15,23 @@ extension TileLowering {
     let start = self
     // Code for keys works on whole vectors of queries, and panels of them; the micro-kernel has eight rows.
     let hasAttention = members.contains { function[$0].isAttention }
-    let (most, step) = hasAttention ? (schedule.attentionRows, schedule.panel) : (schedule.rows, 8)
-    try emitKernel(members, block: most)
+    let most = hasAttention ? schedule.attentionRows : schedule.rows
+    try emitKernel(members, block: BlockHeight(most))
     kernel.joinStatements(panel: schedule.panel)
     // As many rows as keep the block's tiles within the schedule's bytes.
     let bytes = ScratchLayout(kernel).byteCount
-    let fitting = max(schedule.scratchBytes * most / max(bytes, 1) / step * step, step)
-    let block = holdsNoRows ? most * schedule.tableBlocks : min(fitting, most)
-    if block != most {
+    func fitting(_ scratchBytes: Int, step: Int) -> Int {
+      min(max(scratchBytes * most / max(bytes, 1) / step * step, step), most)
+    }
+    var block: BlockHeight
+    if hasAttention {
+      block = BlockHeight(fitting(schedule.attentionScratchBytes, step: schedule.panel))
+      let short = min(fitting(schedule.scratchBytes, step: schedule.panel), schedule.shortAttention.rows)
+      if short < block.most { block.short = .init(rows: short, below: schedule.shortAttention.below) }
+    } else {
+      block = BlockHeight(holdsNoRows ? most * schedule.tableBlocks : fitting(schedule.scratchBytes, step: 8))
+    }
+    if block != BlockHeight(most) {
       self = start
       try emitKernel(members, block: block)
       kernel.joinStatements(panel: schedule.panel)
@@ -36,7 +45,7 @@ extension TileLowering {
       && kernel.body.contains { if case .map(_, let sum, _) = $0 { sum.readsTables } else { false } }
   }
 
-  private mutating func emitKernel(_ members: [OperationID], block: Int) throws(LoweringError) {
+  private mutating func emitKernel(_ members: [OperationID], block: BlockHeight) throws(LoweringError) {
     let inside = Set(members)
     var domain = RowDomain.any
     for id in members {
@@ -52,7 +61,7 @@ extension TileLowering {
     let main = working.first { function[$0].isAttention } ?? working.first ?? members[0]
     let tileDomain: Domain
     switch domain {
-    case .any, .acrossSequences: tileDomain = .rows(rows, block: block)
+    case .any, .acrossSequences: tileDomain = .rows(rows, block: block.most)
     case .anyTargets(let offsets): tileDomain = try sequenceDomain(offsets, nil, block: block, parts: 1)
     case .sequences(let offsets, let targets): tileDomain = try sequenceDomain(offsets, targets, block: block, parts: 1)
     }
@@ -96,7 +105,7 @@ extension TileLowering {
 
   /// Blocks of the rows of sequences.
   mutating func sequenceDomain(
-    _ offsets: ValueID, _ targets: ValueID?, block: Int, parts: Int
+    _ offsets: ValueID, _ targets: ValueID?, block: BlockHeight, parts: Int
   ) throws(LoweringError) -> Domain {
     let offsetsBuffer = try buffer(of: offsets)
     var targetsBuffer: BufferID?

@@ -127,7 +127,7 @@ extension TileLowering {
     return table
   }
 
-  mutating func blockTable(_ offsets: BufferID, block: Int) -> BufferID {
+  mutating func blockTable(_ offsets: BufferID, block: BlockHeight) -> BufferID {
     let key = BlockTableKey(offsets: offsets, block: block)
     if let table = blockTables[key] { return table }
     let table = program.addBuffer(

@@ -8,14 +8,21 @@ public struct TileSchedule: Hashable, Sendable {
   /// How many times as many rows a block has that only adds rows of tables up: its first rows of large tables are not
   /// asked for in time, and it needs no tiles.
   public var tableBlocks = 4
-  /// Rows of a block of attention: a multiple of `panel`.
-  public var attentionRows = 64
+  /// Rows of a block of attention, at most: a multiple of `panel`. Keys and values are read once a block, so the higher
+  /// it is, the fewer bytes a long history moves.
+  public var attentionRows = 128
+  /// Rows of a block of attention where sequences are short, and below how many rows they are: there keys and values
+  /// stay in cache, and several threads want more blocks.
+  public var shortAttention = BlockHeight.Short(rows: 64, below: 1024)
   /// Keys of a turn of attention.
   public var keys = 128
   /// Columns of a packed weight's panel.
   public var panel = 32
   /// Bytes that the tiles of a block may take.
   public var scratchBytes = 640 << 10
+  /// Bytes that the tiles of a higher block of attention may take. Each is read once or twice a block, so it may be
+  /// more than stays in the second-level cache.
+  public var attentionScratchBytes = 1280 << 10
 
   /// The defaults given above.
   public init() {}
@@ -90,7 +97,7 @@ struct TileLowering {
 
   struct BlockTableKey: Hashable {
     var offsets: BufferID
-    var block: Int
+    var block: BlockHeight
   }
 
   init(module: Module, function: Function, schedule: TileSchedule) {

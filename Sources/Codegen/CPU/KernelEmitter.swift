@@ -139,9 +139,10 @@ final class KernelEmitter {
         targets = b.load(i64, b.element(emitter.address(b, targetsBuffer, frame: frame), i64, sequence))
       }
       let firstBlock = b.load(i64, b.element(tableAddress, i64, sequence))
-      firstPosition = b.mul(b.sub(blockIndex, firstBlock), block)
+      let height = block.rows(b, ofSequence: length)
+      firstPosition = b.mul(b.sub(blockIndex, firstBlock), height)
       firstRow = b.add(sequenceStart, firstPosition)
-      rowCount = b.smin(b.sub(length, firstPosition), block)
+      rowCount = b.smin(b.sub(length, firstPosition), height)
       (keySequenceStart, keyLength) = (sequenceStart, length)
       if let keys = kernel.keys { locate(&b, keys) }
     }

@@ -99,7 +99,8 @@ extension EntryEmitter {
       b.store(zero, target)
       _ = b.loop(from: zero, to: count, step: 1, name: "blocks", hint: .asWritten, carrying: [zero]) {
         b, sequence, carried in
-        let blocks = b.sdiv(b.add(length(b, offsets, sequence), block - 1), block)
+        let rows = length(b, offsets, sequence)
+        let blocks = block.blocks(b, ofSequence: rows)
         let next = b.add(carried[0], blocks)
         b.store(next, b.element(target, i64, b.add(sequence, 1)))
         return [next]
@@ -129,5 +130,21 @@ extension EntryEmitter {
     let divisor = b.smax(b.add(longest[0], longest[1]), 1)
     let reciprocal = b.fdiv(context.f32.constant(1.0), b.sitofp(divisor, to: context.f32))
     b.store(reciprocal, b.offset(frame, bytes: emitter.slot(of: scalar)))
+  }
+}
+
+extension BlockHeight {
+  /// How many rows the blocks of a sequence have.
+  func rows(_ b: IRBuilder, ofSequence length: IRValue) -> IRValue {
+    let i64 = length.type
+    guard let short else { return i64.constant(most) }
+    return b.select(b.icmp(.slt, length, short.below), i64.constant(short.rows), i64.constant(most))
+  }
+
+  /// How many blocks a sequence has. Heights are constants here, so that no division is left.
+  func blocks(_ b: IRBuilder, ofSequence length: IRValue) -> IRValue {
+    func blocks(of rows: Int) -> IRValue { b.sdiv(b.add(length, rows - 1), rows) }
+    guard let short else { return blocks(of: most) }
+    return b.select(b.icmp(.slt, length, short.below), blocks(of: short.rows), blocks(of: most))
   }
 }

@@ -303,7 +303,14 @@ struct ProgramParser: TokenParser {
         try expect("(")
         let offsets = try bufferName()
         try expectLabel("block")
-        step = .blockTable(offsets: offsets, block: try integer("the rows of a block"), into: into)
+        var block = BlockHeight(try integer("the rows of a block"))
+        if token.kind == .symbol(",") {
+          try expectLabel("short")
+          let rows = try integer("the rows of a short sequence's block")
+          try expectLabel("below")
+          block.short = .init(rows: rows, below: try integer("the rows from which a sequence is not short"))
+        }
+        step = .blockTable(offsets: offsets, block: block, into: into)
       } else {
         throw unexpected("select_offsets, extend_offsets or block_table")
       }
@@ -352,7 +359,16 @@ struct ProgramParser: TokenParser {
     switch domain {
     case .rows(let dimension, _): domain = .rows(dimension, block: block)
     case .sequences(let offsets, let targets, let table, _, let parts):
-      domain = .sequences(offsets: offsets, targets: targets, table: table, block: block, parts: parts)
+      var height = BlockHeight(block)
+      var ahead = lexer
+      if token.kind == .symbol(","), case .number = try ahead.next().kind {
+        try advance()
+        let rows = try integer("the rows of a short sequence's block")
+        try expectWord("below")
+        height.short = .init(rows: rows, below: try integer("the rows from which a sequence is not short"))
+        try expectWord("rows")
+      }
+      domain = .sequences(offsets: offsets, targets: targets, table: table, block: height, parts: parts)
     }
     var scope = KernelScope(kernel: Kernel(name: name, domain: domain), locations: .init(location: location))
     scope.kernel.summary = summary
@@ -381,6 +397,6 @@ struct ProgramParser: TokenParser {
     try expectLabel("parts")
     let parts = try integer("the number of parts")
     try expect(")")
-    return .sequences(offsets: offsets, targets: targets, table: table, block: 0, parts: parts)
+    return .sequences(offsets: offsets, targets: targets, table: table, block: BlockHeight(0), parts: parts)
   }
 }

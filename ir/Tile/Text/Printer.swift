@@ -120,7 +120,7 @@ struct ProgramPrinter {
             ("defines", TextName.quoted(extent)),
           ])
     case .blockTable(let offsets, let block, let into):
-      "\(name(into)) = " + Self.call("block_table", [(nil, name(offsets)), ("block", "\(block)")])
+      "\(name(into)) = " + Self.call("block_table", [(nil, name(offsets)), ("block", block.arguments)])
     }
   }
 }
@@ -130,11 +130,18 @@ private struct KernelPrinter {
   let printer: ProgramPrinter
   let kernel: Kernel
 
+  private var height: String {
+    switch kernel.domain {
+    case .rows(_, let block): "\(block) at a time"
+    case .sequences(_, _, _, let block, _): block.text
+    }
+  }
+
   var lines: [String] {
     let summary = kernel.summary.isEmpty ? "" : " \(TextName.literal(kernel.summary))"
     let keys = kernel.keys.map { ", selected from \(printer.name($0.offsets)) by \($0.selection.text)" } ?? ""
     let head = "kernel \(TextName.quoted(kernel.name))\(summary) over \(domain)"
-    var lines = ["\(head), \(kernel.domain.block) at a time\(keys) {"]
+    var lines = ["\(head), \(height)\(keys) {"]
     lines += kernel.tiles.map { "  tile %\(TextName.quoted($0.name)) : " + text(of: $0) }
     lines += kernel.indexVectors.map { "  indices %\(TextName.quoted($0))" }
     if lines.count > 1, !kernel.body.isEmpty { lines.append("") }
@@ -362,4 +369,11 @@ private struct KernelPrinter {
         ])
     }
   }
+}
+
+extension BlockHeight {
+  /// As a step of the setup has it: "128, short = 64, below = 1024".
+  var arguments: String { "\(most)" + (short.map { ", short = \($0.rows), below = \($0.below)" } ?? "") }
+  /// As it stands in a kernel's head: "128 at a time, 64 below 1024 rows".
+  public var text: String { "\(most) at a time" + (short.map { ", \($0.rows) below \($0.below) rows" } ?? "") }
 }
