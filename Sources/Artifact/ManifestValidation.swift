@@ -21,7 +21,7 @@ extension Manifest {
     try unique(entries.map(\.name), "entries")
     try unique(levels.map(\.name), "levels")
     try unique(weights.map(\.name), "weights")
-    try unique(kernels.map(\.name), "kernels")
+    try unique(kernels.map { "\($0.entry).\($0.name)" }, "kernels")
     for (index, kernel) in kernels.enumerated() where !entries.contains(where: { $0.name == kernel.entry }) {
       throw fail("kernels[\(index)].entry: there is no entry \"\(kernel.entry)\"")
     }

@@ -32,20 +32,25 @@ public struct Backend: Sendable {
   /// The entry that every artifact has.
   public static let entry = "forward"
 
-  /// The tile program of the module's `forward`, verified: code generation relies on it. Throws where there is no such
-  /// function, or where an operation cannot be lowered.
-  public func lower(_ module: Module) throws -> Program {
-    var program = try lowerToTiles(module, function: Self.entry, schedule: schedule)
-    planMemory(&program)
-    try program.verify()
-    return program
+  /// The tile programs of the module's functions, `forward` first, verified: code generation relies on it. Throws where
+  /// there is no `forward`, or where an operation cannot be lowered.
+  public func lower(_ module: Module) throws -> [Program] {
+    let others = module.functions.map(\.name).filter { $0 != Self.entry }
+    return try ([Self.entry] + others).map { name in
+      var program = try lowerToTiles(module, function: name, schedule: schedule)
+      planMemory(&program)
+      try program.verify()
+      return program
+    }
   }
 
   /// The optimized LLVM module of all levels, and the machine to emit it for. Throws where the levels are of several
   /// architectures.
-  public func generate(_ program: Program, of module: Module, in context: Context) throws -> (IRModule, TargetMachine) {
+  public func generate(
+    _ programs: [Program], of module: Module, in context: Context
+  ) throws -> (IRModule, TargetMachine) {
     let architecture = try levels.architecture()
-    let manifest = try manifest(for: program, of: module).encoded()
+    let manifest = try manifest(for: programs, of: module).encoded()
     let notes = ModelCode.Notes(
       note: try ArtifactNote.makeNote(manifest: manifest), weightsDistanceOffset: ArtifactNote.deltaOffset,
       manifestOffset: ArtifactNote.manifestOffset, manifestByteCount: manifest.count,
@@ -53,7 +58,7 @@ public struct Backend: Sendable {
     TargetMachine.initializeAllTargets()
     let machine = try TargetMachine(
       triple: architecture.triple, cpu: architecture.baselineCPU, optimization: optimization.codeGeneration)
-    var code = ModelCode(program: program, levels: levels, notes: notes)
+    var code = ModelCode(programs: programs, levels: levels, notes: notes)
     code.tiles = tiles
     return (try code.optimized(in: context, for: machine, pipeline: optimization.pipeline), machine)
   }
@@ -63,22 +68,21 @@ public struct Backend: Sendable {
   public func compile(_ module: Module, weights: any WeightProvider, to path: String) throws
     -> ArtifactWriter.Summary
   {
-    let program = try lower(module)
+    let programs = try lower(module)
     let context = Context()
-    let (generated, machine) = try generate(program, of: module, in: context)
+    let (generated, machine) = try generate(programs, of: module, in: context)
     let object = try machine.emitObject(generated)
-    return try write(program, object: object, weights: DerivedWeights(module, base: weights), to: path)
+    return try write(programs, object: object, weights: DerivedWeights(module, base: weights), to: path)
   }
 
-  /// Writes the artifact of a program and its object file; `weights` has derived weights too. After an error there is no
+  /// Writes the artifact of programs and their object file; `weights` has derived weights too. After an error there is no
   /// file.
-  func write(_ program: Program, object: [UInt8], weights: any WeightProvider, to path: String) throws
+  func write(_ programs: [Program], object: [UInt8], weights: any WeightProvider, to path: String) throws
     -> ArtifactWriter.Summary
   {
-    let sources = WeightLayout(program).entries.map { entry in
-      let buffer = program[entry.buffer]
-      return WeightSource(name: Self.weightName(program, entry.buffer), byteCount: entry.byteCount) { sink in
-        try Self.write(buffer, weights, to: &sink)
+    let sources = WeightLayout(programs).entries.map { entry in
+      WeightSource(name: entry.name, byteCount: entry.byteCount) { sink in
+        try Self.write(entry.buffer, weights, to: &sink)
       }
     }
     return try ArtifactWriter().write(object: object, weights: sources, to: path)
@@ -102,70 +106,6 @@ public struct Backend: Sendable {
       }
     case .input, .output, .workspace: break
     }
-  }
-
-  /// A weight's name in the manifest: its own, followed by the packing where it is not row-major, since one weight may be
-  /// stored in two ways.
-  private static func weightName(_ program: Program, _ id: BufferID) -> String {
-    guard case .weight(let name, let packing) = program[id].home, packing != .plain else { return program[id].name }
-    return "\(name) (\(packing.name))"
-  }
-
-  /// The manifest of a program.
-  func manifest(for program: Program, of module: Module) throws -> Manifest {
-    guard let function = module.function(named: Self.entry) else {
-      throw DriverError("no function is called @\(Self.entry)")
-    }
-    let given = program.dimensions.map { Manifest.Dimension(name: $0) }
-    let derived = program.derivedDimensions.map { dimension in
-      Manifest.Dimension(name: dimension.name, atMost: program.givenBound(of: dimension.name)?.manifestBound)
-    }
-    let inputs = function.arguments.map { argument in
-      Manifest.Port(
-        name: function[argument].name, type: portType(function[argument].type),
-        role: function.role(ofArgument: argument))
-    }
-    let outputs = function.results.map { result in
-      Manifest.Port(name: result.name, type: portType(function[result.value].type))
-    }
-    var manifest = Manifest(
-      compiler: compiler, model: model, dimensions: given + derived,
-      entries: [Manifest.Entry(name: Self.entry, dimensions: program.dimensions, inputs: inputs, outputs: outputs)])
-    manifest.passes = passes
-    manifest.program = module.text
-    manifest.levels = levels.reversed().map { Manifest.Level(name: $0.rawValue, needs: $0.requirement) }
-    manifest.weights = WeightLayout(program).entries.map { entry in
-      let buffer = program[entry.buffer]
-      let packing = if case .weight(_, let packing) = buffer.home { packing.name } else { "table" }
-      return Manifest.Weight(
-        name: Self.weightName(program, entry.buffer), element: Self.manifestElement(buffer.element),
-        shape: [buffer.rows.dimension.extent ?? 1, buffer.columns], offset: entry.offset, bytes: entry.byteCount,
-        packing: packing)
-    }
-    manifest.kernels = program.kernels.map { kernel in
-      Manifest.Kernel(
-        name: kernel.name, entry: Self.entry, computes: kernel.summary, domain: kernel.domain.manifestText)
-    }
-    return manifest
-  }
-
-  private func portType(_ type: ValueType) -> Manifest.PortType {
-    func extent(_ dimension: Dimension) -> Manifest.Extent {
-      switch dimension {
-      case .fixed(let count): .fixed(count)
-      case .symbol(let name): .symbol(name)
-      }
-    }
-    switch type {
-    case .offsets(let sequences, let rows): return .offsets(sequences: extent(sequences), rows: extent(rows))
-    case .tensor(let tensor):
-      return .tensor(element: Self.manifestElement(tensor.element), shape: tensor.shape.map(extent))
-    }
-  }
-
-  /// Both lists of element types name the same ones; the manifest's is the artifact's own.
-  private static func manifestElement(_ element: ElementType) -> Manifest.Element {
-    Manifest.Element(rawValue: element.rawValue) ?? .f32
   }
 }
 
@@ -191,7 +131,7 @@ extension CompileOptions.Optimization {
 
 extension ExtentBound {
   /// In a manifest, of a bound by extents that the caller gives.
-  fileprivate var manifestBound: Manifest.Bound {
+  var manifestBound: Manifest.Bound {
     var bound = Manifest.Bound([])
     for term in terms {
       switch term.dimension {
@@ -200,28 +140,5 @@ extension ExtentBound {
       }
     }
     return bound
-  }
-}
-
-extension Domain {
-  /// What blocks cover, for people.
-  fileprivate var manifestText: String {
-    switch self {
-    case .rows(let dimension, let block): "\(dimension), \(block) at a time"
-    case .sequences(_, _, _, let block, let parts):
-      "rows of sequences, \(block.text)" + (parts > 1 ? ", \(parts) parts apart" : "")
-    }
-  }
-}
-
-extension Packing {
-  /// Its name in a manifest.
-  var name: String {
-    switch self {
-    case .plain: "plain"
-    case .coded(let format): "\(format.rawValue) rows"
-    case .reversed: "reversed"
-    case .panels(let width, let transposed): "panels of \(width)\(transposed ? ", transposed" : "")"
-    }
   }
 }

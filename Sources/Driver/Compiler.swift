@@ -47,10 +47,10 @@ public struct Compiler {
   }
 
   private mutating func finish(_ front: inout Front, to path: String) throws {
-    let (object, program) = try object(&front)
+    let (object, programs) = try object(&front)
     let summary = try step("artifact", "writing \(path)") {
       let weights = DerivedWeights(front.module, base: front.weights)
-      let summary = try front.backend.write(program, object: object, weights: weights, to: path)
+      let summary = try front.backend.write(programs, object: object, weights: weights, to: path)
       return (summary, "\(Quantity.bytes(Double(summary.weightsSize))) of packed weights")
     }
     conclude(path, byteCount: summary.fileSize)
@@ -67,7 +67,7 @@ public struct Compiler {
     var front = try prepare()
     switch form {
     case .tensorIR: return front.module.text
-    case .tileIR: return try lower(&front).text
+    case .tileIR: return try lower(&front).map(\.text).joined(separator: "\n")
     case .llvmIR: return try generate(&front).module.text
     case .assembly:
       return try assembly(of: try generate(&front))
@@ -92,9 +92,9 @@ public struct Compiler {
   private struct Generated {
     var module: IRModule
     var machine: TargetMachine
-    var program: Program
+    var programs: [Program]
 
-    func copy() -> Generated { Generated(module: module.copy(), machine: machine, program: program) }
+    func copy() -> Generated { Generated(module: module.copy(), machine: machine, programs: programs) }
   }
 
   /// What can be wrong with options is said before minutes may go by.
@@ -240,27 +240,30 @@ public struct Compiler {
     return "crc64:" + String(repeating: "0", count: 16 - digits.count) + digits
   }
 
-  private mutating func lower(_ front: inout Front) throws -> Program {
-    let program = try step("to-tiles", "lowering to tiles") {
-      let program = try front.backend.lower(front.module)
-      return (program, "\(program.kernels.count) kernels, \(program.buffers.count) buffers")
+  private mutating func lower(_ front: inout Front) throws -> [Program] {
+    let programs = try step("to-tiles", "lowering to tiles") {
+      let programs = try front.backend.lower(front.module)
+      let kernels = programs.reduce(0) { $0 + $1.kernels.count }
+      let buffers = programs.reduce(0) { $0 + $1.buffers.count }
+      let entries = programs.count > 1 ? " in \(programs.count) entries" : ""
+      return (programs, "\(kernels) kernels, \(buffers) buffers\(entries)")
     }
-    try dump?.write(program.text, after: "to-tiles", ending: "tile")
-    let slots = program.slots
-    let bytes = program.workspaceBytes(forOneSequenceOf: report.length)
+    try dump?.write(programs.map(\.text).joined(separator: "\n"), after: "to-tiles", ending: "tile")
+    let slots = programs[0].slots
+    let bytes = programs[0].workspaceBytes(forOneSequenceOf: report.length)
     report.steps.append(
       CompileReport.Step(
         name: "plan-memory",
         summary: "\(slots.reduce(0) { $0 + $1.buffers.count }) buffers in \(slots.count) slots, "
           + "\(Quantity.bytes(Double(bytes))) at \(report.length) rows", seconds: 0))
-    return program
+    return programs
   }
 
   private mutating func generate(_ front: inout Front) throws -> Generated {
-    let program = try lower(&front)
+    let programs = try lower(&front)
     let generated = try step("code", "generating code") {
-      let (module, machine) = try front.backend.generate(program, of: front.module, in: Context())
-      return (Generated(module: module, machine: machine, program: program), "\(module.functions.count) functions")
+      let (module, machine) = try front.backend.generate(programs, of: front.module, in: Context())
+      return (Generated(module: module, machine: machine, programs: programs), "\(module.functions.count) functions")
     }
     try dump?.write(generated.module.text, after: "code", ending: "ll")
     return generated
@@ -272,7 +275,7 @@ public struct Compiler {
     return text
   }
 
-  private mutating func object(_ front: inout Front) throws -> ([UInt8], Program) {
+  private mutating func object(_ front: inout Front) throws -> ([UInt8], [Program]) {
     let generated = try generate(&front)
     // Emitting lowers a module in place: with and without a dump, the object file comes from one that nobody emitted.
     if dump != nil { _ = try assembly(of: generated.copy()) }
@@ -280,7 +283,7 @@ public struct Compiler {
       let object = try generated.machine.emitObject(generated.module)
       return (object, Quantity.bytes(Double(object.count)))
     }
-    return (object, generated.program)
+    return (object, generated.programs)
   }
 
   /// Does one step and notes how long it took.

@@ -3,21 +3,26 @@ import TensorIR
 // Operations that add rows to sequences, and take them away again.
 extension Evaluator {
   func extendOffsets(_ payload: ExtendOffsets, _ operands: [ValueID]) throws(InterpreterError) -> [Int] {
-    try sequences(operands[0], targets: operands.count == 2 ? operands[1] : nil).extendedOffsets(payload.addition)
+    try batch(payload.addition, operands[0], targets: operands.count == 2 ? operands[1] : nil)
+      .extendedOffsets(payload.addition)
   }
 
   func extendRows(_ payload: ExtendRows, _ operands: [ValueID]) throws(InterpreterError) -> RuntimeValue<Number> {
     let places = payload.places(among: operands.count)
-    let batch = try sequences(operands[places.offsets], targets: places.targets.map { operands[$0] })
+    let batch = try batch(payload.addition, operands[places.offsets], targets: places.targets.map { operands[$0] })
     let extended = try extendedBatch(payload.addition, batch, extended: operands[places.extended])
     let added = operands[places.added]
+    // Of another batch, rows begin where its own sequences do.
+    let starts =
+      payload.addition == .appended
+      ? batch.targets.reduce(into: [0]) { $0.append($0[$0.count - 1] + $1) } : batch.offsets
     switch try value(operands[places.x]) {
     case .integers(let x):
       let other = added.isEmpty ? nil : try integers(added[0])
       let elements = joined(payload.addition, batch, extended) { row in
         x.elements[row]
       } added: { sequence, row in
-        other.map { $0.elements[batch.start(sequence) + row] } ?? Int64(payload.value)
+        other.map { $0.elements[starts[sequence] + row] } ?? Int64(payload.value)
       }
       return .integers(Tensor(shape: [elements.count], elements: elements))
     case .numbers(let x):
@@ -25,8 +30,8 @@ extension Evaluator {
       let rows = joined(payload.addition, batch, extended) { row in
         x.row(row)
       } added: { sequence, row in
-        guard payload.addition == .interleaved else { return head(row, of: others, width: x.width, sequence) }
-        return others[0].row(batch.start(sequence) + row)
+        guard payload.addition.readsTargets else { return head(row, of: others, width: x.width, sequence) }
+        return others[0].row(starts[sequence] + row)
       }
       return .numbers(Tensor(shape: [rows.count, x.width], elements: rows.flatMap { $0 }))
     case .offsets: throw .invalidFunction(operation: name(operands[places.x]), reason: "is not a tensor")
@@ -63,7 +68,7 @@ extension Evaluator {
   }
 
   func originalRows(_ payload: OriginalRows, _ operands: [ValueID]) throws(InterpreterError) -> RuntimeValue<Number> {
-    let batch = try sequences(operands[1], targets: operands.count == 4 ? operands[3] : nil)
+    let batch = try batch(payload.addition, operands[1], targets: operands.count == 4 ? operands[3] : nil)
     let extended = try extendedBatch(payload.addition, batch, extended: operands[2])
     var rows: [Int] = []
     for sequence in 0..<extended.count {
@@ -77,6 +82,14 @@ extension Evaluator {
     case .integers(let tensor): return .integers(tensor.rows(rows))
     case .offsets: throw .invalidFunction(operation: name(operands[0]), reason: "is not a tensor")
     }
+  }
+
+  /// The batch before an addition. Appended rows, which its targets count, are none of its own.
+  private func batch(
+    _ addition: RowAddition, _ id: ValueID, targets: ValueID?
+  ) throws(InterpreterError) -> Sequences {
+    guard addition == .appended, let targets else { return try sequences(id, targets: targets) }
+    return Sequences(offsets: try offsets(id), targets: try integers(targets).elements.map { Int($0) })
   }
 
   /// The batch after an addition. Throws where the extended offsets are not the addition's.

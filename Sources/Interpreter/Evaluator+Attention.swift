@@ -9,7 +9,9 @@ extension Evaluator {
     let batch = try sequences(operands[3], targets: payload.hasTargets ? operands[4] : nil)
     let bias = try AttentionBias(
       payload.bias, operands.dropFirst(payload.firstBiasOperand), batch, offsets: operands[3], in: self)
-    let divisor = Number(batch.divisor(payload.divisor))
+    var seen = batch
+    if payload.continuesHistory { seen.targets = Array(repeating: 0, count: batch.count) }
+    let divisor = Number(seen.divisor(payload.divisor))
     let isNarrow = function[operands[0]].type.tensor?.element == .bf16
     let queries = try queryRows(payload, operands, batch)
     let alpha = Number(payload.alpha)
@@ -28,7 +30,7 @@ extension Evaluator {
               let start = batch.start(sequence)
               for (queryRow, position) in queries[sequence] {
                 let visible = payload.mask.visibleKeys(
-                  position: position, length: batch.length(sequence), targets: batch.targets[sequence])
+                  position: position, length: batch.length(sequence), targets: seen.targets[sequence])
                 for interval in visible {
                   for keyPosition in interval {
                     let added = bias.value(

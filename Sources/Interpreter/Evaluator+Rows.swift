@@ -94,6 +94,11 @@ extension Evaluator {
     }
   }
 
+  func lengths(_ offsets: ValueID) throws(InterpreterError) -> Tensor<Int64> {
+    let batch = try sequences(offsets, targets: nil)
+    return Tensor(shape: [batch.count], elements: (0..<batch.count).map { Int64(batch.length($0)) })
+  }
+
   func lastRows(_ operands: [ValueID]) throws(InterpreterError) -> RuntimeValue<Number> {
     let batch = try sequences(operands[1], targets: nil)
     let rows = (0..<batch.count).map { batch.length($0) == 0 ? nil : batch.offsets[$0 + 1] - 1 }

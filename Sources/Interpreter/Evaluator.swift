@@ -97,6 +97,7 @@ struct Evaluator<Number: Arithmetic> {
     case .groupNorm(let payload): [.numbers(try groupNorm(payload, operands))]
     case .l2Norm(let payload): [.numbers(try l2Norm(payload, operands))]
     case .lastRows: [try lastRows(operands)]
+    case .lengths: [.integers(try lengths(operands[0]))]
     case .layerNorm(let payload): [.numbers(try layerNorm(payload, operands))]
     case .linear(let payload): [.numbers(try linear(payload, operands))]
     case .markBits(let payload): [.integers(try integers(operands) { payload.apply($0, value: $1) })]

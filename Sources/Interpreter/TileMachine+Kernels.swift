@@ -29,12 +29,14 @@ struct TileBlock {
 
   /// An index expression for the row at this position of the sequence.
   func evaluate(_ expression: IndexExpression, position: Int) -> Int {
-    evaluate(expression, position: position, length: length)
+    evaluate(expression, position: position, length: length, targets: targets)
   }
 
   /// An index expression for a row of the block, at its place among keys.
   func evaluateAmongKeys(_ expression: IndexExpression, row: Int) -> Int {
-    evaluate(expression, position: keyPosition(row), length: keyLength)
+    evaluate(
+      expression, position: keyPosition(row), length: keyLength,
+      targets: kernel.keys?.continuesHistory == true ? 0 : targets)
   }
 
   /// The position among keys of a row of the block.
@@ -43,7 +45,7 @@ struct TileBlock {
     return position < dropped.lowerBound ? position : position + dropped.count
   }
 
-  private func evaluate(_ expression: IndexExpression, position: Int, length: Int) -> Int {
+  private func evaluate(_ expression: IndexExpression, position: Int, length: Int, targets: Int) -> Int {
     expression.evaluate { variable in
       switch variable {
       case .position: position
@@ -181,7 +183,10 @@ extension TileMachine {
         block.visible[row].append(start..<end)
         hull = min(hull?.lowerBound ?? start, start)..<max(hull?.upperBound ?? end, end)
       }
-      if let hull { hulls.append(hull) }
+      if let hull {
+        let targets = block.kernel.keys?.continuesHistory == true ? 0 : block.targets
+        hulls.append(Mask.pairs(of: hull, history: block.keyLength - targets, length: block.keyLength))
+      }
     }
     for hull in hulls {
       for first in stride(from: max(visited, hull.lowerBound), to: hull.upperBound, by: step) {

@@ -66,6 +66,8 @@ extension TileMachine {
         store(integer(into, sequence) + Int64(rows), into, sequence + 1)
       }
       define(extent, Int(integer(into, sequences(offsets))))
+    case .lengths(let offsets, let into):
+      for sequence in 0..<sequences(offsets) { store(length(offsets, sequence), into, sequence) }
     case .blockTable(let offsets, let block, let into):
       store(0, into, 0)
       for sequence in 0..<sequences(offsets) {

@@ -46,8 +46,8 @@ struct CompiledProgram {
   static func write(
     _ program: Program, of module: Module, weights: any WeightProvider, by backend: Backend, to path: String
   ) throws {
-    let (generated, machine) = try backend.generate(program, of: module, in: Context())
-    _ = try backend.write(program, object: machine.emitObject(generated), weights: weights, to: path)
+    let (generated, machine) = try backend.generate([program], of: module, in: Context())
+    _ = try backend.write([program], object: machine.emitObject(generated), weights: weights, to: path)
   }
 
   static func backend(_ module: Module, _ levels: [CPULevel], _ optimization: CompileOptions.Optimization) -> Backend {

@@ -260,7 +260,7 @@ import UltraRuntime
     let backend = Backend(
       levels: [level], compiler: .init(name: "test", version: "0", flags: []),
       model: .init(name: "test", sourceChecksum: "0"))
-    let (module, machine) = try backend.generate(subject.program, of: subject.module, in: Context())
+    let (module, machine) = try backend.generate([subject.program], of: subject.module, in: Context())
     return try machine.emitAssembly(module)
   }
 }

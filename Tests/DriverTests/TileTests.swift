@@ -235,7 +235,7 @@ import UltraRuntime
     let backend = Backend(
       levels: [.amx], compiler: .init(name: "test", version: "0", flags: []),
       model: .init(name: "test", sourceChecksum: "0"))
-    let (generated, machine) = try backend.generate(program, of: module, in: Context())
+    let (generated, machine) = try backend.generate([program], of: module, in: Context())
     return try machine.emitObject(generated)
   }
 

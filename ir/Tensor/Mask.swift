@@ -129,6 +129,15 @@ extension Mask {
     }
   }
 
+  /// The smallest range of whole pairs of keys that holds a range of a sequence of `length` rows, the first of them history;
+  /// history and targets are paired apart. Keys that are multiplied in pairs go by these: which two make a pair follows from the
+  /// sequence alone.
+  public static func pairs(of keys: Range<Int>, history: Int, length: Int) -> Range<Int> {
+    let start = max(keys.lowerBound & ~1, keys.lowerBound >= history ? history : 0)
+    let end = min((keys.upperBound + 1) & ~1, keys.upperBound <= history ? history : length)
+    return start..<max(start, end)
+  }
+
   /// How much of a tile of rows and keys is visible.
   public enum Coverage: Hashable, Sendable { case empty, full, mixed }
 

@@ -14,6 +14,7 @@ public enum Payload: Hashable, Sendable {
   case l2Norm(L2Norm)
   case lastRows(LastRows)
   case layerNorm(LayerNorm)
+  case lengths(Lengths)
   case linear(Linear)
   case markBits(MarkBits)
   case multiply(Multiply)
@@ -50,6 +51,7 @@ public enum Payload: Hashable, Sendable {
     case .l2Norm(let payload): payload
     case .lastRows(let payload): payload
     case .layerNorm(let payload): payload
+    case .lengths(let payload): payload
     case .linear(let payload): payload
     case .markBits(let payload): payload
     case .multiply(let payload): payload
@@ -110,6 +112,7 @@ public enum Payload: Hashable, Sendable {
     add(Payload.l2Norm)
     add(Payload.lastRows)
     add(Payload.layerNorm)
+    add(Payload.lengths)
     add(Payload.linear)
     add(Payload.markBits)
     add(Payload.multiply)

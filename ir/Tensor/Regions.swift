@@ -40,7 +40,8 @@ extension Operation {
     case .embedBits, .gather: [operands[1]]
     case .restoreRows: [operands[1]]
     case .markBits, .zeroRows: [operands[0], operands[1]]
-    case .extendOffsets, .extendRows, .lastRows, .nextRows, .originalRows, .pickRows, .positions, .selectOffsets,
+    case .extendOffsets, .extendRows, .lastRows, .lengths, .nextRows, .originalRows, .pickRows, .positions,
+      .selectOffsets,
       .selectRows:
       []
     }
@@ -70,7 +71,7 @@ extension Operation {
     case .replaceTargets: return sequences(2, 3)
     case .selectRows: return sequences(2, 3)
     case .restoreRows: return sequences(2, 4)
-    case .extendOffsets, .selectOffsets: return nil
+    case .extendOffsets, .lengths, .selectOffsets: return nil
     }
   }
 

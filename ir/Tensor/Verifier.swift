@@ -245,6 +245,9 @@ private struct FunctionVerifier {
     let operation = function[id]
     switch operation.payload {
     case .extendOffsets(let payload):
+      if payload.addition == .appended, lengthsOperand(of: operation.operands[1]) == nil {
+        fail("the targets of appended rows must be the result of lengths", id)
+      }
       if !dimensions.insert(payload.into).inserted {
         fail("the dimension \(TextName.quoted(payload.into)) is defined already", id)
       }
@@ -252,6 +255,14 @@ private struct FunctionVerifier {
       let places = payload.places(among: operation.operands.count)
       let batch = [places.offsets] + (places.targets.map { [$0] } ?? [])
       verify(id, payload.addition, extended: places.extended, of: batch.map { operation.operands[$0] })
+      guard payload.addition == .appended, let targets = places.targets,
+        let offsets = lengthsOperand(of: operation.operands[targets]),
+        case .offsets(_, let rows) = function[offsets].type
+      else { return }
+      let added = operation.operands[places.added.lowerBound]
+      if function[added].type.tensor?.shape.first != rows {
+        fail("the added rows are \(function[added].type), but \(rows) are appended", id)
+      }
     case .originalRows(let payload):
       verify(id, payload.addition, extended: 2, of: [operation.operands[1]] + operation.operands[3...])
     case .selectOffsets(let payload):
@@ -276,6 +287,7 @@ private struct FunctionVerifier {
 
   /// `selected` is the number of the operand with the selected offsets, `batch` are the offsets and targets to select from.
   private mutating func verify(_ id: OperationID, _ selection: RowSelection, selected: Int, of batch: [ValueID]) {
+    if selection == .targets, isAppended(function[id].operands[selected], to: batch) { return }
     guard let (own, operands) = selectOffsets(of: function[id].operands[selected]) else {
       fail("the selected offsets must be the result of select_offsets", id)
       return
@@ -341,6 +353,22 @@ private struct FunctionVerifier {
       value = operands[0]
     }
     return (value, kept, targets)
+  }
+
+  /// Whether a batch, offsets and targets, is one that the rows which `offsets` cut were appended to: its targets are they.
+  private func isAppended(_ offsets: ValueID, to batch: [ValueID]) -> Bool {
+    guard batch.count == 2, lengthsOperand(of: batch[1]) == offsets,
+      case .result(let producer, _) = function[batch[0]].definition,
+      case .extendOffsets(let extend) = function[producer].payload
+    else { return false }
+    return extend.addition == .appended && function[producer].operands[1] == batch[1]
+  }
+
+  /// The offsets whose lengths a value is; nil where it is anything else.
+  private func lengthsOperand(of value: ValueID) -> ValueID? {
+    guard case .result(let producer, _) = function[value].definition, case .lengths = function[producer].payload
+    else { return nil }
+    return function[producer].operands[0]
   }
 
   private func selectOffsets(of value: ValueID) -> (selection: RowSelection, operands: [ValueID])? {

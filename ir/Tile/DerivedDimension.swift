@@ -39,10 +39,11 @@ public struct ExtentBound: Hashable, Sendable, CustomStringConvertible {
   /// One extent itself.
   public init(_ dimension: Dimension) { self.init([Term(dimension)]) }
 
-  /// What the rows after an addition never exceed.
-  public init(_ addition: RowAddition, rows: Dimension, sequences: Dimension) {
+  /// What the rows after an addition never exceed; `appended` are those of the batch that is appended, where one is.
+  public init(_ addition: RowAddition, rows: Dimension, sequences: Dimension, appended: Dimension? = nil) {
     let bound = addition.bound
     self.init([Term(rows, times: bound.rows)])
+    if let appended { terms.append(Term(appended)) }
     if bound.perSequence > 0 { terms.append(Term(sequences, times: bound.perSequence)) }
   }
 

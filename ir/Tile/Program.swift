@@ -238,6 +238,8 @@ public enum SetupStep: Hashable, Sendable {
   case selectOffsets(RowSelection, offsets: BufferID, targets: BufferID?, into: BufferID, defines: String)
   /// Offsets after an addition of rows; their last entry defines the extent `defines`.
   case extendOffsets(RowAddition, offsets: BufferID, targets: BufferID?, into: BufferID, defines: String)
+  /// How many rows each sequence has.
+  case lengths(offsets: BufferID, into: BufferID)
   /// `table[s]` = blocks of all sequences before s; `table[sequences]` = all of them.
   case blockTable(offsets: BufferID, block: BlockHeight, into: BufferID)
 }
@@ -323,13 +325,17 @@ private func uniqueName(_ name: String, among names: inout Set<String>) -> Strin
 public struct KeyRows: Hashable, Sendable {
   /// Which rows the kernel's own are: the selection that made its offsets.
   public var selection: RowSelection
-  /// Offsets of all rows; the kernel's own offsets are their `selectOffsets`, with the kernel's targets.
+  /// Offsets of all rows; the kernel's own offsets are their `selectOffsets`, with the kernel's targets, or those of the
+  /// rows that were appended to others to make them.
   public var offsets: BufferID
+  /// Whether the kernel's targets are further history: the mask then knows no targets.
+  public var continuesHistory: Bool
 
   /// The rows that `offsets` cut, of which the kernel's own are chosen by `selection`.
-  public init(_ selection: RowSelection, of offsets: BufferID) {
+  public init(_ selection: RowSelection, of offsets: BufferID, continuesHistory: Bool = false) {
     self.selection = selection
     self.offsets = offsets
+    self.continuesHistory = continuesHistory
   }
 }
 

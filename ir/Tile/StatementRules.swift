@@ -159,6 +159,12 @@ extension KernelVerifier {
       guard case .sequences(let offsets, let targets, _, _, _) = kernel.domain else {
         return "needs a kernel over sequences"
       }
+      if added, addition == .appended {
+        guard let targets, program.lengths[targets] == before, program.additions[offsets]?.targets == targets else {
+          return "\(program.name(before)) must cut the rows that were appended to make \(program.name(offsets))"
+        }
+        return nil
+      }
       if added, addition != .interleaved { return "\(addition.text) has no rows of their own that it adds" }
       return isAddition(offsets, addition, to: before, targets)
         ? nil : "\(program.name(offsets)) must be the extend_offsets of this addition"

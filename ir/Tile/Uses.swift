@@ -178,7 +178,9 @@ extension SetupStep {
   /// The buffers that this step fills.
   public var writtenBuffers: [BufferID] {
     switch self {
-    case .selectOffsets(_, _, _, let into, _), .extendOffsets(_, _, _, let into, _), .blockTable(_, _, let into): [into]
+    case .selectOffsets(_, _, _, let into, _), .extendOffsets(_, _, _, let into, _), .blockTable(_, _, let into),
+      .lengths(_, let into):
+      [into]
     case .checkOffsets, .checkTargets, .checkIDs, .checkLengths: []
     }
   }

@@ -55,6 +55,8 @@ struct ProgramVerifier {
   private var definedTargets: [String: BufferID] = [:]
   private(set) var additions: [BufferID: Addition] = [:]
   private(set) var tables: [BufferID: Table] = [:]
+  /// The offsets whose lengths a buffer holds.
+  private(set) var lengths: [BufferID: BufferID] = [:]
   /// Buffers that hold something: inputs, weights, tables, and what was written so far.
   var filled: Set<BufferID> = []
 
@@ -81,8 +83,13 @@ struct ProgramVerifier {
   }
 
   /// Whether `selected` cuts the rows of this selection: made from its offsets at once, or by way of selections that keep
-  /// more.
+  /// more; or appended to other rows to make those that it selects from.
   func cuts(_ selected: BufferID, _ wanted: Selection) -> Bool {
+    if wanted.selection == .targets, let targets = wanted.targets, lengths[targets] == selected,
+      let made = additions[wanted.offsets]
+    {
+      return made.addition == .appended && made.targets == targets
+    }
     guard var made = selections[selected], made.selection == wanted.selection else { return false }
     while made != wanted {
       guard made.targets == wanted.targets, let before = selections[made.offsets],
@@ -213,8 +220,8 @@ struct ProgramVerifier {
     switch buffer.home {
     case .input, .output:
       if case .input = buffer.home { filled.insert(id) }
-      if buffer.element != .f32, buffer.element != .i64 {
-        errors.append(fail("the caller's elements are f32 or i64, found \(buffer.element.rawValue)"))
+      if buffer.element != .f32, buffer.element != .bf16, buffer.element != .i64 {
+        errors.append(fail("the caller's elements are f32, bf16 or i64, found \(buffer.element.rawValue)"))
       }
     case .weight(_, let packing):
       filled.insert(id)
@@ -333,6 +340,9 @@ struct ProgramVerifier {
         if !overflow, !overflows { self.longest[into] = sum }
       }
       filled.insert(into)
+    case .lengths(let offsets, let into):
+      lengths[into] = offsets
+      filled.insert(into)
     case .blockTable(let offsets, let block, let into):
       tables[into] = Table(offsets: offsets, block: block)
       filled.insert(into)
@@ -362,11 +372,20 @@ struct ProgramVerifier {
     case .extendOffsets(let addition, let offsets, let targets, let into, let name):
       do { try addition.verify() } catch { return error.message }
       if targets != nil, !addition.readsTargets { return "\(addition.text) does not ask for targets" }
+      if addition == .appended, targets.flatMap({ lengths[$0] }) == nil {
+        return "the targets of appended rows must be lengths"
+      }
       return problem(ofTargets: targets, offsets: offsets) ?? problem(ofReading: offsets)
         ?? targets.flatMap(problem(ofReading:)) ?? problem(ofFilling: into, like: offsets)
         ?? problem(ofDefining: name, from: offsets) {
-          ExtentBound(addition, rows: $0, sequences: program[offsets].rows.dimension)
+          ExtentBound(
+            addition, rows: $0, sequences: program[offsets].rows.dimension,
+            appended: targets.flatMap { lengths[$0] }.flatMap { cutRows[$0] })
         }
+    case .lengths(let offsets, let into):
+      if cutRows[offsets] == nil { return "nothing says how many rows \(name(offsets)) cuts" }
+      if let problem = problem(ofIntegers: into, rows: Extent(program[offsets].rows.dimension)) { return problem }
+      return problem(ofReading: offsets) ?? problem(ofFilling: into)
     case .blockTable(let offsets, let block, let into):
       if !(1...largestBlock).contains(block.most) { return "block must lie in 1...2^20, found \(block.most)" }
       if let short = block.short {
@@ -380,7 +399,10 @@ struct ProgramVerifier {
   }
 
   private func problem(ofFilling into: BufferID, like offsets: BufferID) -> String? {
-    if let problem = problem(ofIntegers: into, rows: program[offsets].rows) { return problem }
+    problem(ofIntegers: into, rows: program[offsets].rows) ?? problem(ofFilling: into)
+  }
+
+  private func problem(ofFilling into: BufferID) -> String? {
     if !isWritable(into) { return "\(name(into)) cannot be written: it is neither workspace nor an output" }
     return filled.contains(into) ? "\(name(into)) is written twice" : nil
   }
@@ -464,6 +486,7 @@ extension SetupStep {
     case .selectOffsets: "select_offsets"
     case .extendOffsets: "extend_offsets"
     case .blockTable: "block_table"
+    case .lengths: "lengths"
     }
   }
 }

@@ -7,6 +7,7 @@ extension ModulePass {
     foldWeights,
     semiLocalAttention,
     attentionTruncation,
+    cachedScoring,
     lowerPrecision,
     pruneDemand,
     fuse,

@@ -73,7 +73,7 @@ struct DemandAnalysis {
     guard demand != .none else { return }
     switch operation.payload {
     case .attention(let attention): visit(id, attention, demand)
-    case .extendOffsets, .selectOffsets: break
+    case .extendOffsets, .lengths, .selectOffsets: break
     case .extendRows(let extend):
       let places = extend.places(among: operands.count)
       guard isTold(operation.results[0]), spaces.whole(of: operands[places.x], in: function) == .all else {

@@ -45,7 +45,7 @@ extension TileLowering {
     let valueWidth = width(of: operands[2]) / count
     let offsets = try buffer(of: operands[3])
     let targets = attention.hasTargets ? try buffer(of: operands[4]) : nil
-    kernel.keys = attention.queries.map { KeyRows($0, of: offsets) }
+    kernel.keys = attention.queries.map { KeyRows($0, of: offsets, continuesHistory: attention.continuesHistory) }
     let divisor = try divisorScalar(attention, offsets: offsets, targets: targets)
     var bias = try biasExpression(attention, operands, offsets: offsets)
     /// The columns of the head at hand among those of all heads.

@@ -8,6 +8,7 @@ extension TileLowering {
       let operation = function[members[0]]
       switch operation.payload {
       case .extendOffsets, .selectOffsets: return try lowerOffsets(operation)
+      case .lengths: return try lowerLengths(operation)
       case .attention: return try lowerAttention(operation)
       default: break
       }

@@ -56,7 +56,8 @@ extension TileLowering {
     case .linear(let linear): try lowerLinear(linear, operands, into: into)
     case .quantizedLinear(let linear): try lowerQuantizedLinear(linear, operands, into: into)
     case .embedBits(let embed): try lowerEmbedBits(embed, operands, into: into)
-    case .attention, .bucketTimes, .calendarUnits, .extendOffsets, .extendRows, .lastRows, .markBits, .nextRows,
+    case .attention, .bucketTimes, .calendarUnits, .extendOffsets, .extendRows, .lastRows, .lengths, .markBits,
+      .nextRows,
       .originalRows, .pickRows, .positions, .quantizeRows, .replaceTargets, .restoreRows, .selectOffsets, .selectRows,
       .split:
       throw LoweringError(message: "\(operation.payload.mnemonic) does not treat rows alone")

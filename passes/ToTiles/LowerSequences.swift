@@ -21,12 +21,33 @@ extension TileLowering {
     case .extendOffsets(let extend):
       program.setup.append(
         .extendOffsets(extend.addition, offsets: offsets, targets: targets, into: into, defines: extend.into))
+      var appended: Dimension?
+      if extend.addition == .appended,
+        case .offsets(_, let rows) = function[try appendedOffsets(operation.operands[1])].type
+      {
+        appended = rows
+      }
       program.derivedDimensions.append(
         DerivedDimension(
-          name: extend.into, atMost: ExtentBound(extend.addition, rows: rows, sequences: sequences)))
+          name: extend.into,
+          atMost: ExtentBound(extend.addition, rows: rows, sequences: sequences, appended: appended)))
     default: throw LoweringError(message: "\(operation.payload.mnemonic) makes no offsets")
     }
     try checkTargets(ofSequencesOf: operation.results[0], except: operation.operands.dropFirst().first)
+  }
+
+  mutating func lowerLengths(_ operation: Operation) throws(LoweringError) {
+    _ = try newMemory(for: operation.results[0])
+    program.setup.append(
+      .lengths(offsets: try buffer(of: operation.operands[0]), into: try buffer(of: operation.results[0])))
+  }
+
+  /// The offsets whose lengths are an operation's targets.
+  private func appendedOffsets(_ targets: ValueID) throws(LoweringError) -> ValueID {
+    guard case .result(let id, _) = function[targets].definition, case .lengths = function[id].payload else {
+      throw LoweringError(message: "%\(function[targets].name) counts appended rows, but is not the result of lengths")
+    }
+    return function[id].operands[0]
   }
 
   /// In the kernel at hand, whose domain is the operation's.
@@ -114,9 +135,13 @@ extension TileLowering {
       try gatherRows(of: x, into: result, indices, keepMissing: false)
     }
     let added = operands[places.added]
-    if extend.addition == .interleaved, let other = added.first {
+    if extend.addition.readsTargets, let other = added.first {
       let indices = kernel.addIndexVector("added")
-      kernel.body.append(.indices(indices, .beforeAddition(extend.addition, added: true, offsets: offsets)))
+      var own = offsets
+      if extend.addition == .appended, let targets = places.targets {
+        own = try buffer(of: try appendedOffsets(operands[targets]))
+      }
+      kernel.body.append(.indices(indices, .beforeAddition(extend.addition, added: true, offsets: own)))
       return try gatherRows(of: other, into: result, indices, keepMissing: true)
     }
     var position = 0

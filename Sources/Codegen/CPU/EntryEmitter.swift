@@ -157,8 +157,10 @@ final class EntryEmitter {
       let extent = b.load(i64, b.offset(dimensions, bytes: index * 8))
       b.store(extent, b.offset(frame, bytes: emitter.slot(ofExtent: name)))
     }
-    for entry in weights.entries {
-      b.store(b.offset(weightsBase(b), bytes: entry.offset), b.offset(frame, bytes: emitter.slot(of: entry.buffer)))
+    for index in program.buffers.indices {
+      guard let offset = weights.offset(of: program.buffers[index]) else { continue }
+      let slot = emitter.slot(of: BufferID(index: index))
+      b.store(b.offset(weightsBase(b), bytes: offset), b.offset(frame, bytes: slot))
     }
     emitInputs(&b)
     emitOutputs(&b, derived: false)

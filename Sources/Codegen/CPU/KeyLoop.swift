@@ -29,6 +29,8 @@ extension KernelEmitter {
       }
     }
     let start = intervals.flatMap { _ in [greatest, zero, zero, greatest] }
+    // Where what the kernel's targets count is further history, the mask knows no targets.
+    let maskTargets = kernel.keys?.continuesHistory == true ? context.i64.constant(0) : targets
     let found = b.loop(
       from: context.i64.constant(0), to: rowCount, step: 1, name: "interval", hint: .asWritten, carrying: start
     ) { b, row, carried in
@@ -36,7 +38,7 @@ extension KernelEmitter {
       return intervals.enumerated().flatMap { index, interval in
         func bound(_ expression: IndexExpression) -> IRValue {
           b.trunc(
-            emitter.emit(b, expression, position: position, length: keyLength, targets: targets), to: i32)
+            emitter.emit(b, expression, position: position, length: keyLength, targets: maskTargets), to: i32)
         }
         let (start, end) = (bound(interval.start), bound(interval.end))
         let isEmpty = b.icmp(.sle, end, start)
@@ -49,9 +51,16 @@ extension KernelEmitter {
         ]
       }
     }
+    // Turns begin with whole pairs of keys, the first keys of the history and of the targets apart: so that which keys are
+    // multiplied as a pair follows from the sequence alone, not from the block that a row is in.
+    let history = b.sub(keyLength, maskTargets)
     hulls = intervals.indices.map { index in
       let wide = found[index * 4..<index * 4 + 4].map { b.sext($0, to: context.i64) }
-      return Hull(start: wide[0], end: wide[1], sharedStart: wide[2], sharedEnd: wide[3])
+      let start = b.smax(
+        b.and(wide[0], -2), b.select(b.icmp(.sge, wide[0], history), history, context.i64.constant(0)))
+      let end = b.smin(
+        b.and(b.add(wide[1], 1), -2), b.select(b.icmp(.sle, wide[1], history), history, keyLength))
+      return Hull(start: start, end: end, sharedStart: wide[2], sharedEnd: wide[3])
     }
     // Here and not at the loop, which may stand in another: stack taken in a loop is taken in every turn.
     let bounds = b.alloca(context.i64, count: hulls.count * 2)
@@ -94,7 +103,7 @@ extension KernelEmitter {
   }
 }
 
-/// Of one interval over a block's rows: the smallest range that holds it for every row, and the range in which every
+/// Of one interval over a block's rows: the smallest range of whole pairs that holds it for every row, and the range in which every
 /// row's interval lies over the keys (empty where some row has none).
 struct Hull {
   var start: IRValue

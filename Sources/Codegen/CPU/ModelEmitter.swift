@@ -30,8 +30,8 @@ public struct ModelCode {
     }
   }
 
-  /// What is computed; it must be verified.
-  public var program: Program
+  /// What is computed, an entry each in this order; at least one, all verified, each with a name of its own.
+  public var programs: [Program]
   /// The levels to emit code for, ascending, at least one, all of one architecture.
   public var levels: [CPULevel]
   /// What the format puts before the code.
@@ -40,8 +40,8 @@ public struct ModelCode {
   public var tiles: @Sendable (IRModule) -> any TileInstructions = { AMXInstructions($0.context) }
 
   /// Code for these levels, put in ascending order.
-  public init(program: Program, levels: [CPULevel], notes: Notes) {
-    self.program = program
+  public init(programs: [Program], levels: [CPULevel], notes: Notes) {
+    self.programs = programs
     self.levels = levels.sorted()
     self.notes = notes
   }
@@ -78,7 +78,7 @@ private struct ModelEmitter {
   init(code: ModelCode, context: Context) {
     self.code = code
     self.context = context
-    module = IRModule(code.program.name, in: context)
+    module = IRModule(code.programs[0].name, in: context)
     tiles = code.tiles(module)
     note = module.addGlobal(
       "ultra_note", initializer: module.bytes(code.notes.note), linkage: .external, section: ".note.ultra",
@@ -90,7 +90,7 @@ private struct ModelEmitter {
   }
 
   func emit() {
-    let layout = WeightLayout(code.program)
+    let layout = WeightLayout(code.programs)
     let tables = code.levels.map { level in (level, emitTable(level, layout)) }
     emitModelFunction(tables, refusal: emitRefusal())
   }
@@ -102,19 +102,20 @@ private struct ModelEmitter {
   }
 
   private func emitTable(_ level: CPULevel, _ layout: WeightLayout) -> IRValue {
-    let emitter = LevelEmitter(context: context, module: module, program: code.program, level: level, tiles: tiles)
-    let entry = EntryEmitter(emitter, weights: layout, weightsBase: weightsBase).emit()
     let (i32, i64) = (context.i32, context.i64)
-    let entries = constant(
-      "\(emitter.prefix).entries",
-      [
-        text(code.program.name), i32.constant(code.program.dimensions.count),
-        i32.constant(code.program.inputs.count), i32.constant(code.program.outputs.count), i32.constant(0),
-        entry.workspaceSize.value, entry.run.value,
-      ])
+    let entries = code.programs.flatMap { program in
+      let emitter = LevelEmitter(context: context, module: module, program: program, level: level, tiles: tiles)
+      let entry = EntryEmitter(emitter, weights: layout, weightsBase: weightsBase).emit()
+      return [
+        text(program.name), i32.constant(program.dimensions.count), i32.constant(program.inputs.count),
+        i32.constant(program.outputs.count), i32.constant(0), entry.workspaceSize.value, entry.run.value,
+      ]
+    }
+    let table = constant("\(level.rawValue).entries", entries)
     return constant(
-      "\(emitter.prefix).model", modelFields(level: text(level.rawValue), refusal: nil, count: i64.constant(1), entries)
-    )
+      "\(level.rawValue).model",
+      modelFields(
+        level: text(level.rawValue), refusal: nil, count: i64.constant(code.programs.count), table))
   }
 
   /// The table for machines that can run none of the levels.

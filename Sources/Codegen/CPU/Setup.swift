@@ -93,6 +93,11 @@ extension EntryEmitter {
       derive(&b, offsets, targets, into, extent) { b, rows, targets in
         emitter.emit(b, addition.extendedLength, position: zero, length: rows, targets: targets)
       }
+    case .lengths(let offsets, let into):
+      let target = emitter.address(b, into, frame: frame)
+      b.loop(from: zero, to: sequences(b, offsets), name: "length", hint: .asWritten) { b, sequence in
+        b.store(length(b, offsets, sequence), b.element(target, i64, sequence))
+      }
     case .blockTable(let offsets, let block, let into):
       let count = sequences(b, offsets)
       let target = emitter.address(b, into, frame: frame)

@@ -4,12 +4,16 @@ public enum RowAddition: Hashable, Sendable {
   case before(Int)
   /// One row behind each history row: a sequence of content and action rows in turn. Targets stay alone.
   case interleaved
+  /// Rows of another batch with the same sequences behind the last: what is new behind what is kept of a history. As many as
+  /// targets say, which must be the `lengths` of that batch.
+  case appended
 
   /// Rows of an extended sequence, by the length and targets that it had.
   public var extendedLength: IndexExpression {
     switch self {
     case .before(let count): .length + .constant(count)
     case .interleaved: .length + (.length - .targets)
+    case .appended: .length + .targets
     }
   }
 
@@ -25,6 +29,7 @@ public enum RowAddition: Hashable, Sendable {
       return .ifLess(
         .position, history, then: .ifLess(place + place, .position, then: -1, otherwise: place),
         otherwise: .position - .half(history))
+    case .appended: return .ifLess(.position, history, then: .position, otherwise: -1)
     }
   }
 
@@ -34,6 +39,7 @@ public enum RowAddition: Hashable, Sendable {
     return switch self {
     case .before(let count): .position + .constant(count)
     case .interleaved: .ifLess(.position, history, then: .position + .position, otherwise: .position + history)
+    case .appended: .position
     }
   }
 
@@ -47,14 +53,19 @@ public enum RowAddition: Hashable, Sendable {
       return .ifLess(
         .position, .length - .targets, then: .ifLess(place + place, .position, then: place, otherwise: -1),
         otherwise: -1)
+    case .appended:
+      let before = IndexExpression.length - .targets
+      return .ifLess(.position, before, then: -1, otherwise: .position - before)
     }
   }
 
-  /// What an extended number of rows never exceeds: so many times the rows before, and so many for each sequence.
+  /// What an extended number of rows never exceeds: so many times the rows before, and so many for each sequence; those that
+  /// another batch appends are apart.
   public var bound: (rows: Int, perSequence: Int) {
     switch self {
     case .before(let count): (1, count)
     case .interleaved: (2, 0)
+    case .appended: (1, 0)
     }
   }
 
@@ -69,6 +80,8 @@ public enum RowAddition: Hashable, Sendable {
     case .interleaved:
       let (own, ownLatest) = ((first + 1) / 2, (latest + 1) / 2)
       return (.ends(first: own, latest: ownLatest), .ends(first: 2 * own, latest: 2 * ownLatest))
+    // Rows of two batches.
+    case .appended: return (.all, .all)
     }
   }
 
@@ -80,7 +93,12 @@ public enum RowAddition: Hashable, Sendable {
   }
 
   /// Whether it asks which rows are targets.
-  public var readsTargets: Bool { self == .interleaved }
+  public var readsTargets: Bool {
+    switch self {
+    case .before: false
+    case .interleaved, .appended: true
+    }
+  }
 
   package func verify() throws(OperationError) {
     guard case .before(let count) = self else { return }
@@ -91,13 +109,14 @@ public enum RowAddition: Hashable, Sendable {
   private static let mostBefore = 1 << 20
 
   /// What an addition's text must be, in words.
-  package static let expectedText = "before(rows) or interleaved"
+  package static let expectedText = "before(rows), interleaved or appended"
 
-  /// `before(3)`, or `interleaved`.
+  /// `before(3)`, `interleaved` or `appended`.
   package var text: String {
     switch self {
     case .before(let count): "before(\(count))"
     case .interleaved: "interleaved"
+    case .appended: "appended"
     }
   }
 
@@ -105,6 +124,8 @@ public enum RowAddition: Hashable, Sendable {
   package init?(from phrase: inout PhraseReader) {
     if phrase.takeWord("interleaved") {
       self = .interleaved
+    } else if phrase.takeWord("appended") {
+      self = .appended
     } else if let count = phrase.takeInteger("before") {
       self = .before(count)
     } else {
@@ -131,8 +152,8 @@ public enum RowAddition: Hashable, Sendable {
   }
 }
 
-/// The offsets of a batch whose sequences get more rows: operands offsets and, for what asks for them, optionally targets
-/// [sequences]. The result cuts rows of the new dimension `into`.
+/// The offsets of a batch whose sequences get more rows: operands offsets and, for what asks for them, targets
+/// [sequences], which `appended` must have. The result cuts rows of the new dimension `into`.
 public struct ExtendOffsets: OperationPayload {
   /// Its name in the text form.
   public static let mnemonic = "extend_offsets"
@@ -152,6 +173,7 @@ public struct ExtendOffsets: OperationPayload {
   public func resultTypes(for operands: [ValueType]) throws(OperationError) -> [ValueType] {
     try requireOperandCount(operands, 1, 2)
     try addition.verify()
+    if addition == .appended { try requireOperandCount(operands, 2) }
     let offsets = try addition.requireBatch(operands, offsets: 0, targets: 1)
     try require(
       .symbol(into) != offsets.rows && .symbol(into) != offsets.sequences, "\(into) names another dimension already")
@@ -175,7 +197,7 @@ public struct ExtendOffsets: OperationPayload {
 ///
 /// Rows before a sequence come from matrices [sequences, k * width], each of which brings k of them, side by side; before
 /// integers they are `value`. Of `interleaved` the added rows are a tensor like x, whose row stands behind x's; what
-/// it has for targets is not looked at.
+/// it has for targets is not looked at. Of `appended` they are the rows of the other batch.
 public struct ExtendRows: OperationPayload {
   /// Its name in the text form.
   public static let mnemonic = "extend_rows"
@@ -204,11 +226,11 @@ public struct ExtendRows: OperationPayload {
     public var targets: Int?
   }
 
-  /// Where each operand is among so many; at least 3, of `interleaved` 4 or 5.
+  /// Where each operand is among so many; at least 3, of `interleaved` 4 or 5, of `appended` 5.
   public func places(among count: Int) -> Places {
     switch addition {
     case .before: Places(added: 0..<count - 3, x: count - 3, offsets: count - 2, extended: count - 1, targets: nil)
-    case .interleaved: Places(added: 0..<1, x: 1, offsets: 2, extended: 3, targets: count > 4 ? 4 : nil)
+    case .interleaved, .appended: Places(added: 0..<1, x: 1, offsets: 2, extended: 3, targets: count > 4 ? 4 : nil)
     }
   }
 
@@ -219,6 +241,7 @@ public struct ExtendRows: OperationPayload {
     switch addition {
     case .before: try require(operands.count >= 3, "expected 3 operands or more, found \(operands.count)")
     case .interleaved: try requireOperandCount(operands, 4, 5)
+    case .appended: try requireOperandCount(operands, 5)
     }
     let places = places(among: operands.count)
     guard var type = operands[places.x].tensor, type.rank == 1 || type.rank == 2 else {
@@ -239,6 +262,13 @@ public struct ExtendRows: OperationPayload {
     case .interleaved:
       try require(value == 0, "value belongs to before")
       try require(added[0] == operands[places.x], "the added rows are \(added[0]), but x is \(operands[places.x])")
+    case .appended:
+      try require(value == 0, "value belongs to before")
+      guard var own = added[0].tensor, own.rank == type.rank else {
+        throw OperationError("the added rows are \(added[0]), but x is \(operands[places.x])")
+      }
+      own.shape[0] = type.shape[0]
+      try require(own == type, "the added rows are \(added[0]), but x is \(operands[places.x])")
     case .before(_) where isIntegers:
       try require(added.isEmpty, "before integers stands the value, found \(added.count) operands more")
     case .before(let count):

@@ -60,6 +60,9 @@ public struct Attention: OperationPayload {
   public var mask: Mask
   /// Whether an operand counts the target rows of each sequence; without it no row is a target.
   public var hasTargets: Bool
+  /// Whether the rows that targets count are further history: the mask then knows no targets. What `queries` chooses may
+  /// still be they.
+  public var continuesHistory: Bool
   /// Where q holds some rows of each sequence only, which ones: those that a `select_offsets` of the same selection,
   /// offsets and targets keeps. A row's place, for mask and bias, is the one among all rows of k.
   public var queries: RowSelection?
@@ -67,7 +70,7 @@ public struct Attention: OperationPayload {
   /// Attributes as given; `resultTypes` checks them.
   public init(
     heads: Int, alpha: Double, divisor: Divisor, activation: Activation = .silu, bias: Bias = .none,
-    mask: Mask = .causal, hasTargets: Bool = false, queries: RowSelection? = nil
+    mask: Mask = .causal, hasTargets: Bool = false, continuesHistory: Bool = false, queries: RowSelection? = nil
   ) {
     self.heads = heads
     self.alpha = alpha
@@ -76,6 +79,7 @@ public struct Attention: OperationPayload {
     self.bias = bias
     self.mask = mask
     self.hasTargets = hasTargets
+    self.continuesHistory = continuesHistory
     self.queries = queries
   }
 
@@ -137,6 +141,7 @@ public struct Attention: OperationPayload {
     if case .fixed(let divisor) = divisor {
       try require(divisor > 0 && divisor.isFinite, "the divisor must be a positive number, found \(divisor)")
     }
+    try require(!continuesHistory || hasTargets, "what continues the history is counted by targets, but there are none")
     try mask.verify()
     try queries?.verify()
   }
@@ -148,16 +153,16 @@ public struct Attention: OperationPayload {
     else { throw OperationError("position weights must be a vector of odd length 2n - 1, found \(operand)") }
   }
 
-  /// Reads `heads`, `alpha`, `divisor`, `activation`, `bias` (none where it is missing), `mask`, the flag `targets`, and
-  /// `queries` where it is there.
+  /// Reads `heads`, `alpha`, `divisor`, `activation`, `bias` (none where it is missing), `mask`, the flags `targets` and
+  /// `continued`, and `queries` where it is there.
   public init(from reader: inout AttributeReader) {
     self.init(
       heads: reader.integer("heads"), alpha: reader.number("alpha"), divisor: Divisor(from: &reader),
       activation: reader.word("activation"), bias: Bias(from: &reader), mask: Mask(from: &reader),
-      hasTargets: reader.flag("targets"), queries: reader.queries())
+      hasTargets: reader.flag("targets"), continuesHistory: reader.flag("continued"), queries: reader.queries())
   }
 
-  /// Writes all attributes, `bias`, `targets` and `queries` only where there are any.
+  /// Writes all attributes, `bias`, `targets`, `continued` and `queries` only where there are any.
   public func writeAttributes(to writer: inout AttributeWriter) {
     writer.integer("heads", heads)
     writer.number("alpha", alpha)
@@ -174,6 +179,7 @@ public struct Attention: OperationPayload {
     }
     writer.phrase("mask", mask.text)
     writer.flag("targets", hasTargets)
+    writer.flag("continued", continuesHistory)
     if let queries { writer.phrase("queries", queries.text) }
   }
 }

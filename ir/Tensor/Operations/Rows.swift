@@ -171,6 +171,27 @@ public struct RestoreRows: OperationPayload {
   public func writeAttributes(to writer: inout AttributeWriter) { selection.write(to: &writer) }
 }
 
+/// How many rows every sequence has: operand offsets.
+public struct Lengths: OperationPayload {
+  /// Its name in the text form.
+  public static let mnemonic = "lengths"
+
+  /// It has no attributes.
+  public init() {}
+
+  /// One int64 a sequence. Throws where the operand is not offsets.
+  public func resultTypes(for operands: [ValueType]) throws(OperationError) -> [ValueType] {
+    try requireOperandCount(operands, 1)
+    let offsets = try requireOffsets(operands[0], "offsets", rows: nil)
+    return [.tensor([offsets.sequences], .i64)]
+  }
+
+  /// Reads nothing: it has no attributes.
+  public init(from reader: inout AttributeReader) { self.init() }
+  /// Writes nothing: it has no attributes.
+  public func writeAttributes(to writer: inout AttributeWriter) {}
+}
+
 /// The last row of every sequence, zeros for an empty one: operands x [rows, width] (or one integer a row) and offsets.
 public struct LastRows: OperationPayload {
   /// Its name in the text form.

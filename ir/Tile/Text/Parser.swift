@@ -299,6 +299,9 @@ struct ProgramParser: TokenParser {
         try expectLabel("defines")
         let extent = try name("the dimension's name")
         step = .extendOffsets(addition, offsets: offsets, targets: targets, into: into, defines: extent)
+      } else if try takeWord("lengths") {
+        try expect("(")
+        step = .lengths(offsets: try bufferName(), into: into)
       } else if try takeWord("block_table") {
         try expect("(")
         let offsets = try bufferName()
@@ -312,7 +315,7 @@ struct ProgramParser: TokenParser {
         }
         step = .blockTable(offsets: offsets, block: block, into: into)
       } else {
-        throw unexpected("select_offsets, extend_offsets or block_table")
+        throw unexpected("select_offsets, extend_offsets, lengths or block_table")
       }
     } else {
       guard case .word(let word) = token.kind else { throw unexpected("a step of the setup, or \"}\"") }
@@ -377,7 +380,12 @@ struct ProgramParser: TokenParser {
       try expectWord("from")
       let offsets = try bufferName()
       try expectWord("by")
-      scope.kernel.keys = KeyRows(try selection(), of: offsets)
+      var keys = KeyRows(try selection(), of: offsets)
+      if try takeWord("as") {
+        try expectWord("history")
+        keys.continuesHistory = true
+      }
+      scope.kernel.keys = keys
     }
     try body(of: &scope)
     program.kernels.append(scope.kernel)

@@ -119,6 +119,7 @@ struct ProgramPrinter {
             (nil, addition.text), ("offsets", name(offsets)), ("targets", targets.map(name)),
             ("defines", TextName.quoted(extent)),
           ])
+    case .lengths(let offsets, let into): "\(name(into)) = " + Self.call("lengths", [(nil, name(offsets))])
     case .blockTable(let offsets, let block, let into):
       "\(name(into)) = " + Self.call("block_table", [(nil, name(offsets)), ("block", block.arguments)])
     }
@@ -139,7 +140,11 @@ private struct KernelPrinter {
 
   var lines: [String] {
     let summary = kernel.summary.isEmpty ? "" : " \(TextName.literal(kernel.summary))"
-    let keys = kernel.keys.map { ", selected from \(printer.name($0.offsets)) by \($0.selection.text)" } ?? ""
+    let keys =
+      kernel.keys.map {
+        ", selected from \(printer.name($0.offsets)) by \($0.selection.text)"
+          + ($0.continuesHistory ? " as history" : "")
+      } ?? ""
     let head = "kernel \(TextName.quoted(kernel.name))\(summary) over \(domain)"
     var lines = ["\(head), \(height)\(keys) {"]
     lines += kernel.tiles.map { "  tile %\(TextName.quoted($0.name)) : " + text(of: $0) }
