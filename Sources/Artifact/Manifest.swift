@@ -174,6 +174,8 @@ public struct Manifest: Codable, Hashable, Sendable {
     case ids(below: Int)
     /// One number a sequence: how many of its rows, at its end, are targets.
     case targetCounts
+    /// Offsets of features of a sequence, of which a few rows are read, rather than of the sequences themselves.
+    case featureOffsets
     /// Seconds.
     case timestamps
   }

@@ -63,6 +63,7 @@ extension Manifest.Port: Codable {
   private enum RoleName: String, Codable {
     case ids, timestamps
     case targetCounts = "target-counts"
+    case featureOffsets = "feature-offsets"
   }
 
   /// From an object of `name`, `kind`, `element` and what the kind has: `shape`, or `sequences` and `rows`; optionally
@@ -76,6 +77,7 @@ extension Manifest.Port: Codable {
       switch try container.decodeIfPresent(RoleName.self, forKey: .role) {
       case .ids: .ids(below: try container.decode(Int.self, forKey: .below))
       case .targetCounts: .targetCounts
+      case .featureOffsets: .featureOffsets
       case .timestamps: .timestamps
       case nil: nil
       }
@@ -106,6 +108,7 @@ extension Manifest.Port: Codable {
       try container.encode(RoleName.ids, forKey: .role)
       try container.encode(below, forKey: .below)
     case .targetCounts: try container.encode(RoleName.targetCounts, forKey: .role)
+    case .featureOffsets: try container.encode(RoleName.featureOffsets, forKey: .role)
     case .timestamps: try container.encode(RoleName.timestamps, forKey: .role)
     case nil: break
     }

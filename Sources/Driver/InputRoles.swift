@@ -5,6 +5,7 @@ extension Function {
   /// What the numbers of an integer argument mean, by what the program does with them, or with rows of them; nil where
   /// nothing tells.
   func role(ofArgument argument: ValueID) -> Manifest.Role? {
+    if cutsFeatures(argument) { return .featureOffsets }
     var role: Manifest.Role?
     // What holds some or all of the argument's numbers.
     var moved: Set<ValueID> = [argument]

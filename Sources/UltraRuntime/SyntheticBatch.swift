@@ -1,7 +1,7 @@
 import Artifact
 
 /// A made-up batch that an entry accepts: sequences of given lengths, ids within their tables, ascending times. It is
-/// the same for the same seed. The first offsets cut the sequences; others, those of features of a sequence, one row each.
+/// the same for the same seed. Offsets of features of a sequence cut one row each.
 public struct SyntheticBatch: Sendable {
   /// Rows of each sequence.
   public var lengths: [Int]
@@ -29,28 +29,27 @@ public struct SyntheticBatch: Sendable {
     for port in entry.inputs {
       guard case .offsets(let sequences, let rows) = port.type else { continue }
       if case .symbol(let name) = sequences { extents[name] = lengths.count }
-      if case .symbol(let name) = rows { extents[name] = rowCounts(of: port, in: entry).reduce(0, +) }
+      if case .symbol(let name) = rows { extents[name] = rowCounts(of: port).reduce(0, +) }
     }
     var generator = Generator(state: seed)
     var inputs: [String: Tensor] = [:]
     for port in entry.inputs {
-      inputs[port.name] = try tensor(for: port, of: entry, extents, &generator)
+      inputs[port.name] = try tensor(for: port, extents, &generator)
     }
     return inputs
   }
 
   /// The rows of each sequence, as an offsets input cuts them.
-  private func rowCounts(of port: Manifest.Port, in entry: Manifest.Entry) -> [Int] {
-    let first = entry.inputs.first { if case .offsets = $0.type { true } else { false } }
-    return port.name == first?.name ? lengths : lengths.map { _ in 1 }
+  private func rowCounts(of port: Manifest.Port) -> [Int] {
+    port.role == .featureOffsets ? lengths.map { _ in 1 } : lengths
   }
 
   private func tensor(
-    for port: Manifest.Port, of entry: Manifest.Entry, _ extents: [String: Int], _ generator: inout Generator
+    for port: Manifest.Port, _ extents: [String: Int], _ generator: inout Generator
   ) throws(RuntimeError) -> Tensor {
     guard case .tensor(let element, let declared) = port.type else {
       var offsets: [Int64] = [0]
-      for length in rowCounts(of: port, in: entry) { offsets.append((offsets.last ?? 0) + Int64(length)) }
+      for length in rowCounts(of: port) { offsets.append((offsets.last ?? 0) + Int64(length)) }
       return try Tensor(offsets)
     }
     var shape: [Int] = []
@@ -87,7 +86,7 @@ public struct SyntheticBatch: Sendable {
     case .ids(let below): (0..<count).map { _ in Int(generator.next() % UInt64(max(1, below))) }
     case .targetCounts: (0..<count).map { $0 < lengths.count ? min(targets, lengths[$0]) : 0 }
     case .timestamps: (0..<count).map { 1_700_000_000 + 600 * $0 }
-    case nil: [Int](repeating: 0, count: count)
+    case .featureOffsets, nil: [Int](repeating: 0, count: count)
     }
   }
 

@@ -1,3 +1,4 @@
+import Artifact
 import Codegen
 import Interpreter
 import ModelFormat
@@ -5,6 +6,7 @@ import Passes
 import TensorIR
 import TestSupport
 import Testing
+import UltraRuntime
 
 /// Random mixtures of transducers, imported, compiled and run, against the interpreter.
 @Suite struct MixtureTests {
@@ -101,6 +103,23 @@ import Testing
       let found = try compiled.run(inputs)[0].tensor
       let largest = expected.doubles.reduce(1) { max($0, abs($1)) }
       expectClose(found, expected, atol: 2e-5 * largest, rtol: 0, "seed \(seed)")
+    }
+  }
+
+  @Test("made-up batches have sequences of every transducer, and features beside them")
+  func syntheticBatches() throws {
+    let level = try #require(CPULevel.native)
+    var random = Random(seed: 5)
+    let mixture = try model(&random)
+    let ranking = try RandomRankingModel(seed: 43)
+    for model in [mixture, try ranking.description.build(from: ranking.checkpoint)] {
+      let compiled = try CompiledProgram(model.module, weights: model.weights, level: level, optimization: .less).model
+      let inputs = try SyntheticBatch(lengths: [20, 5], targets: 3).inputs(for: compiled.manifest.entries[0])
+      #expect(try compiled.run(inputs: inputs)[0].tensor.shape[0] > 1)
+      for (name, tensor) in inputs where name.hasSuffix("offsets") {
+        let end = name.hasPrefix("about_") ? 2 : 25
+        #expect(try tensor.values(as: Int64.self).last == Int64(end), "\(name)")
+      }
     }
   }
 

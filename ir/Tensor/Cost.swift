@@ -90,6 +90,19 @@ extension Mask {
   }
 }
 
+extension Function {
+  /// Whether offsets cut features of a sequence, a few rows each, of which some are picked: nothing else reads them.
+  public func cutsFeatures(_ offsets: ValueID) -> Bool {
+    let readers = body.filter { self[$0].operands.contains(offsets) }
+    return !readers.isEmpty
+      && readers.allSatisfy { id in
+        guard case .pickRows = self[id].payload else { return false }
+        // The third are lengths that are asked for.
+        return !self[id].operands.dropFirst(2).contains(offsets)
+      }
+  }
+}
+
 /// Follows the extents of a batch through a function.
 struct CostAnalysis {
   let function: Function
@@ -110,9 +123,9 @@ struct CostAnalysis {
   init(function: Function, batch: BatchShape) {
     self.function = function
     self.batch = batch
-    // Other offsets than the first are those of features of a sequence.
-    let cuts = function.arguments.filter { if case .offsets = function[$0].type { true } else { false } }
-    for cut in cuts { define(cut, lengths: cut == cuts.first ? batch.lengths : batch.lengths.map { _ in 1 }) }
+    for argument in function.arguments {
+      define(argument, lengths: function.cutsFeatures(argument) ? batch.lengths.map { _ in 1 } : batch.lengths)
+    }
   }
 
   /// Notes the lengths of an offsets value, and the extents of its dimensions.
