@@ -117,12 +117,13 @@ private struct Truncation {
     let kept = try emit(.selectOffsets(SelectOffsets(selection, into: into)), [offsets] + targets, "kept_offsets")
     var stands = [offsets: kept, stream: try select(stream, kept, "kept")]
     for id in body where late.contains(id) {
-      for operand in function[id].operands where stands[operand] == nil && needsSelection(operand) {
+      for operand in function[id].operandsOfKeptRows where stands[operand] == nil && needsSelection(operand) {
         stands[operand] = try select(operand, kept, "kept_\(function[operand].name)")
       }
     }
     for id in body where late.contains(id) {
-      function[id].operands = function[id].operands.map { stands[$0] ?? $0 }
+      let kept = function[id].operandsOfKeptRows
+      function[id].operands = kept.map { stands[$0] ?? $0 } + function[id].operands.dropFirst(kept.count)
       do {
         try function.inferResultTypes(of: id)
       } catch {
@@ -168,4 +169,10 @@ private struct Truncation {
     }
     function.results.insert(.init(name: "out_offsets", value: kept), at: first + 1)
   }
+}
+
+extension Operation {
+  /// The first operands, which are those of the rows that are kept where the operation runs on them only: what was seen is
+  /// seen, also in rows that are dropped.
+  fileprivate var operandsOfKeptRows: [ValueID] { isTopK ? Array(operands.prefix(2)) : operands }
 }

@@ -297,7 +297,8 @@ extension Manifest {
     public var name: String
     /// The entry that runs it.
     public var entry: String
-    /// The operations that it computes: `attention + layer_norm + linear`.
+    /// The operations that it computes: `attention + layer_norm + linear`; empty where it only prepares or gathers what another
+    /// kernel does.
     public var computes: String
     /// What its blocks cover, for people: `rows, 64 at a time`.
     public var domain: String

@@ -75,6 +75,7 @@ extension Packing {
     switch self {
     case .plain: "plain"
     case .coded(let format): "\(format.rawValue) rows"
+    case .codedPanels(let format, let width): "panels of \(width) \(format.rawValue) rows"
     case .reversed: "reversed"
     case .panels(let width, let transposed): "panels of \(width)\(transposed ? ", transposed" : "")"
     }

@@ -21,6 +21,30 @@ public struct WeightPacking {
     }
   }
 
+  /// Panels of coded rows, their scales and biases in fp32.
+  private static func packRows(
+    _ format: TableFormat, _ width: Int, _ rows: Int, _ columns: Int, _ elements: UnsafeRawBufferPointer,
+    to write: (UnsafeRawBufferPointer) throws -> Void
+  ) throws {
+    let codes = format.codeByteCount(ofRow: columns)
+    var panel = [UInt8](repeating: 0, count: width * format.panelRowBytes(ofRow: columns))
+    for first in stride(from: 0, to: rows, by: width) {
+      try panel.withUnsafeMutableBytes { panel in
+        for lane in 0..<width {
+          let row = first + lane
+          let isThere = row < rows
+          let bytes = UnsafeRawBufferPointer(
+            rebasing: elements[(isThere ? row * columns : 0)..<elements.count].prefix(columns))
+          let (scale, bias) = isThere ? format.scaleAndBias(bytes) : (0, 0)
+          panel.storeBytes(of: scale.bitPattern.littleEndian, toByteOffset: 4 * lane, as: UInt32.self)
+          panel.storeBytes(of: bias.bitPattern.littleEndian, toByteOffset: 4 * (width + lane), as: UInt32.self)
+          for code in 0..<codes { panel[8 * width + code * width + lane] = isThere ? bytes[code] : 0 }
+        }
+      }
+      try panel.withUnsafeBytes { try write($0) }
+    }
+  }
+
   private static func pack<Bits: FixedWidthInteger & BitwiseCopyable>(
     _ packing: Packing, _ element: ElementType, _ rows: Int, _ columns: Int, _ elements: UnsafeRawBufferPointer,
     of type: Bits.Type, to write: (UnsafeRawBufferPointer) throws -> Void
@@ -30,6 +54,7 @@ public struct WeightPacking {
     }
     switch packing {
     case .plain, .coded: try write(elements)
+    case .codedPanels(let format, let width): try packRows(format, width, rows, columns, elements, to: write)
     case .reversed:
       let reversed = (0..<rows * columns).map { bits(rows * columns - 1 - $0) }
       try reversed.withUnsafeBytes { try write($0) }

@@ -94,7 +94,8 @@ extension Domain {
   /// What blocks cover, for people.
   fileprivate var manifestText: String {
     switch self {
-    case .rows(let dimension, let block): "\(dimension), \(block) at a time"
+    case .rows(let dimension, let block, let parts):
+      "\(dimension), \(block) at a time" + (parts > 1 ? ", \(parts) parts apart" : "")
     case .sequences(_, _, _, let block, let parts):
       "rows of sequences, \(block.text)" + (parts > 1 ? ", \(parts) parts apart" : "")
     }

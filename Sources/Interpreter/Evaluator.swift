@@ -116,6 +116,7 @@ struct Evaluator<Number: Arithmetic> {
     case .sigmoid: try elementwise(operands) { Number.sigmoid($0) }
     case .silu: try elementwise(operands) { Number.silu($0) }
     case .split(let payload): try split(payload, operands).map { .numbers($0) }
+    case .topK(let payload): try topK(payload, operands)
     case .zeroRows(let payload): [.numbers(try zeroRows(payload, operands))]
     }
   }

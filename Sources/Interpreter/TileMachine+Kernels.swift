@@ -69,12 +69,15 @@ extension TileMachine {
   mutating func run(_ kernel: Kernel) throws(InterpreterError) {
     let scratch = memory.count
     switch kernel.domain {
-    case .rows(let dimension, let block):
+    case .rows(let dimension, let block, let parts):
       let rows = rows(Extent(dimension))
       for first in stride(from: 0, to: rows, by: block) {
-        try run(
-          TileBlock(
-            kernel: kernel, firstRow: first, rowCount: min(block, rows - first), scratch: scratch, indices: []))
+        for part in 0..<parts {
+          var state = TileBlock(
+            kernel: kernel, firstRow: first, rowCount: min(block, rows - first), scratch: scratch, indices: [])
+          state.part = part
+          try run(state)
+        }
       }
     case .sequences(let offsets, let targets, let table, let block, let parts):
       // Blocks may run in any order; this one differs from the order of their rows.
@@ -157,6 +160,9 @@ extension TileMachine {
       }
     case .storeIndices(let into, let vector):
       for row in 0..<block.rowCount { store(block.indices[vector.index][row], into, block.firstRow + row) }
+    case .best(let columns): try best(columns, block)
+    case .merge(let merged): merge(merged, block)
+    case .sort(let into, let from, let offsets): sort(into: into, from: from, offsets: offsets, block)
     case .forKeys(let mask, let step, let body): try forKeys(mask, step: step, body, &block)
     case .forParts(let count, let body):
       for part in 0..<count {

@@ -34,7 +34,10 @@ struct TileMachine<Number: Arithmetic> {
     program.outputs.map { id in
       let buffer = program[id]
       let rows = rows(buffer.rows)
-      if buffer.element == .i64 { return (buffer.name, HostTensor(Array(integers[places[id.index]].prefix(rows)))) }
+      if buffer.element == .i64 {
+        let elements = Array(integers[places[id.index]].prefix(rows * buffer.columns))
+        return (buffer.name, HostTensor(elements, shape: buffer.columns == 1 ? [rows] : [rows, buffer.columns]))
+      }
       let elements = memory[places[id.index]].prefix(rows * buffer.columns)
       return (buffer.name, numbers(Array(elements), [rows, buffer.columns]))
     }
@@ -177,18 +180,29 @@ struct TileMachine<Number: Arithmetic> {
     }
     switch packing {
     case .plain, .coded: return numbers
+    case .codedPanels(let format, let width):
+      let contracted = format.columns(ofRow: columns)
+      let decoded = (0..<rows).flatMap { row in
+        format.decode(
+          numbers[row * columns..<(row + 1) * columns].map { UInt8($0) }[...], width: contracted)
+      }
+      return panels(decoded.map { Number($0) }, rows: rows, columns: contracted, width: width, transposed: true)
     case .reversed: return numbers.reversed()
     case .panels(let width, let transposed):
-      let (inner, outer) = transposed ? (columns, rows) : (rows, columns)
-      var packed = [Number](repeating: 0, count: (outer + width - 1) / width * width * inner)
-      for step in 0..<inner {
-        for column in 0..<outer {
-          let (panel, lane) = column.quotientAndRemainder(dividingBy: width)
-          packed[(panel * inner + step) * width + lane] =
-            numbers[transposed ? column * columns + step : step * columns + column]
-        }
-      }
-      return packed
+      return panels(numbers, rows: rows, columns: columns, width: width, transposed: transposed)
     }
+  }
+
+  private func panels(_ numbers: [Number], rows: Int, columns: Int, width: Int, transposed: Bool) -> [Number] {
+    let (inner, outer) = transposed ? (columns, rows) : (rows, columns)
+    var packed = [Number](repeating: 0, count: (outer + width - 1) / width * width * inner)
+    for step in 0..<inner {
+      for column in 0..<outer {
+        let (panel, lane) = column.quotientAndRemainder(dividingBy: width)
+        packed[(panel * inner + step) * width + lane] =
+          numbers[transposed ? column * columns + step : step * columns + column]
+      }
+    }
+    return packed
   }
 }

@@ -149,7 +149,7 @@ extension Function {
   fileprivate func multipliedElement(of id: OperationID) -> ElementType? {
     let operation = self[id]
     switch operation.payload {
-    case .linear, .attention, .quantizedLinear:
+    case .linear, .attention, .quantizedLinear, .topK:
       let element = self[operation.operands[0]].type.tensor?.element
       // Codes of f8e4m3 are multiplied as the bf16 numbers that they are.
       return element == .f8e4m3 ? .bf16 : element

@@ -22,8 +22,8 @@ struct KernelTimes: Encodable {
   var shareOfBandwidth: Double?
 
   /// Of the session's bound batch, whose shape is given, by so many recorded runs; medians of few are
-  /// enough, since blocks are many. A kernel stands for a unit of the program, in order; where their
-  /// numbers differ, only times are told.
+  /// enough, since blocks are many. A kernel stands for a unit of the program, in order, but for those that compute
+  /// nothing of it and only prepare or gather what others do; where their numbers differ, only times are told.
   static func measure(
     _ session: Session, _ kernels: [Manifest.Kernel], _ function: Function?, _ shape: BatchShape,
     runs: Int, peaks: [String: Double], bandwidth: Double
@@ -35,14 +35,17 @@ struct KernelTimes: Encodable {
     }
     var costs: [OperationID: Double] = [:]
     for entry in function?.costs(on: shape) ?? [] { costs[entry.operation] = entry.cost.flops }
+    let working = kernels.indices.filter { !kernels[$0].computes.isEmpty }
     var times = (0..<count).map { index in
       let seconds = records.map { Double($0.kernels[index].end - $0.kernels[index].start) * 1e-9 }.sorted()[runs / 2]
       let isKnown = kernels.count == count
       var time = KernelTimes(
         name: isKnown ? kernels[index].name : "kernel \(index)", computes: isKnown ? kernels[index].computes : "",
         median: seconds, share: 0)
-      guard let units, units.count == count, let function, seconds > 0 else { return time }
-      let (unit, cost) = units[index]
+      guard isKnown, let units, units.count == working.count, let place = working.firstIndex(of: index), let function,
+        seconds > 0
+      else { return time }
+      let (unit, cost) = units[place]
       time.flops = cost.flops
       time.bytes = cost.bytes
       time.shareOfBandwidth = cost.bytes / seconds / bandwidth

@@ -136,7 +136,9 @@ import UltraRuntime
 
   // MARK: - Programs
 
-  @Test("compiled code gives what the interpreter gives", arguments: [RandomProgram.Kind.precision, .narrowAttention])
+  @Test(
+    "compiled code gives what the interpreter gives",
+    arguments: [RandomProgram.Kind.precision, .narrowAttention, .ranking])
   func programs(kind: RandomProgram.Kind) throws {
     for tiles in Tiles.here {
       for seed in 1...12 as ClosedRange<UInt64> {

@@ -61,7 +61,7 @@ import Testing
         "extend_rows", "gather", "group_norm", "l2_norm", "last_rows", "layer_norm", "linear", "mark_bits", "multiply",
         "next_rows", "original_rows", "pick_rows", "positions", "quantize_rows", "quantized_linear",
         "replace_targets", "restore_rows", "scale", "select_offsets", "select_rows", "sigmoid",
-        "silu", "split", "zero_rows",
+        "silu", "split", "top_k", "zero_rows",
       ])
     #expect(forms == ["causal", "windowed", "keyPrefix history", "keyPrefix windowed"])
     #expect(batches.isSuperset(of: 0...5))

@@ -103,7 +103,7 @@ struct PlanMemoryTests {
       #expect(planned.program.text == text, "the plan of a plan is another")
     }
     // One kernel has nothing to share.
-    #expect([.embedding, .operation, .precision].contains(kind) ? after <= before : after < before)
+    #expect([.embedding, .operation, .precision, .ranking].contains(kind) ? after <= before : after < before)
   }
 
   /// Where nothing that shares memory is alive at once a plan is right, and where something is, right only where one buffer
@@ -132,7 +132,7 @@ struct PlanMemoryTests {
     }
     #expect(wrong > 0)
     // The last ones have no two kernels of which one gives what the other reads, row by row.
-    #expect(inPlace > 0 || [.narrowAttention, .operation, .precision].contains(kind))
+    #expect(inPlace > 0 || [.narrowAttention, .operation, .precision, .ranking].contains(kind))
   }
 
   @Test("packed memory overlaps nowhere, and is little more than what is alive at once")

@@ -43,7 +43,7 @@ struct PruneDemandTests {
     case .recommendation: #expect(cheaper > 30)
     case .contextual, .mixture: #expect(cheaper > 15)
     case .embedding, .truncationDrop: #expect(rewritten > 0)
-    case .operation, .production, .research, .truncationSkip, .precision, .narrowAttention: break
+    case .operation, .production, .research, .truncationSkip, .precision, .narrowAttention, .ranking: break
     }
   }
 

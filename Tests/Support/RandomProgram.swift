@@ -28,6 +28,8 @@ public struct RandomProgram: Sendable, CustomStringConvertible {
     case contextual
     /// Stacks over sequences of their own that share contextual rows and targets, whose rows one product reads side by side.
     case mixture
+    /// The best items for each query, with and without those that it has seen.
+    case ranking
 
     /// The greatest difference from the fp64 result `expected` that fp32 may show.
     ///
@@ -40,6 +42,8 @@ public struct RandomProgram: Sendable, CustomStringConvertible {
       case .operation, .precision: return 1e-6 * largest
       // A score between two bf16 numbers may be rounded to either.
       case .narrowAttention: return 0x1p-8 * largest
+      // Its numbers are exact, and an id is right or wrong.
+      case .ranking: return 0
       default: return 2e-5 * largest
       }
     }
@@ -122,6 +126,7 @@ struct ProgramMaker {
     case .mixture: try makeMixture()
     case .precision: try makePrecision()
     case .narrowAttention: try makeAttention(of: .bf16)
+    case .ranking: try makeRanking()
     case .recommendation: try makeRecommendation()
     }
   }
@@ -131,7 +136,9 @@ struct ProgramMaker {
     var table = WeightTable()
     for weight in module.weights where weight.formula == nil {
       let shape = weight.type.shape.compactMap(\.extent)
-      if weight.name.hasSuffix("norm_weight") {
+      if let form = GridForm(rawValue: weight.name) {
+        table.tensors[weight.name] = weightRandom.items(form, shape)
+      } else if weight.name.hasSuffix("norm_weight") {
         table.tensors[weight.name] = weightRandom.tensor(shape, center: 1, spread: 0.5)
       } else if shape.count == 2, !weight.name.hasSuffix("table") {
         let spread = 1.5 / Float(shape.min() ?? 1).squareRoot()

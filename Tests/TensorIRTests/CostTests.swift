@@ -100,6 +100,25 @@ import Testing
     #expect(costs[2].bytes == 450)
   }
 
+  /// Every query is multiplied with every item, whatever their rows are stored as; the items are read.
+  @Test func rankingGoesThroughAllItems() throws {
+    let module = try TensorIRParser.parse(
+      """
+      module m
+      weight @w : tensor<100 x 6 x f32>
+      weight @w.int8 : tensor<100 x 14 x u8> = quantized_rows @w {rows = int8}
+      func @forward(%q: tensor<rows x 6 x f32>, %at: offsets<sequences x rows>) -> (ids: tensor<rows x 3 x i64>) {
+        %s, %ids = top_k %q, @w {k = 3}
+        %t, %others = top_k %q, @w.int8 {k = 3, rows = int8}
+        return %ids
+      }
+      """)
+    let costs = module.functions[0].costs(on: BatchShape(lengths: [5, 2])).map(\.cost)
+    #expect(costs.map(\.flops) == [8400, 8400])
+    // 100 rows of 24 bytes or of 14, seven queries, and three scores and ids for each.
+    #expect(costs.map(\.bytes) == [2820, 1820])
+  }
+
   @Test func emptyBatchCostsNothingButWeights() throws {
     let cost = try function(mask: .causal, keep: 3).cost(on: BatchShape(lengths: []))
     #expect(cost.flops == 0)

@@ -51,6 +51,7 @@ extension TileSchedule {
   /// Small and large blocks, by number.
   static func variant(_ number: Int) -> TileSchedule {
     var schedule = TileSchedule()
+    if number % 2 == 1 { (schedule.itemColumns, schedule.itemsOfPart, schedule.groups) = (64, 48, 1) }
     switch number % 4 {
     case 0: break
     case 1:

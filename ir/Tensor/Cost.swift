@@ -164,6 +164,10 @@ struct CostAnalysis {
     case .extendOffsets(let extend):
       let before = lengths[operation.operands[0]] ?? []
       define(operation.results[0], lengths: zip(before, targets(before)).map { extended($0, $1, by: extend.addition) })
+    case .topK:
+      // Of rows of bytes as many numbers are multiplied as a query has.
+      let items = function[operation.operands[1]].type.tensor.map { extent($0.shape[0]) } ?? 0
+      flops = 2 * rows(operation.operands[0]) * items * width(operation.operands[0])
     case .selectOffsets(let select):
       let before = lengths[operation.operands[0]] ?? []
       define(operation.results[0], lengths: zip(before, targets(before)).map { kept($0, $1, by: select.selection) })

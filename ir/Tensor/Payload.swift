@@ -32,6 +32,7 @@ public enum Payload: Hashable, Sendable {
   case sigmoid(Sigmoid)
   case silu(SiLU)
   case split(Split)
+  case topK(TopK)
   case zeroRows(ZeroRows)
 
   /// The payload itself, for what every operation answers alike.
@@ -69,6 +70,7 @@ public enum Payload: Hashable, Sendable {
     case .sigmoid(let payload): payload
     case .silu(let payload): payload
     case .split(let payload): payload
+    case .topK(let payload): payload
     case .zeroRows(let payload): payload
     }
   }
@@ -130,6 +132,7 @@ public enum Payload: Hashable, Sendable {
     add(Payload.sigmoid)
     add(Payload.silu)
     add(Payload.split)
+    add(Payload.topK)
     add(Payload.zeroRows)
     return readers
   }()

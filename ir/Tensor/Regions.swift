@@ -32,7 +32,8 @@ extension Operation {
   public var operandsReadByRow: [ValueID] {
     switch payload {
     case .add, .concatenate, .multiply: operands
-    case .attention, .convert, .groupNorm, .l2Norm, .layerNorm, .linear, .quantizeRows, .scale, .sigmoid, .silu, .split:
+    case .attention, .convert, .groupNorm, .l2Norm, .layerNorm, .linear, .quantizeRows, .scale, .sigmoid, .silu, .split,
+      .topK:
       [operands[0]]
     // Codes, their scales, and a bias, which may be one number for each element.
     case .quantizedLinear: [operands[0], operands[1]] + operands.dropFirst(4)
@@ -54,7 +55,7 @@ extension Operation {
     }
     switch payload {
     case .add, .calendarUnits, .concatenate, .convert, .embedBits, .gather, .groupNorm, .l2Norm, .layerNorm, .linear,
-      .markBits, .multiply, .quantizedLinear, .quantizeRows, .scale, .sigmoid, .silu, .split, .zeroRows:
+      .markBits, .multiply, .quantizedLinear, .quantizeRows, .scale, .sigmoid, .silu, .split, .topK, .zeroRows:
       return .any
     case .lastRows, .pickRows: return .acrossSequences
     case .extendRows(let extend):
@@ -77,6 +78,9 @@ extension Operation {
 
   /// Whether this only names columns of a value.
   public var isSplit: Bool { if case .split = payload { true } else { false } }
+
+  /// Whether this looks at all items: their blocks are no other operation's.
+  public var isTopK: Bool { if case .topK = payload { true } else { false } }
 
   /// Whether this is attention.
   public var isAttention: Bool { if case .attention = payload { true } else { false } }
@@ -143,6 +147,7 @@ public struct RegionRules {
     guard let own = operation.rowDomain, let ownRows = function.rows(of: id) else {
       return "gives no rows, so it cannot stand in a region"
     }
+    if operation.isTopK { return "goes through all items, so it cannot stand in a region" }
     if let rows, rows != ownRows { return "gives \(ownRows), but its region is over \(rows)" }
     let byRow = operation.operandsReadByRow
     if let value = operation.operands.first(where: { defined.contains($0) && !byRow.contains($0) }) {

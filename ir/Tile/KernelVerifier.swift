@@ -8,6 +8,8 @@ struct KernelVerifier {
   private(set) var errors: [TileIRError] = []
   /// Buffers that statements so far have written.
   private(set) var written: Set<BufferID> = []
+  /// Buffers whose groups statements so far have sorted, and what cuts them: other blocks' groups lie there too.
+  private(set) var sorted: [BufferID: BufferID] = [:]
   /// Every buffer that the kernel writes anywhere.
   private let targets: Set<BufferID>
   /// Tiles in scratch, and vectors of indices, that statements so far have filled.
@@ -72,7 +74,9 @@ struct KernelVerifier {
 
   var block: Int { kernel.domain.block }
   /// Parts of a block that run at once; those of a loop run one after the other.
-  var parts: Int { if case .sequences(_, _, _, _, let parts) = kernel.domain { parts } else { 1 } }
+  var parts: Int { kernel.domain.parts }
+  /// Whether statements stand in a loop.
+  var isInLoop: Bool { isInKeys || isInParts }
   var offsets: BufferID? { if case .sequences(let offsets, _, _, _, _) = kernel.domain { offsets } else { nil } }
 
   /// The number of sequences, in a kernel over them.
@@ -80,7 +84,7 @@ struct KernelVerifier {
 
   private var domainRows: Dimension? {
     switch kernel.domain {
-    case .rows(let dimension, _): dimension
+    case .rows(let dimension, _, _): dimension
     case .sequences(let offsets, _, _, _, _): program.cutRows[offsets]
     }
   }
@@ -105,10 +109,10 @@ struct KernelVerifier {
     if !(1...largestBlock).contains(domain.block) {
       return "a block must have 1 to 2^20 rows, found \(domain.block)"
     }
+    if !(1...largestBlock).contains(domain.parts) { return "parts must lie in 1...2^20, found \(domain.parts)" }
     switch domain {
-    case .rows(let dimension, _): return program.problem(of: dimension)
-    case .sequences(let offsets, let targets, let table, let block, let parts):
-      if !(1...largestBlock).contains(parts) { return "parts must lie in 1...2^20, found \(parts)" }
+    case .rows(let dimension, _, _): return program.problem(of: dimension)
+    case .sequences(let offsets, let targets, let table, let block, _):
       if let problem = program.problem(ofTargets: targets, offsets: offsets) { return problem }
       for buffer in [offsets] + (targets.map { [$0] } ?? []) {
         if let problem = program.problem(ofReading: buffer) { return problem }
@@ -247,7 +251,11 @@ struct KernelVerifier {
 
   /// Remembers what a statement fills.
   private mutating func note(_ statement: Statement) {
-    if let buffer = statement.writtenBuffer { written.insert(buffer) }
+    if case .sort(let into, _, let offsets) = statement {
+      sorted[into] = offsets
+    } else if let buffer = statement.writtenBuffer {
+      written.insert(buffer)
+    }
     if let into = statement.writtenSlice {
       filledTiles.insert(kernel.owner(of: into.tile))
       if case .window(let buffer, _, _) = kernel[into.tile].home { written.insert(buffer) }
@@ -290,6 +298,9 @@ struct KernelVerifier {
         ?? problem(ofReadingElsewhere: from) ?? problem(ofReadingElsewhere: last)
     case .storeIndices(let into, let vector): return problem(ofFilling: into) ?? problem(ofReading: vector)
     case .clear(let slice): return problem(ofWriting: slice)
+    case .best(let best): return problem(of: best)
+    case .merge(let merged): return problem(of: merged)
+    case .sort(let into, let from, let offsets): return problem(ofSorting: from, into: into, offsets: offsets)
     case .forKeys(let mask, let step, _):
       guard offsets != nil else { return "needs a kernel over sequences" }
       if isInKeys { return "stands in a loop over keys already" }
@@ -457,14 +468,20 @@ extension Statement {
       .clear(let into):
       into
     case .contract(let contraction): contraction.into
-    case .indices, .gatherIntegers, .nextIntegers, .storeIndices, .forKeys, .forParts: nil
+    case .best(let best): best.scores
+    case .merge(let merged): merged.scores
+    case .indices, .gatherIntegers, .nextIntegers, .sort, .storeIndices, .forKeys, .forParts: nil
     }
   }
 
   /// The buffer of integers that this statement fills.
   fileprivate var writtenBuffer: BufferID? {
     switch self {
-    case .gatherIntegers(let into, _, _, _), .nextIntegers(let into, _, _), .storeIndices(let into, _): into
+    case .gatherIntegers(let into, _, _, _), .nextIntegers(let into, _, _), .sort(let into, _, _),
+      .storeIndices(let into, _):
+      into
+    case .best(let best): best.ids
+    case .merge(let merged): merged.ids
     default: nil
     }
   }
@@ -482,6 +499,9 @@ extension Statement {
     case .nextIntegers: "next"
     case .storeIndices: "store"
     case .clear: "clear"
+    case .best: "best_columns"
+    case .merge: "merge"
+    case .sort: "sort"
     case .forKeys: "for keys"
     case .forParts: "for parts"
     }

@@ -128,7 +128,7 @@ public struct Buffer: Hashable, Sendable {
   public var element: ElementType
   /// How many rows it has.
   public var rows: Extent
-  /// Elements of a row; 1 for integers.
+  /// Elements of a row; 1 for integers of the caller.
   public var columns: Int
   /// Where its numbers are.
   public var home: Home
@@ -157,16 +157,38 @@ public enum Packing: Hashable, Sendable {
   case panels(width: Int, transposed: Bool)
   /// Rows of a table in a quantized form, a byte an element.
   case coded(TableFormat)
+  /// The same rows, `width` of them a panel, for products with each of them: the scales of a panel's rows in fp32, their
+  /// biases, then the codes of the first column of all rows, those of the second, and so on; of int4 two columns at a time, the
+  /// even one in the lower half of a byte. Rows past the last are zeros.
+  case codedPanels(TableFormat, width: Int)
 
   /// Bytes stored for a weight of this shape.
   public func byteCount(rows: Int, columns: Int, _ element: ElementType) -> Int {
     switch self {
     case .plain, .reversed, .coded: rows * columns * element.byteCount
+    case .codedPanels(let format, let width):
+      (rows + width - 1) / width * width * format.panelRowBytes(ofRow: columns)
     case .panels(let width, let transposed):
       (((transposed ? rows : columns) + width - 1) / width) * width
         * element.panelColumnBytes(transposed ? columns : rows)
     }
   }
+}
+
+extension TableFormat {
+  /// Bytes of a row's codes, of a row of so many bytes.
+  public func codeByteCount(ofRow bytes: Int) -> Int { bytes - byteCount(width: 0) }
+
+  /// Columns that the codes of a row of so many bytes hold, the last one perhaps past the row's own.
+  public func columns(ofRow bytes: Int) -> Int {
+    switch self {
+    case .int8: codeByteCount(ofRow: bytes)
+    case .int4: 2 * codeByteCount(ofRow: bytes)
+    }
+  }
+
+  /// Bytes that a row of so many takes in a panel, where scale and bias are fp32.
+  public func panelRowBytes(ofRow bytes: Int) -> Int { codeByteCount(ofRow: bytes) + 8 }
 }
 
 extension ElementType {
@@ -341,8 +363,8 @@ public struct KeyRows: Hashable, Sendable {
 
 /// What a kernel's blocks cover.
 public enum Domain: Hashable, Sendable {
-  /// Blocks of `block` rows of an extent, across sequences; the last one is short.
-  case rows(Dimension, block: Int)
+  /// Blocks of `block` rows of an extent, across sequences, the last one short; each `parts` times.
+  case rows(Dimension, block: Int, parts: Int = 1)
   /// Blocks of rows that end with their sequence, each `parts` times (heads). `table` is a `blockTable` of the same
   /// offsets and block.
   case sequences(offsets: BufferID, targets: BufferID?, table: BufferID, block: BlockHeight, parts: Int)
@@ -350,8 +372,15 @@ public enum Domain: Hashable, Sendable {
   /// Rows of a block, at most.
   public var block: Int {
     switch self {
-    case .rows(_, let block): block
+    case .rows(_, let block, _): block
     case .sequences(_, _, _, let block, _): block.most
+    }
+  }
+
+  /// How often each block runs.
+  public var parts: Int {
+    switch self {
+    case .rows(_, _, let parts), .sequences(_, _, _, _, let parts): parts
     }
   }
 }

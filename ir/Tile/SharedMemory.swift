@@ -26,7 +26,7 @@ extension Kernel {
   /// nothing names `old` after the first write to `new`, a loop counted as one statement; only a map, or what finishes a
   /// contraction, may read an element where it writes it.
   func overwrites(_ old: BufferID, with new: BufferID) -> Bool {
-    if case .sequences(_, _, _, _, let parts) = domain, parts > 1 { return false }
+    if domain.parts > 1 { return false }
     var olds: Set<TileID> = []
     var news: Set<TileID> = []
     for (index, tile) in tiles.enumerated() {

@@ -27,6 +27,10 @@ public indirect enum Statement: Hashable, Sendable {
   case storeIndices(into: BufferID, IndexVectorID)
   /// Fills with 0.
   case clear(TileSlice)
+  case best(BestColumns)
+  case merge(MergedParts)
+  /// The integers of each row's group, as `offsets` cut them, in ascending order.
+  case sort(into: BufferID, from: BufferID, offsets: BufferID)
   /// Runs over the keys that some row of the block sees, at most `step` at a time, in ascending order, none twice.
   case forKeys(Mask, step: Int, body: [Statement])
   /// Runs the body once for each of `count` parts (heads), in ascending order: tiles whose columns move with the part
@@ -38,7 +42,7 @@ public indirect enum Statement: Hashable, Sendable {
     switch self {
     case .forKeys(_, _, let body), .forParts(_, let body): body
     case .map, .reduce, .maximum, .contract, .transpose, .indices, .gather, .gatherIntegers, .nextIntegers,
-      .storeIndices, .clear:
+      .storeIndices, .clear, .best, .merge, .sort:
       []
     }
   }
@@ -60,8 +64,7 @@ extension Kernel {
   /// How many parts a block has: those of its loops over parts, or those that the domain counts.
   public var parts: Int {
     for case .forParts(let count, _) in statements { return count }
-    if case .sequences(_, _, _, _, let parts) = domain { return parts }
-    return 1
+    return domain.parts
   }
 }
 

@@ -220,7 +220,7 @@ extension KernelVerifier {
   private func problem(ofOverSequences offsets: BufferID) -> String? {
     if let problem = program.problem(ofOffsets: offsets) ?? problem(ofReadingElsewhere: offsets) { return problem }
     let sequences = program.program[offsets].rows.dimension
-    guard case .rows(sequences, _) = kernel.domain else { return "needs a kernel over \(sequences)" }
+    guard case .rows(sequences, _, _) = kernel.domain else { return "needs a kernel over \(sequences)" }
     return program.cutRows[offsets] == nil
       ? "no step of the setup says how many rows \(program.name(offsets)) cuts" : nil
   }

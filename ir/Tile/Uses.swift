@@ -47,6 +47,11 @@ extension Statement {
       body(from)
     case .nextIntegers(let into, let from, let last): [into, from, last].forEach(body)
     case .storeIndices(let buffer, _): body(buffer)
+    case .best(let best):
+      [best.ids, best.right].forEach(body)
+      if let seen = best.seen { [seen.ids, seen.offsets].forEach(body) }
+    case .merge(let merged): [merged.ids, merged.partScores, merged.partIDs].forEach(body)
+    case .sort(let into, let from, let offsets): [into, from, offsets].forEach(body)
     case .forKeys(_, _, let statements), .forParts(_, let statements):
       for statement in statements { statement.forEachBuffer(body) }
     }
@@ -70,7 +75,9 @@ extension Statement {
       body(into.tile)
       body(from.tile)
     case .gather(let into, _, _, _, _), .clear(let into): body(into.tile)
-    case .indices, .gatherIntegers, .nextIntegers, .storeIndices, .forKeys, .forParts: break
+    case .best(let best): [best.scores, best.left, best.products].forEach { body($0.tile) }
+    case .merge(let merged): body(merged.scores.tile)
+    case .indices, .gatherIntegers, .nextIntegers, .sort, .storeIndices, .forKeys, .forParts: break
     }
   }
 }
@@ -166,10 +173,16 @@ extension Statement {
     case .gather(let into, let from, let first, let indices, let keepMissing):
       return .gather(into: renamed(into), from: from, first: first, indices: indices, keepMissing: keepMissing)
     case .clear(let slice): return .clear(renamed(slice))
+    case .best(var best):
+      (best.scores, best.left, best.products) = (renamed(best.scores), renamed(best.left), renamed(best.products))
+      return .best(best)
+    case .merge(var merged):
+      merged.scores = renamed(merged.scores)
+      return .merge(merged)
     case .forKeys(let mask, let step, let body):
       return .forKeys(mask, step: step, body: body.map { $0.renaming(name) })
     case .forParts(let count, let body): return .forParts(count: count, body: body.map { $0.renaming(name) })
-    case .indices, .gatherIntegers, .nextIntegers, .storeIndices: return self
+    case .indices, .gatherIntegers, .nextIntegers, .sort, .storeIndices: return self
     }
   }
 }

@@ -57,6 +57,8 @@ struct ProgramVerifier {
   private(set) var tables: [BufferID: Table] = [:]
   /// The offsets whose lengths a buffer holds.
   private(set) var lengths: [BufferID: BufferID] = [:]
+  /// Buffers whose groups are sorted, and what cuts them.
+  private(set) var sorted: [BufferID: BufferID] = [:]
   /// Buffers that hold something: inputs, weights, tables, and what was written so far.
   var filled: Set<BufferID> = []
 
@@ -137,6 +139,9 @@ struct ProgramVerifier {
       verifier.verify()
       errors += verifier.errors
       filled.formUnion(verifier.written)
+      filled.formUnion(verifier.sorted.keys)
+      for (buffer, offsets) in verifier.sorted { sorted[buffer] = offsets }
+      for buffer in verifier.written { sorted[buffer] = nil }
     }
     guard errors.isEmpty else { return }
     for id in program.outputs where !filled.contains(id) {
@@ -214,12 +219,14 @@ struct ProgramVerifier {
       errors.append(fail("a buffer must have columns, and take at most 2^48 bytes, found \(buffer.columns) columns"))
       return
     }
-    if buffer.element == .i64, buffer.columns != 1 {
-      errors.append(fail("a buffer of integers must have 1 column, found \(buffer.columns)"))
-    }
     switch buffer.home {
     case .input, .output:
-      if case .input = buffer.home { filled.insert(id) }
+      if case .input = buffer.home {
+        filled.insert(id)
+        if buffer.element == .i64, buffer.columns != 1 {
+          errors.append(fail("a buffer of integers must have 1 column, found \(buffer.columns)"))
+        }
+      }
       if buffer.element != .f32, buffer.element != .bf16, buffer.element != .i64 {
         errors.append(fail("the caller's elements are f32, bf16 or i64, found \(buffer.element.rawValue)"))
       }
@@ -250,6 +257,12 @@ struct ProgramVerifier {
     case .coded(let format):
       if weight.element != .u8 { return "coded rows are of u8, found \(weight.element.rawValue)" }
       return weight.columns > format.byteCount(width: 0) ? nil : "a coded row takes more than \(weight.columns) bytes"
+    case .codedPanels(let format, let width):
+      if weight.element != .u8 { return "coded rows are of u8, found \(weight.element.rawValue)" }
+      guard (1...largestBlock).contains(width) else { return "a panel must be 1 to 2^20 rows wide, found \(width)" }
+      if weight.columns <= format.byteCount(width: 0) { return "a coded row takes more than \(weight.columns) bytes" }
+      return byteCount((rows + width - 1) / width, width, format.panelRowBytes(ofRow: weight.columns)) == nil
+        ? "takes more than 2^48 bytes" : nil
     case .reversed:
       if weight.element != .f32 { return "a reversed weight must be f32, found \(weight.element.rawValue)" }
       return rows == 1 ? nil : "only a vector can be reversed, found \(rows) rows"
@@ -465,11 +478,11 @@ struct ProgramVerifier {
 }
 
 extension Packing {
-  /// Whether a weight lies as rows that only gathers read.
+  /// Whether a weight lies in a form of its own that tiles do not have: rows that only gathers read, or that are decoded.
   fileprivate func isTable(of element: ElementType) -> Bool {
     switch self {
     case .plain: element == .f16
-    case .coded: element == .u8
+    case .coded, .codedPanels: element == .u8
     case .reversed, .panels: false
     }
   }

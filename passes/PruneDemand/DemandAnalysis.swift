@@ -113,6 +113,11 @@ struct DemandAnalysis {
     case .replaceTargets where spaces.targets(of: operation.results[0], in: function) == [operands[3]]:
       need(operands[0], demand)
     case .replaceTargets: for value in operation.results + operands { need(value, .all) }
+    case .topK:
+      let isTold = operation.results.contains(where: isTold)
+      need(operands[0], isTold ? demand : .all)
+      // What was seen is of the whole batch, whatever rows are dropped.
+      for operand in operands.dropFirst() { need(operand, .all) }
     case .add, .calendarUnits, .concatenate, .convert, .embedBits, .gather, .groupNorm, .l2Norm, .layerNorm, .linear,
       .markBits, .multiply, .quantizeRows, .quantizedLinear, .scale, .sigmoid, .silu, .split, .zeroRows:
       // Each row alone.

@@ -171,6 +171,14 @@ struct RowPruner {
       // The last row is one of any rows that are needed.
       guard let x = stands[operands[0]] else { throw unknown(operands[0]) }
       try append(id, [x.value, try offsets(of: x.rows, like: operands[0])], rows: .all)
+    case .topK:
+      // What was seen stays whole.
+      var values: [ValueID] = []
+      for (index, operand) in operands.enumerated() {
+        let whole = whole(of: operand) ?? .all
+        values.append(try rows(index == 0 && isTold ? demand : whole, of: operand))
+      }
+      try append(id, values, rows: demand)
     default:
       let needed = isTold ? demand : nil
       var values: [ValueID] = []

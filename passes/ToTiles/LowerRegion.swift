@@ -10,6 +10,7 @@ extension TileLowering {
       case .extendOffsets, .selectOffsets: return try lowerOffsets(operation)
       case .lengths: return try lowerLengths(operation)
       case .attention: return try lowerAttention(operation)
+      case .topK: return try lowerTopK(operation)
       default: break
       }
     }

@@ -59,7 +59,7 @@ extension TileLowering {
     case .attention, .bucketTimes, .calendarUnits, .extendOffsets, .extendRows, .lastRows, .lengths, .markBits,
       .nextRows,
       .originalRows, .pickRows, .positions, .quantizeRows, .replaceTargets, .restoreRows, .selectOffsets, .selectRows,
-      .split:
+      .split, .topK:
       throw LoweringError(message: "\(operation.payload.mnemonic) does not treat rows alone")
     }
   }

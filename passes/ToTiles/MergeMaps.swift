@@ -87,7 +87,9 @@ extension Statement {
       .gather(let into, _, _, _, _), .clear(let into):
       into.tile
     case .contract(let contraction): contraction.into.tile
-    case .indices, .gatherIntegers, .nextIntegers, .storeIndices, .forKeys, .forParts: nil
+    case .best(let best): best.scores.tile
+    case .merge(let merged): merged.scores.tile
+    case .indices, .gatherIntegers, .nextIntegers, .sort, .storeIndices, .forKeys, .forParts: nil
     }
   }
 }

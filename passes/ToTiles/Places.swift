@@ -31,7 +31,8 @@ extension TileLowering {
     for (index, result) in function.results.enumerated() {
       let value = function[result.value]
       if case .buffer(let buffer, _, _)? = places[result.value], program[buffer].home == .output(index) { continue }
-      guard case .tensor(let type) = value.type, type.rank == 2, case .fixed(let width) = type.shape[1],
+      guard case .tensor(let type) = value.type, type.rank == 2, type.element != .i64,
+        case .fixed(let width) = type.shape[1],
         let source = places[result.value]
       else { throw LoweringError(message: "result \"\(result.name)\" returns \(value.type) that no operation makes") }
       guard case .buffer(let output, _, _) = try newBuffer(result.name, value.type, home: .output(index)) else {
@@ -55,9 +56,10 @@ extension TileLowering {
     case .tensor(let type):
       // The caller's numbers are f32 or bf16; those that last for a call may be narrower.
       let isWorkspace = if case .workspace = home { true } else { false }
+      let isInput = if case .input = home { true } else { false }
       guard
         type.element == .f32 || type.element == .bf16 || (isWorkspace && type.element.isTileElement)
-          || (type.element == .i64 && type.rank == 1),
+          || (type.element == .i64 && (type.rank == 1 || !isInput)),
         type.rank == 1 || type.rank == 2, let columns = type.rank == 1 ? 1 : type.shape[1].extent
       else { throw LoweringError(message: "%\(name) is \(type); code is made for f32 matrices and i64 vectors") }
       let buffer = Buffer(name: name, element: type.element, rows: Extent(type.shape[0]), columns: columns, home: home)

@@ -18,6 +18,14 @@ public struct TileSchedule: Hashable, Sendable {
   public var keys = 128
   /// Columns of a packed weight's panel.
   public var panel = 32
+  /// Columns of a turn of items that queries are ranked against: whole panels.
+  public var itemColumns = 256
+  /// Items that one part of a ranking has at least.
+  public var itemsOfPart = 16 << 10
+  /// Parts that the items of a ranking have at most, so that a few queries keep as many threads busy.
+  public var mostItemParts = 16
+  /// Groups of integers that one block sorts.
+  public var groups = 4
   /// Bytes that the tiles of a block may take.
   public var scratchBytes = 640 << 10
   /// Bytes that the tiles of a higher block of attention may take. Each is read once or twice a block, so it may be
@@ -75,6 +83,7 @@ struct TileLowering {
   var weightBuffers: [WeightKey: BufferID] = [:]
   var blockTables: [BlockTableKey: BufferID] = [:]
   var timeTables: [TimeTableKey: BufferID] = [:]
+  var sortedGroups: [SortKey: BufferID] = [:]
   var kernel: Kernel
   /// Results that are written straight into an output buffer.
   var outputs: [ValueID: Place] = [:]
@@ -93,6 +102,11 @@ struct TileLowering {
   struct TimeTableKey: Hashable {
     var formula: TimeBuckets.Formula
     var last: Int
+  }
+
+  struct SortKey: Hashable {
+    var ids: ValueID
+    var offsets: ValueID
   }
 
   struct BlockTableKey: Hashable {

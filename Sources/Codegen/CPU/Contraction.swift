@@ -26,6 +26,8 @@ struct ContractionShape: Hashable {
   var accumulate: Bool
   var visibility: Visibility?
   var finish: FinishShape?
+  /// The form of the right side's rows where its panels are decoded to fp32, each once.
+  var coded: TableFormat?
   /// What memory is asked for while the rows, which are keys, are multiplied.
   var ahead: [RowsAhead] = []
 }
@@ -61,6 +63,11 @@ extension LevelEmitter {
     var b = IRBuilder(at: function.appendBlock("entry"))
     func panel(_ b: IRBuilder, _ number: IRValue) -> IRValue {
       let stored = b.offset(right, bytes: b.mul(number, panelStride))
+      if let format = shape.coded {
+        let groups = format == .int4 ? b.lshr(b.add(steps, 1), 1) : steps
+        b.call(rowPanelDecoding(format), [stored, parameters[7], groups])
+        return parameters[7]
+      }
       guard shape.element == .f8e4m3 else { return stored }
       let groups = shape.leftRest > 0 ? b.add(steps, 1) : steps
       b.call(panelDecoding(), [stored, parameters[7], b.mul(groups, shape.panelColumns)])

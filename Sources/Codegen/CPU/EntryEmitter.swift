@@ -286,8 +286,9 @@ final class EntryEmitter {
     let (i64, i32, p) = (context.i64, context.i32, context.pointer)
     let count: IRValue
     switch kernel.domain {
-    case .rows(let dimension, let block):
-      count = b.sdiv(b.add(emitter.rows(b, Extent(dimension), frame: frame), block - 1), block)
+    case .rows(let dimension, let block, let parts):
+      let blocks = b.sdiv(b.add(emitter.rows(b, Extent(dimension), frame: frame), block - 1), block)
+      count = b.mul(blocks, parts)
     case .sequences(_, _, let table, _, let parts):
       let last = b.sub(emitter.rows(b, program[table].rows, frame: frame), 1)
       count = b.mul(b.load(i64, b.element(emitter.address(b, table, frame: frame), i64, last)), parts)

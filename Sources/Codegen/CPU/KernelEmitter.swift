@@ -92,6 +92,9 @@ final class KernelEmitter {
       emitGatherIntegers(&b, into: into, from: from, indices, missing: missing)
     case .nextIntegers(let into, let from, let last): emitNextIntegers(&b, into: into, from: from, last: last)
     case .storeIndices(let into, let vector): emitStoreIndices(&b, into: into, vector)
+    case .best(let best): emitBest(&b, best)
+    case .merge(let merged): emitMerge(&b, merged)
+    case .sort(let into, let from, let offsets): emitSort(&b, into: into, from: from, offsets: offsets)
     case .clear(let slice): emitMap(&b, into: slice, .constant(0), masked: false)
     case .forKeys(_, let step, let body): emitForKeys(&b, step: step, body)
     case .forParts(let count, let body):
@@ -111,8 +114,10 @@ final class KernelEmitter {
   private func locate(_ b: inout IRBuilder, index: IRValue) {
     let i64 = context.i64
     switch kernel.domain {
-    case .rows(let dimension, let block):
-      firstRow = b.mul(index, block)
+    case .rows(let dimension, let block, let parts):
+      var blockIndex = index
+      if parts > 1 { (blockIndex, part) = (b.sdiv(index, parts), b.srem(index, parts)) }
+      firstRow = b.mul(blockIndex, block)
       let left = b.sub(emitter.rows(b, Extent(dimension), frame: frame), firstRow)
       rowCount = b.smin(left, block)
     case .sequences(let offsets, let targetsBuffer, let table, let block, let parts):

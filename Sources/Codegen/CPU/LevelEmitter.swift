@@ -22,6 +22,8 @@ final class LevelEmitter {
   private var transpositions: [TranspositionShape: IRFunction] = [:]
   private var groupings: [GroupingShape: IRFunction] = [:]
   private var decoding: IRFunction?
+  private var rowPanelDecodings: [TableFormat: IRFunction] = [:]
+  private var lists: (collecting: IRFunction?, insertion: IRFunction?, sorting: IRFunction?)
   private var microKernels: [RegisterTile: IRFunction] = [:]
 
   init(
@@ -116,6 +118,38 @@ final class LevelEmitter {
     return function
   }
 
+  /// The function that decodes a panel of coded rows, made when first asked for.
+  func rowPanelDecoding(_ format: TableFormat) -> IRFunction {
+    if let known = rowPanelDecodings[format] { return known }
+    let function = emitRowPanelDecoding(format, name: "decode.\(format.rawValue)")
+    rowPanelDecodings[format] = function
+    return function
+  }
+
+  /// The function that looks for the best of a row's products, made when first asked for.
+  func collecting() -> IRFunction {
+    if let known = lists.collecting { return known }
+    let function = emitCollecting(name: "collect")
+    lists.collecting = function
+    return function
+  }
+
+  /// The function that puts an item into a list, made when first asked for.
+  func insertion() -> IRFunction {
+    if let known = lists.insertion { return known }
+    let function = emitInsertion(name: "insert")
+    lists.insertion = function
+    return function
+  }
+
+  /// The function that sorts integers, made when first asked for.
+  func sorting() -> IRFunction {
+    if let known = lists.sorting { return known }
+    let function = emitSorting(name: "sort")
+    lists.sorting = function
+    return function
+  }
+
   func microKernel(_ shape: RegisterTile) -> IRFunction {
     if let known = microKernels[shape] { return known }
     let function = emitMicroKernel(shape, name: "micro.\(microKernels.count)")
@@ -139,7 +173,9 @@ struct WorkerMemory {
   init(_ program: Program, tileByteCount: Int) {
     kernels = program.kernels.map { ScratchLayout($0) }
     panels = kernels.map(\.byteCount)
-    environments = zip(panels, program.kernels).map { $0 + $1.panelByteCount(in: program) }
+    environments = zip(panels, program.kernels).map {
+      $0 + max($1.panelByteCount(in: program), $1.decodedByteCount(in: program))
+    }
     let byteCounts = zip(environments, program.kernels).map { $0 + $1.environmentByteCount }
     // Workers do not share pages' ends, so that their prefetchers do not meet.
     tiles = ((byteCounts.max() ?? 0) + 63) / 64 * 64

@@ -57,10 +57,13 @@ extension Kernel {
   /// The products of narrow elements.
   var contractionsByTiles: [Contraction] {
     statements.compactMap { statement in
-      guard case .contract(let contraction) = statement,
-        self[contraction.left.tile].element.contractedTogether > 1
-      else { return nil }
-      return contraction
+      let contraction: Contraction
+      switch statement {
+      case .contract(let product): contraction = product
+      case .best(let best): contraction = best.product
+      default: return nil
+      }
+      return self[contraction.left.tile].element.contractedTogether > 1 ? contraction : nil
     }
   }
 

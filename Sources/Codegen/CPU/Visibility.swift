@@ -110,7 +110,8 @@ extension Kernel {
       case .gather(let into, _, _, _, _), .transpose(let into, _, _), .reduce(let into, _, _),
         .maximum(let into, _, _):
         into.tile != tile
-      case .clear, .indices, .gatherIntegers, .nextIntegers, .storeIndices, .forKeys, .forParts: true
+      case .best, .clear, .indices, .gatherIntegers, .merge, .nextIntegers, .sort, .storeIndices, .forKeys, .forParts:
+        true
       }
     }
   }

@@ -61,6 +61,13 @@ public enum TableFormat: String, Hashable, Sendable, CaseIterable {
     return (0..<width).map { Float(code($0, byte)) * scale + bias }
   }
 
+  /// The scale and the bias of such a row; `bytes` has exactly the row's.
+  public func scaleAndBias(_ bytes: UnsafeRawBufferPointer) -> (scale: Float, bias: Float) {
+    // Two columns of int4 share a byte: any of the widths that the row's bytes can have gives the same places.
+    let width = self == .int8 ? bytes.count - byteCount(width: 0) : 2 * (bytes.count - byteCount(width: 0))
+    return scaleAndBias(width: width) { bytes[$0] }
+  }
+
   /// One element of such a row, whose bytes `byte` gives by their place in it.
   public func element(_ column: Int, width: Int, _ byte: (Int) -> UInt8) -> Float {
     let (scale, bias) = scaleAndBias(width: width, byte)

@@ -215,7 +215,14 @@ extension ProgramParser {
       }
       return .gatherIntegers(into: into, from: from, indices: indices, missing: missing)
     }
-    guard try takeWord("next") else { throw unexpected("gather, next or a vector of indices, %name") }
+    if try takeWord("sort") {
+      try expect("(")
+      let from = try bufferName()
+      let offsets = try labeledBuffer("offsets")
+      try expect(")")
+      return .sort(into: into, from: from, offsets: offsets)
+    }
+    guard try takeWord("next") else { throw unexpected("gather, next, sort or a vector of indices, %name") }
     try expect("(")
     let from = try bufferName()
     let last = try labeledBuffer("last")
@@ -314,6 +321,7 @@ extension ProgramParser {
   /// A statement that fills a tile.
   private mutating func tileStatement(in scope: KernelScope) throws(TensorIRError) -> Statement {
     let into = try slice(in: scope)
+    if try take(",") { return try bestStatement(scores: into, in: scope) }
     if try take("+") {
       try expect("=")
       guard token.kind == .word("contract") else { throw unexpected("\"contract\" after \"+=\"") }
@@ -368,6 +376,46 @@ extension ProgramParser {
       contraction.masked = masked
       return .contract(contraction)
     }
+  }
+
+  /// A statement that fills a tile with the best scores and a buffer with their ids.
+  private mutating func bestStatement(scores: TileSlice, in scope: KernelScope) throws(TensorIRError) -> Statement {
+    let ids = try bufferName()
+    try expect("=")
+    if try takeWord("merge") {
+      try expect("(")
+      let partScores = try bufferName()
+      try expect(",")
+      let partIDs = try bufferName()
+      try expectLabel("parts")
+      let parts = try integer("the number of parts")
+      try expect(")")
+      return .merge(MergedParts(scores: scores, ids: ids, partScores: partScores, partIDs: partIDs, parts: parts))
+    }
+    guard try takeWord("best_columns") else { throw unexpected("best_columns or merge") }
+    try expect("(")
+    let left = try slice(in: scope)
+    try expect(",")
+    let right = try bufferName()
+    try expectLabel("products")
+    var best = BestColumns(
+      scores: scores, ids: ids, left: left, right: right, products: try slice(in: scope), firstID: 0, seen: nil)
+    if try isNext(label: "first") {
+      try expectLabel("first")
+      best.firstID = try integer("the first id")
+    }
+    if try isNext(label: "without") {
+      let seen = try labeledBuffer("without")
+      best.seen = .init(ids: seen, offsets: try labeledBuffer("of"))
+    }
+    try expect(")")
+    return .best(best)
+  }
+
+  /// Whether a comma and this word come next.
+  private func isNext(label: String) throws(TensorIRError) -> Bool {
+    guard token.kind == .symbol(",") else { return false }
+    return try isFollowed(by: label)
   }
 
   private func isFollowed(by word: String) throws(TensorIRError) -> Bool {

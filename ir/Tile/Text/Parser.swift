@@ -220,17 +220,23 @@ struct ProgramParser: TokenParser {
       try advance()
     }
     if try takeWord("reversed") { return .weight(weight, .reversed) }
-    for format in TableFormat.allCases where try takeWord(format.rawValue) { return .weight(weight, .coded(format)) }
-    let transposed = try takeWord("transposed")
-    guard token.kind == .word("panels") else {
-      if transposed { throw unexpected("\"panels\"") }
-      return .weight(weight, .plain)
+    for format in TableFormat.allCases where try takeWord(format.rawValue) {
+      guard let width = try panelWidth() else { return .weight(weight, .coded(format)) }
+      return .weight(weight, .codedPanels(format, width: width))
     }
-    try advance()
+    let transposed = try takeWord("transposed")
+    if let width = try panelWidth() { return .weight(weight, .panels(width: width, transposed: transposed)) }
+    if transposed { throw unexpected("\"panels\"") }
+    return .weight(weight, .plain)
+  }
+
+  /// `panels(32)`, or nothing.
+  private mutating func panelWidth() throws(TensorIRError) -> Int? {
+    guard try takeWord("panels") else { return nil }
     try expect("(")
     let width = try integer("the width of a panel")
     try expect(")")
-    return .weight(weight, .panels(width: width, transposed: transposed))
+    return width
   }
 
   private mutating func table() throws(TensorIRError) -> [Float] {
@@ -360,7 +366,7 @@ struct ProgramParser: TokenParser {
     try expectWord("a")
     try expectWord("time")
     switch domain {
-    case .rows(let dimension, _): domain = .rows(dimension, block: block)
+    case .rows(let dimension, _, let parts): domain = .rows(dimension, block: block, parts: parts)
     case .sequences(let offsets, let targets, let table, _, let parts):
       var height = BlockHeight(block)
       var ahead = lexer
@@ -394,10 +400,16 @@ struct ProgramParser: TokenParser {
 
   private mutating func domain() throws(TensorIRError) -> Domain {
     var ahead = lexer
-    guard token.kind == .word("sequences"), try ahead.next().kind == .symbol("(") else {
-      return .rows(try dimension(), block: 0)
+    let isCall = try ahead.next().kind == .symbol("(")
+    if isCall, try takeWord("rows") {
+      try expect("(")
+      let dimension = try dimension()
+      try expectLabel("parts")
+      let parts = try integer("the number of parts")
+      try expect(")")
+      return .rows(dimension, block: 0, parts: parts)
     }
-    try advance()
+    guard isCall, try takeWord("sequences") else { return .rows(try dimension(), block: 0) }
     try expect("(")
     let offsets = try bufferName()
     let targets = try optionalTargets()

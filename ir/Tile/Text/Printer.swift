@@ -63,6 +63,7 @@ struct ProgramPrinter {
       case .plain: return own
       case .reversed: return own + " reversed"
       case .coded(let format): return own + " \(format.rawValue)"
+      case .codedPanels(let format, let width): return own + " \(format.rawValue) panels(\(width))"
       case .panels(let width, let transposed): return own + (transposed ? " transposed" : "") + " panels(\(width))"
       }
     case .table(let numbers): return "table [\(wrapped(numbers))]"
@@ -156,7 +157,9 @@ private struct KernelPrinter {
 
   private var domain: String {
     switch kernel.domain {
-    case .rows(let dimension, _): dimension.description
+    case .rows(let dimension, _, 1): dimension.description
+    case .rows(let dimension, _, let parts):
+      ProgramPrinter.call("rows", [(nil, dimension.description), ("parts", "\(parts)")])
     case .sequences(let offsets, let targets, let table, _, let parts):
       ProgramPrinter.call(
         "sequences",
@@ -252,6 +255,23 @@ private struct KernelPrinter {
         + ProgramPrinter.call("next", [(nil, printer.name(from)), ("last", printer.name(last))])
     case .storeIndices(let into, let vector): return "\(printer.name(into)) = \(name(vector))"
     case .clear(let slice): return "clear \(name(slice))"
+    case .best(let best):
+      return "\(name(best.scores)), \(printer.name(best.ids)) = "
+        + ProgramPrinter.call(
+          "best_columns",
+          [
+            (nil, name(best.left)), (nil, printer.name(best.right)), ("products", name(best.products)),
+            ("first", best.firstID == 0 ? nil : "\(best.firstID)"), ("without", best.seen.map { printer.name($0.ids) }),
+            ("of", best.seen.map { printer.name($0.offsets) }),
+          ])
+    case .merge(let merged):
+      return "\(name(merged.scores)), \(printer.name(merged.ids)) = "
+        + ProgramPrinter.call(
+          "merge",
+          [(nil, printer.name(merged.partScores)), (nil, printer.name(merged.partIDs)), ("parts", "\(merged.parts)")])
+    case .sort(let into, let from, let offsets):
+      return "\(printer.name(into)) = "
+        + ProgramPrinter.call("sort", [(nil, printer.name(from)), ("offsets", printer.name(offsets))])
     case .forKeys, .forParts: return ""
     }
   }
