@@ -7,8 +7,8 @@ import Testing
 /// What `lower-precision` makes of random programs: sound, done at once, near what it was, and what it says.
 @Suite struct LowerPrecisionTests {
   private static let pipelines = [
-    "lower-precision{matmul=bf16,attention=bf16,tables=fp16}", "lower-precision{matmul=int8,tables=int8}",
-    "lower-precision{matmul=fp8,attention=bf16,tables=int4}",
+    "lower-precision{matmul=bf16,attention=bf16,tables=fp16}", "lower-precision{matmul=int8,tables=int8,items=bf16}",
+    "lower-precision{matmul=fp8,attention=bf16,tables=int4,items=int4}",
   ]
 
   private func run(
@@ -34,7 +34,8 @@ import Testing
       #expect(again.text == lowered.text, "\(passes) is not done with \(program)")
       for (found, expected) in zip(try run(lowered, of: program), try run(program.module, of: program)) {
         #expect(found.name == expected.name && found.tensor.shape == expected.tensor.shape)
-        #expect(found.tensor.doubles.allSatisfy { $0.isFinite }, "\(passes) of \(program)")
+        // Some of what is ranked is no number.
+        #expect(kind == .ranking || found.tensor.doubles.allSatisfy { $0.isFinite }, "\(passes) of \(program)")
         guard kind == .operation else { continue }
         // Codes of 4 bits and of f8e4m3 have errors of up to 1/16 of what they stand for.
         let largest = expected.tensor.doubles.reduce(1) { max($0, abs($1)) }

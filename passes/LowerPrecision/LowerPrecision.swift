@@ -4,12 +4,12 @@ import TensorIR
 ///
 /// Approximate. Source of fp8: arXiv 2602.16986 and GR's ops/pytorch/pt_fp8.py, one scale for each row of activations, taken
 /// from the fp32 value of the whole row that is multiplied (the affine output of a norm, the whole concatenation), one
-/// for each output channel of a weight, bias or residual added in fp32. int8 has the same scheme. Tables are in FBGEMM's
-/// layouts. Position tables, norms, biases and activations stay fp32.
+/// for each output channel of a weight, bias or residual added in fp32. int8 has the same scheme. Tables, and items
+/// that are ranked, are in FBGEMM's layouts. Position tables, norms, biases and activations stay fp32.
 ///
 /// It goes before passes that fold a norm's affine into the next product: those would change what is quantized.
 public let lowerPrecision = ModulePass(
-  name: "lower-precision", summary: "compute products, attention and tables in fewer bits",
+  name: "lower-precision", summary: "compute products, attention, tables and items in fewer bits",
   options: LowerPrecisionOptions.self, exactness: .approximate
 ) { (module, options, context) throws(PassError) in
   var counts: [Precision: Int] = [:]
@@ -21,7 +21,7 @@ public let lowerPrecision = ModulePass(
     for (_, precision) in plan { counts[precision, default: 0] += 1 }
     lower(&module, index, Dictionary(uniqueKeysWithValues: plan))
   }
-  if let name = unknown.min() { throw PassError("no product, attention or lookup is called \"\(name)\"") }
+  if let name = unknown.min() { throw PassError("no product, attention, lookup or ranking is called \"\(name)\"") }
   for precision in Precision.allCases {
     context.note(counts[precision, default: 0], precision.noun, precision.adverb)
   }
@@ -84,6 +84,12 @@ public enum Precision: String, Encodable, Hashable, Sendable, CaseIterable {
   case tableInt8 = "int8 table"
   /// A table of FBGEMM's rows of 4 bits.
   case tableInt4 = "int4 table"
+  /// Products of bf16 queries and items.
+  case itemsBF16 = "bf16 items"
+  /// Items in FBGEMM's rows of 8 bits; queries are fp32.
+  case itemsInt8 = "int8 items"
+  /// Items in FBGEMM's rows of 4 bits; queries are fp32.
+  case itemsInt4 = "int4 items"
 
   fileprivate var noun: String {
     switch self {
@@ -91,6 +97,7 @@ public enum Precision: String, Encodable, Hashable, Sendable, CaseIterable {
     case .bf16, .fp8, .int8: "product"
     case .attentionBF16: "attention"
     case .tableFP16, .tableInt8, .tableInt4: "lookup"
+    case .itemsBF16, .itemsInt8, .itemsInt4: "ranking"
     }
   }
 
@@ -102,6 +109,9 @@ public enum Precision: String, Encodable, Hashable, Sendable, CaseIterable {
     case .tableFP16: "of fp16 rows"
     case .tableInt8: "of int8 rows"
     case .tableInt4: "of int4 rows"
+    case .itemsBF16: "of bf16 items"
+    case .itemsInt8: "of int8 items"
+    case .itemsInt4: "of int4 items"
     }
   }
 
@@ -109,9 +119,11 @@ public enum Precision: String, Encodable, Hashable, Sendable, CaseIterable {
   public var higher: Precision {
     switch self {
     case .fp8, .int8: .bf16
-    case .full, .bf16, .attentionBF16, .tableFP16: .full
+    case .full, .bf16, .attentionBF16, .tableFP16, .itemsBF16: .full
     case .tableInt8: .tableFP16
     case .tableInt4: .tableInt8
+    case .itemsInt8: .itemsBF16
+    case .itemsInt4: .itemsInt8
     }
   }
 }
@@ -124,6 +136,8 @@ public struct LowerPrecisionOptions: PassOptions {
   public enum Attention: String, CaseIterable, Sendable { case bf16 }
   /// Of embedding tables.
   public enum Tables: String, CaseIterable, Sendable { case fp16, int8, int4 }
+  /// Of items that queries are ranked against.
+  public enum Items: String, CaseIterable, Sendable { case bf16, int8, int4 }
 
   /// nil leaves products in fp32.
   public var matmul: Matmul?
@@ -131,29 +145,34 @@ public struct LowerPrecisionOptions: PassOptions {
   public var attention: Attention?
   /// nil leaves tables in fp32.
   public var tables: Tables?
+  /// nil leaves items that are ranked in fp32.
+  public var items: Items?
   /// Operations that stay fp32, by the name of their result.
   public var keep: [String] = []
-  /// Operations with more bits than the others, but not fp32: products in bf16, tables one step wider.
+  /// Operations with more bits than the others, but not fp32: products in bf16, tables and items one step wider.
   public var raise: [String] = []
 
   /// None of them.
   public init() {}
 
-  /// `matmul`, `attention`, `tables`, `keep` and `raise`.
+  /// `matmul`, `attention`, `tables`, `items`, `keep` and `raise`.
   public static var list: [PassOption<LowerPrecisionOptions>] {
     [
       .word("matmul", \.matmul, summary: "of matrix products; fp32 where it is not given"),
       .word("attention", \.attention, summary: "of attention; fp32 where it is not given"),
       .word("tables", \.tables, summary: "of embedding tables; fp32 where it is not given"),
-      .names("keep", \.keep, summary: "results of products, attention and lookups that stay fp32"),
-      .names("raise", \.raise, summary: "those of products in bf16 rather than fp8 or int8, of tables one step wider"),
+      .word("items", \.items, summary: "of items that queries are ranked against; fp32 where it is not given"),
+      .names("keep", \.keep, summary: "results of products, attention, lookups and rankings that stay fp32"),
+      .names(
+        "raise", \.raise,
+        summary: "those of products in bf16 rather than fp8 or int8, of tables and items one step wider"),
     ]
   }
 
   /// Nothing to lower, or one name told to do two things.
   public var problem: String? {
-    if matmul == nil && attention == nil && tables == nil {
-      return "one of the options matmul, attention and tables must be given"
+    if matmul == nil && attention == nil && tables == nil && items == nil {
+      return "one of the options matmul, attention, tables and items must be given"
     }
     return Set(keep).intersection(raise).min().map { "\"\($0)\" is in both keep and raise" }
   }
@@ -167,6 +186,7 @@ public struct LowerPrecisionOptions: PassOptions {
       case .product: matmul.flatMap { Precision(rawValue: $0.rawValue) }
       case .attention: attention.map { _ in .attentionBF16 }
       case .table: tables.flatMap { Precision(rawValue: "\($0.rawValue) table") }
+      case .items: items.flatMap { Precision(rawValue: "\($0.rawValue) items") }
       }
     guard let asked, !keep.contains(candidate.name) else { return .full }
     return raise.contains(candidate.name) ? asked.higher : asked
@@ -176,6 +196,7 @@ public struct LowerPrecisionOptions: PassOptions {
   public var settings: [PassSetting] {
     [
       ("matmul", matmul?.rawValue), ("attention", attention?.rawValue), ("tables", tables?.rawValue),
+      ("items", items?.rawValue),
       ("keep", keep.isEmpty ? nil : keep.joined(separator: "+")),
       ("raise", raise.isEmpty ? nil : raise.joined(separator: "+")),
     ].compactMap { name, value in value.map { PassSetting(name: name, value: $0) } }

@@ -10,6 +10,8 @@ public struct PrecisionCandidates: Sendable {
     case attention
     /// `gather` of an f32 table by ids; not by positions, whose tables are small.
     case table
+    /// `top_k` of f32 queries and items.
+    case items
   }
 
   /// One operation.
@@ -46,6 +48,7 @@ extension Function {
     case .linear: return isFloat(0) && isWeight(1) ? .product : nil
     case .attention: return isFloat(0) ? .attention : nil
     case .gather: return isFloat(0) && isWeight(0) && !isPositions(operation.operands[1]) ? .table : nil
+    case .topK: return isFloat(0) && isFloat(1) && isWeight(1) ? .items : nil
     default: return nil
     }
   }

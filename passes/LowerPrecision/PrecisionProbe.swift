@@ -30,9 +30,11 @@ public struct PrecisionProbe: Sendable {
       let precision = options.precision(of: candidate)
       guard precision != .full else { continue }
       let original = function[candidate.operation]
+      // The first result is what is compared.
       let value = original.results[0]
       let copy = function.append(
-        original.payload, operands: original.operands, results: [(candidate.name, function[value].type)])
+        original.payload, operands: original.operands,
+        results: original.results.map { (function[$0].name, function[$0].type) })
       function.body.removeLast()
       writer.lower(copy, precision, in: &function, &module)
       function.body.append(copy)

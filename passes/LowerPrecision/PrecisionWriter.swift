@@ -19,7 +19,7 @@ struct PrecisionWriter {
     var operands = function[id].operands
     var payload = function[id].payload
     switch (payload, precision) {
-    case (.linear, .bf16):
+    case (.linear, .bf16), (.topK, .itemsBF16):
       operands[0] = narrow(operands[0], in: &function)
       operands[1] = derive(operands[1], "bf16", in: &function, &module) {
         (TensorType($0.type.shape, .bf16), .convert($0.name))
@@ -45,12 +45,14 @@ struct PrecisionWriter {
     case (.gather(var gather), .tableInt8), (.gather(var gather), .tableInt4):
       let format: TableFormat = precision == .tableInt8 ? .int8 : .int4
       let width = function[operands[0]].type.tensor?.shape[1].extent ?? 0
-      operands[0] = derive(operands[0], format.rawValue, in: &function, &module) {
-        let bytes = format.byteCount(width: width)
-        return (TensorType([$0.type.shape[0], .fixed(bytes)], .u8), .quantizedRows($0.name, format))
-      }
+      operands[0] = deriveRows(operands[0], format, in: &function, &module)
       (gather.rows, gather.width) = (format, width)
       payload = .gather(gather)
+    case (.topK(var top), .itemsInt8), (.topK(var top), .itemsInt4):
+      let format: TableFormat = precision == .itemsInt8 ? .int8 : .int4
+      operands[1] = deriveRows(operands[1], format, in: &function, &module)
+      top.rows = format
+      payload = .topK(top)
     default: return
     }
     function[id].payload = payload
@@ -79,6 +81,16 @@ struct PrecisionWriter {
       ])
     quantized[key] = function[id].results
     return function[id].results
+  }
+
+  /// The rows of the matrix that `value` is, as bytes.
+  private func deriveRows(
+    _ value: ValueID, _ format: TableFormat, in function: inout Function, _ module: inout Module
+  ) -> ValueID {
+    let bytes = format.byteCount(width: function[value].type.tensor?.shape[1].extent ?? 0)
+    return derive(value, format.rawValue, in: &function, &module) {
+      (TensorType([$0.type.shape[0], .fixed(bytes)], .u8), .quantizedRows($0.name, format))
+    }
   }
 
   /// The weight that follows from the one that `value` is, by the type and formula that `make` gives.
