@@ -39,12 +39,8 @@ class Variant:
     exact: bool = False
 
 
-# Scores are what is ranked: rounding them makes ties of what is close, and their product is a small part of the work.
-SCORES = "scores"
-
-
-def lower(matmul: str = "", attention: str = "", tables: str = "", keep: str = SCORES) -> str:
-    options = {"matmul": matmul, "attention": attention, "tables": tables, "keep": keep if matmul else ""}
+def lower(matmul: str = "", attention: str = "", tables: str = "", items: str = "") -> str:
+    options = {"matmul": matmul, "attention": attention, "tables": tables, "items": items}
     return "lower-precision{" + ",".join(f"{name}={value}" for name, value in options.items() if value) + "}"
 
 
@@ -61,8 +57,11 @@ PRECISIONS = [
     Variant("bf16, int4 tables", lower("bf16", "bf16", "int4")),
     Variant("fp8, bf16 attention, int4 tables", lower("fp8", "bf16", "int4"), held=True),
     Variant("int8, bf16 attention, int4 tables", lower("int8", "bf16", "int4")),
-    Variant("bf16, scores too", lower("bf16", "bf16", keep="")),
-    Variant("fp8, scores too, bf16 attention, int4 tables", lower("fp8", "bf16", "int4", keep="")),
+    Variant("fp32, bf16 items", lower(items="bf16")),
+    Variant("fp32, int8 items", lower(items="int8")),
+    Variant("fp32, int4 items", lower(items="int4")),
+    Variant("bf16, bf16 items", lower("bf16", "bf16", items="bf16")),
+    Variant("fp8, bf16 attention, int4 tables, int8 items", lower("fp8", "bf16", "int4", "int8")),
 ]
 REWRITES = [
     *(Variant(f"window {rows}", f"semi-local-attention{{local={rows},global=0}}") for rows in (128, 64, 32)),
@@ -92,7 +91,7 @@ class Quality:
 def measure(ultrac: str, name: str, number: int, variant: Variant, folder: pathlib.Path) -> Quality:
     """Compiles a variant and runs all users through it."""
     artifact = folder / f"{name}.{number}.ultra"
-    command = [ultrac, "compile", str(ROOT / "examples" / name / "model.json"), "-o", str(artifact)]
+    command = [ultrac, "compile", str(ROOT / "examples" / name / "retrieval.json"), "-o", str(artifact)]
     command += ["--target-cpu", "native"]
     if variant.rewrite:
         command += ["--rewrite", variant.rewrite]
@@ -104,9 +103,7 @@ def measure(ultrac: str, name: str, number: int, variant: Variant, folder: pathl
     histories = recommend.read_safetensors(fetch_data.histories_path(reference.history_length))
     batch = recommend.batch_of(histories, numpy.arange(len(histories["target_ids"])))
     results = model.run(batch)
-    scores = results["scores"]
-    recommend.hide_seen(batch, scores)
-    hit_rate, ndcg = recommend.hit_rate_and_ndcg(scores, histories["target_ids"])
+    hit_rate, ndcg = recommend.hit_rate_and_ndcg(results["top_ids"], histories["target_ids"])
     expected = recommend.read_safetensors(ROOT / "examples" / name / "expected.safetensors")["user_embeddings"]
     error = float(numpy.abs(results["user_embeddings"] - expected).max())
     return Quality(hit_rate, ndcg, error, artifact.stat().st_size)

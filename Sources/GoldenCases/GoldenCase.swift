@@ -105,15 +105,12 @@ public struct GoldenProgram: Sendable {
     case mask(Mask)
     /// The keys of each row as `[0, a)` and `[b, c)`: rows of (a, b, c).
     case rowIntervals(Mask)
-    /// The ids with the best scores, ids in the history left out; ties go to the smaller id.
-    case topIDs
     /// A weight of the program, as it is or with rows and columns changed places.
     case weight(String)
     case transposedWeight(String)
     /// Of a weight that is a table of 4 bits the codes, one a byte, and the half so many bytes before each row's end.
     case packedCodes(String, width: Int)
     case packedHalf(String, fromEnd: Int)
-    case topScores
   }
 
   /// One function, `forward`, that computes the case.

@@ -107,8 +107,6 @@ extension GoldenCase {
       return Comparison(try program.packedHalf(name, fromEnd: distance), expected, output.tolerance)
     case .mask(let mask): return Comparison(try squares(mask, like: expected), expected, output.tolerance)
     case .rowIntervals(let mask): return try compareIntervals(mask, expected)
-    case .topIDs: return Comparison(try best(result("scores"), like: expected).ids, expected, output.tolerance)
-    case .topScores: return Comparison(try best(result("scores"), like: expected).scores, expected, output.tolerance)
     }
   }
 
@@ -165,34 +163,6 @@ extension GoldenCase {
       }
     }
     return Comparison(maxError: 0, fault: numbers.count == 3 * row ? nil : "\(row) rows, expected \(numbers.count / 3)")
-  }
-
-  // MARK: - Recommended items
-
-  /// The best items of each sequence, those of its history left out.
-  private func best(
-    _ scores: HostTensor, like expected: HostTensor
-  ) throws -> (ids: HostTensor, scores: HostTensor) {
-    let padded = try input("past_ids")
-    guard expected.shape.count == 2, scores.shape.count == 2, scores.shape[0] == expected.shape[0],
-      padded.shape.count == 2, padded.shape[0] == scores.shape[0]
-    else { throw Unsupported(reason: "expected recommendations have shape \(expected.shape), scores \(scores.shape)") }
-    let (values, seenIDs) = (scores.doubles, padded.integers)
-    var ids: [Int64] = []
-    var bestScores: [Double] = []
-    for sequence in 0..<scores.shape[0] {
-      let seen = Set(seenIDs[sequence * padded.shape[1]..<(sequence + 1) * padded.shape[1]])
-      let row = values[sequence * scores.shape[1]..<(sequence + 1) * scores.shape[1]]
-      // Column 0 is item 1.
-      let candidates = row.enumerated().map { (id: Int64($0.offset) + 1, score: $0.element) }
-        .filter { !seen.contains($0.id) }
-        .sorted { ($1.score, $0.id) < ($0.score, $1.id) }
-      for candidate in candidates.prefix(expected.shape[1]) {
-        ids.append(candidate.id)
-        bestScores.append(candidate.score)
-      }
-    }
-    return (HostTensor(ids), HostTensor(bestScores))
   }
 }
 

@@ -31,6 +31,8 @@ extension GoldenCase {
       outputNorm: try norm(object.required("output_norm"), over: [.layerNorm: "num_heads*hidden_dim"]),
       concatenate: try object.flag("concat_ua", false) ? [.u, .normedAttention, .gated] : [.gated],
       outputBias: try object.flag("output_bias", true), residual: try object.flag("residual", true))
+    let scores = ModelDescription.Output.Scores(firstRow: 1, norm: .l2(epsilon: 1e-6))
+    let topK = try recommended().map { ModelDescription.Output.TopK(count: $0, scores: scores, leavesOutSeen: true) }
     let layerCount = try object.required("num_blocks").positiveInteger()
     let description = ModelDescription(
       name: name, width: width, names: WeightNames(preset: .research),
@@ -40,17 +42,24 @@ extension GoldenCase {
           scale: try inputScale(object, width: width), position: .init(rows: maxLength, order: .ascending),
           paddingID: 0)),
       layers: Array(repeating: layer, count: layerCount),
-      output: .init(
-        rows: .last, norm: try finalNorm(object), scores: .init(firstRow: 1, norm: .l2(epsilon: 1e-6))),
+      output: .init(rows: .last, norm: try finalNorm(object), scores: scores, topK: topK),
       stages: stages(layerCount: layerCount))
     return try program(description, try jaggedInputs(withTime: layer.relativeBias?.timeBuckets != nil)) { output in
       switch output {
       case "last", "scores": .result(output)
-      case "top_ids_seen_filtered": .topIDs
-      case "top_scores_seen_filtered": .topScores
+      case "top_ids_seen_filtered": .result("top_ids")
+      case "top_scores_seen_filtered": .result("top_scores")
       default: nil
       }
     }
+  }
+
+  /// How many items each sequence is recommended; nil where the case has no such output.
+  private func recommended() throws -> Int? {
+    guard outputs.contains(where: { $0.name.hasPrefix("top_") }) else { return nil }
+    let shape = try tensors.tensor(named: "expected.top_ids_seen_filtered").shape
+    guard shape.count == 2 else { throw Unsupported(reason: "expected recommendations have shape \(shape)") }
+    return shape[1]
   }
 
   private func relativeBias(

@@ -7,6 +7,8 @@ public enum ModelFixture {
   public static let width = 64
   /// Rows of the item table, padding's row 0 included.
   public static let items = 1683
+  /// Items that are given back for each sequence, those of the greatest scores.
+  public static let best = 10
 
   /// Something that the fixture needs went wrong.
   public struct Failure: Error, CustomStringConvertible {
@@ -56,7 +58,8 @@ public enum ModelFixture {
           ],
           outputs: [
             .init(name: "user_embeddings", type: .tensor(element: .f32, shape: [sequences, .fixed(width)])),
-            .init(name: "scores", type: .tensor(element: .f32, shape: [sequences, .fixed(Self.items - 1)])),
+            .init(name: "top_scores", type: .tensor(element: .f32, shape: [sequences, .fixed(best)])),
+            .init(name: "top_ids", type: .tensor(element: .i64, shape: [sequences, .fixed(best)])),
           ]),
         .init(
           name: "even", dimensions: ["rows"], inputs: [items],

@@ -23,7 +23,7 @@ __asm__(
 
 extern const char ultra_note[] __attribute__((visibility("hidden")));
 
-enum { WIDTH = 64, ITEMS = 1683, DELTA_OFFSET = 48, MANIFEST_OFFSET = 80, TABLE_OFFSET = 64 };
+enum { WIDTH = 64, ITEMS = 1683, BEST = 10, DELTA_OFFSET = 48, MANIFEST_OFFSET = 80, TABLE_OFFSET = 64 };
 #define LARGEST_EXTENT (INT64_C(1) << 40)
 
 /* The item table is the second weight; the first is four bytes. */
@@ -100,17 +100,29 @@ static void mean(void *context, int64_t sequence, uint32_t worker) {
   }
   for (int column = 0; column < WIDTH; column++)
     output[column] = end > begin ? (float)(sum[column] / (double)(end - begin)) : 0;
-  float *scores = (float *)call->outputs[1].data + sequence * (ITEMS - 1);
+  float *scores = (float *)call->outputs[1].data + sequence * BEST;
+  int64_t *best = (int64_t *)call->outputs[2].data + sequence * BEST;
+  int count = 0;
   for (int item = 1; item < ITEMS; item++) {
-    double score = 0;
-    for (int column = 0; column < WIDTH; column++) score += (double)output[column] * (double)table()[item * WIDTH + column];
-    scores[item - 1] = (float)score;
+    double sum_of_products = 0;
+    for (int column = 0; column < WIDTH; column++)
+      sum_of_products += (double)output[column] * (double)table()[item * WIDTH + column];
+    float score = (float)sum_of_products;
+    if (count == BEST && score <= scores[BEST - 1]) continue;
+    if (count < BEST) count++;
+    int place = count - 1;
+    for (; place > 0 && scores[place - 1] < score; place--) {
+      scores[place] = scores[place - 1];
+      best[place] = best[place - 1];
+    }
+    scores[place] = score;
+    best[place] = item;
   }
 }
 
 static int32_t forward(const ultra_call *call) {
   uint32_t workers = call != NULL && call->parallel != NULL ? call->parallel->workers : 1;
-  int32_t status = check_call(call, 2, 4, 2, workers * WIDTH * sizeof(double));
+  int32_t status = check_call(call, 2, 4, 3, workers * WIDTH * sizeof(double));
   if (status != ULTRA_OK) return status;
   int64_t rows = call->dimensions[0], sequences = call->dimensions[1];
   const int64_t expected[4] = {rows, sequences + 1, rows, sequences};
@@ -118,8 +130,8 @@ static int32_t forward(const ultra_call *call) {
     status = check_input(call, index, expected[index]);
     if (status != ULTRA_OK) return status;
   }
-  const int64_t widths[2] = {WIDTH, ITEMS - 1};
-  for (int32_t index = 0; index < 2; index++) {
+  const int64_t widths[3] = {WIDTH, BEST, BEST};
+  for (int32_t index = 0; index < 3; index++) {
     const ultra_tensor *output = &call->outputs[index];
     if (output->count < sequences * widths[index] || (sequences > 0 && output->data == NULL))
       return refuse(call, ULTRA_BAD_OUTPUT, index, 0, output->count, sequences * widths[index]);
@@ -138,7 +150,7 @@ static int32_t forward(const ultra_call *call) {
   } else {
     for (int64_t sequence = 0; sequence < sequences; sequence++) mean((void *)call, sequence, 0);
   }
-  for (int32_t index = 0; index < 2; index++) call->outputs[index].count = sequences * widths[index];
+  for (int32_t index = 0; index < 3; index++) call->outputs[index].count = sequences * widths[index];
   return ULTRA_OK;
 }
 
@@ -170,7 +182,7 @@ static int32_t even(const ultra_call *call) {
 }
 
 static const ultra_entry entries[] = {
-    {"forward", 2, 4, 2, 0, forward_workspace, forward},
+    {"forward", 2, 4, 3, 0, forward_workspace, forward},
     {"even", 1, 1, 1, 0, even_workspace, even},
 };
 

@@ -70,7 +70,8 @@ import Testing
     let results = try run(model)
     #expect(
       forward.results.map { "\($0.name) \(results[$0.name]?.shape ?? [])" } == [
-        "targets [4, 6]", "scores [4, 8]", "input_embedding [13, 6]", "layers.0.attn [13, 10]", "encoded [12, 6]",
+        "targets [4, 6]", "scores [4, 8]", "top_scores [4, 3]", "top_ids [4, 3]", "input_embedding [13, 6]",
+        "layers.0.attn [13, 10]", "encoded [12, 6]",
       ])
     // The targets are the last rows of `encoded`, which is normed; scores are products with rows of the table.
     let encoded = try #require(results["encoded"]).doubles
@@ -81,6 +82,12 @@ import Testing
     let table = try #require(weights(shapes).first { $0.name.contains("item") }).tensor.doubles
     let score = (0..<6).reduce(0.0) { $0 + targets[$1] * table[6 * 3 + $1] }
     #expect(abs(try #require(results["scores"]).doubles[2] - score) < 1e-12)
+    // The best of rows 2 and up of the table, whose scores begin at row 1.
+    let scores = try #require(results["scores"]).doubles
+    let best = (0..<4).flatMap { row in
+      (2..<9).sorted { (scores[row * 8 + $1 - 1], $0) < (scores[row * 8 + $0 - 1], $1) }.prefix(3)
+    }
+    #expect(try #require(results["top_ids"]).integers == best.map { Int64($0) })
     // Item id 0 is padding: row 9 of the input is zero. Id 99 takes row 0 of the table, and is not padding.
     let embedded = try #require(results["input_embedding"]).doubles
     #expect(embedded[54..<60].allSatisfy { $0 == 0 })
@@ -275,6 +282,23 @@ import Testing
       #expect(model.sources[1].withBytes { $0.count } == size)
       #expect(try run(model) == run(description().build(from: checkpoint(weights(shapes)))))
     }
+  }
+
+  /// Of sequences that are cut short, all that they have seen is left out.
+  @Test func seenItemsAreThoseOfTheWholeSequence() throws {
+    var description = try description()
+    (description.hasTargets, description.contextual, description.stages) = (false, 0, [])
+    description.truncations = [.init(.drop, after: 0, keep: 2)]
+    let scores = ModelDescription.Output.Scores(firstRow: 1, norm: .l2(epsilon: 1e-6))
+    description.output = .init(
+      rows: .last, topK: .init(count: 8, scores: scores, leavesOutSeen: true))
+    var inputs = inputs
+    inputs["num_targets"] = nil
+    let results = try run(description.build(from: checkpoint(weights(shapes))), inputs)
+    // The first sequence has seen all items but none, the second 3 and 4, and 0 and 99, which are none.
+    let ids = try #require(results["top_ids"]).integers
+    #expect(Array(ids[0..<8]) == Array(repeating: -1, count: 8))
+    #expect(Set(ids[8..<16]) == [-1, 1, 2, 5, 6, 7, 8])
   }
 
   /// The trained research model, whose weights are in the repository.

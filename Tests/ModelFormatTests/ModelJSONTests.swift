@@ -45,7 +45,7 @@ import Testing
       "output": {
         "rows": "targets",
         "norm": {"kind": "l2", "epsilon": 1e-6},
-        "scores": {"first_row": 1, "norm": {"kind": "none"}}
+        "scores": {"first_row": 1, "norm": {"kind": "none"}}, "top_k": {"k": 3, "first_row": 2, "norm": {"kind": "none"}, "seen": "keep"}
       },
       "stages": ["input_embedding", "layers.0.attn", "encoded"],
       "training": {"dropout": 0.2, "stochastic_length": {"alpha": 1.6}}
@@ -87,7 +87,9 @@ import Testing
       model.truncations == [.init(.skip(until: 2), after: 1, keep: 4), .init(.drop, after: 2, keep: 3)])
     #expect(
       model.output
-        == .init(rows: .targets, norm: .l2(epsilon: 1e-6), scores: .init(firstRow: 1, norm: .none)))
+        == .init(
+          rows: .targets, norm: .l2(epsilon: 1e-6), scores: .init(firstRow: 1, norm: .none),
+          topK: .init(count: 3, scores: .init(firstRow: 2, norm: .none), leavesOutSeen: false)))
     #expect(model.stages == [.inputEmbedding, .layer(0, .attn), .encoded])
   }
 
@@ -251,6 +253,18 @@ import Testing
     (
       #""first_row": 1"#, #""first_row": 9"#,
       "model.json:40: output.scores.first_row: expected a row of the item table, 0...8, found 9"
+    ),
+    (#""k": 3"#, #""k": 0"#, "model.json:40: output.top_k.k: expected a number of items, 1...7, found 0"),
+    (#""k": 3"#, #""k": 8"#, "model.json:40: output.top_k.k: expected a number of items, 1...7, found 8"),
+    (#""k": 3, "#, "", #"model.json:40: output.top_k: the key "k" is missing; how many items are wanted"#),
+    (
+      #""seen": "keep""#, #""seen": "hide""#,
+      #"model.json:40: output.top_k.seen: expected "leave_out" or "keep", found "hide""#
+    ),
+    (
+      #""seen": "keep""#, #""seen": "leave_out""#,
+      "model.json:40: output.top_k.seen: items that a sequence has seen are left out of the list of its last row only; "
+        + #"set output.rows to "last", or seen to "keep""#
     ),
     (
       #""layers.0.attn""#, #""layers.0.atn""#,

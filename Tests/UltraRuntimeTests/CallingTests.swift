@@ -22,17 +22,21 @@ import UltraRuntime
       for lengths in [[3, 0, 5, 1], [], [0], [200, 1, 7], [Int](repeating: 2, count: 60)] {
         let batch = Batch(lengths: lengths)
         let results = try model.run(inputs: batch.inputs(), pool: pool)
-        #expect(results.map(\.name) == ["user_embeddings", "scores"])
+        #expect(results.map(\.name) == ["user_embeddings", "top_scores", "top_ids"])
         #expect(results[0].tensor.shape == [lengths.count, ModelFixture.width])
         #expect(try results[0].tensor.values(as: Float.self) == batch.expected)
-        #expect(results[1].tensor.shape == [lengths.count, ModelFixture.items - 1])
+        #expect(results[1].tensor.shape == [lengths.count, ModelFixture.best])
+        #expect(results[2].tensor.shape == [lengths.count, ModelFixture.best])
         let scores = try results[1].tensor.values(as: Float.self)
+        let ids = try results[2].tensor.values(as: Int64.self)
         for sequence in lengths.indices {
           let embedding = batch.expected[sequence * ModelFixture.width..<(sequence + 1) * ModelFixture.width]
+          let place = sequence * ModelFixture.best
           let expected = zip(embedding, 0...).reduce(0.0) { sum, next in
-            sum + Double(next.0) * Double(ModelFixture.value(item: ModelFixture.items - 1, column: next.1))
+            sum + Double(next.0) * Double(ModelFixture.value(item: Int(ids[place]), column: next.1))
           }
-          #expect(scores[(sequence + 1) * (ModelFixture.items - 1) - 1] == Float(expected))
+          #expect(scores[place] == Float(expected))
+          #expect(scores[place] >= scores[place + ModelFixture.best - 1])
         }
       }
     }

@@ -19,10 +19,11 @@
 #include "ultra_pool.h"
 
 /* The model's signature: `ultrac inspect model.ultra` prints it. */
-enum { INPUTS = 4, OUTPUTS = 2, WIDTH = 64, FILMS = 1682, RECOMMENDED = 10 };
+enum { INPUTS = 4, OUTPUTS = 3, WIDTH = 64, FILMS = 1682, RECOMMENDED = 10 };
 static const char *const input_names[INPUTS] = {"item_ids", "offsets", "timestamps", "query_timestamps"};
-/* Numbers a user: its embedding, and a score for each film; the first is that of film 1. */
-static const int64_t output_widths[OUTPUTS] = {WIDTH, FILMS};
+/* Numbers a user: its embedding, then the scores and the ids of the best films that it has not seen. */
+static const int64_t output_widths[OUTPUTS] = {WIDTH, RECOMMENDED, RECOMMENDED};
+static const size_t output_sizes[OUTPUTS] = {sizeof(float), sizeof(float), sizeof(int64_t)};
 
 typedef struct batch {
   int64_t *values[INPUTS];
@@ -83,7 +84,7 @@ static batch make_batch(void) {
   inputs.values[1][0] = 0;
   for (int64_t user = 0; user < USERS; user++) {
     for (int64_t film = 0; film < STEP * user; film++, row++) {
-      inputs.values[0][row] = 1 + (row * 37 + user) % 1682;
+      inputs.values[0][row] = 1 + (row * 37 + user) % FILMS;
       inputs.values[2][row] = 880000000 + 3600 * film;
     }
     inputs.values[1][user + 1] = row;
@@ -92,21 +93,9 @@ static batch make_batch(void) {
   return inputs;
 }
 
-/* Prints the films with the highest scores among those not seen. */
-static void print_best(const float *scores, const int64_t *seen, int64_t seen_count) {
-  unsigned char taken[FILMS] = {0};
-  for (int64_t index = 0; index < seen_count; index++) {
-    if (seen[index] >= 1 && seen[index] <= FILMS) taken[seen[index] - 1] = 1;
-  }
-  for (int rank = 0; rank < RECOMMENDED; rank++) {
-    int best = -1;
-    for (int film = 0; film < FILMS; film++) {
-      if (!taken[film] && (best < 0 || scores[film] > scores[best])) best = film;
-    }
-    if (best < 0) break;
-    taken[best] = 1;
-    printf(" %d", best + 1);
-  }
+/* Prints the films of a list, which has no film, -1, in places that none is left for. */
+static void print_films(const int64_t *films) {
+  for (int place = 0; place < RECOMMENDED && films[place] >= 0; place++) printf(" %" PRId64, films[place]);
   printf("\n");
 }
 
@@ -150,10 +139,10 @@ int main(int argument_count, char **arguments) {
   size_t workspace_size = forward->workspace_size(dimensions, workers);
   if (workspace_size == SIZE_MAX) fail("batch", "is too large");
   void *workspace = allocate(ULTRA_WORKSPACE_ALIGNMENT, workspace_size);
-  float *alone[OUTPUTS], *together[OUTPUTS];
+  void *alone[OUTPUTS], *together[OUTPUTS];
   for (int index = 0; index < OUTPUTS; index++) {
-    alone[index] = allocate(64, (size_t)(users * output_widths[index]) * sizeof(float));
-    together[index] = allocate(64, (size_t)(users * output_widths[index]) * sizeof(float));
+    alone[index] = allocate(64, (size_t)(users * output_widths[index]) * output_sizes[index]);
+    together[index] = allocate(64, (size_t)(users * output_widths[index]) * output_sizes[index]);
   }
 
   ultra_error error = {.struct_size = sizeof error};
@@ -195,14 +184,14 @@ int main(int argument_count, char **arguments) {
   }
   /* Results do not depend on threads, bit for bit. */
   for (int index = 0; index < OUTPUTS; index++) {
-    if (memcmp(alone[index], together[index], (size_t)(users * output_widths[index]) * sizeof(float)) != 0) {
+    if (memcmp(alone[index], together[index], (size_t)(users * output_widths[index]) * output_sizes[index]) != 0) {
       fail("outputs", "differ between one thread and several");
     }
   }
   for (int64_t user = 0; user < users && user < 5; user++) {
     const int64_t first = inputs.values[1][user], end = inputs.values[1][user + 1];
     printf("user %" PRId64 ", %" PRId64 " films seen: recommended", user, end - first);
-    print_best(alone[1] + user * FILMS, inputs.values[0] + first, end - first);
+    print_films((const int64_t *)alone[2] + user * RECOMMENDED);
   }
 
   for (int index = 0; index < INPUTS; index++) free(inputs.values[index]);

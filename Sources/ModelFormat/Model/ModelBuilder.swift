@@ -21,6 +21,8 @@ struct ModelBuilder {
     var offsets: ValueID
     /// Number of targets of each sequence; truncation never changes it.
     var targets: ValueID?
+    /// The items of all rows, and what cuts those rows: what sequences have seen, whatever truncation drops.
+    var seen: (ids: ValueID, offsets: ValueID)?
     /// When each row happened, and the row after it: of models with a time bias.
     var times: (keys: ValueID, queries: ValueID)?
     /// Integers of rows that are needed beside them: when they happened, and ids of candidates' features.
@@ -173,6 +175,7 @@ struct ModelBuilder {
     }
     guard let x else { throw error("the model has no input") }
     batch.x = x
+    if case .embedding = description.input { batch.seen = ids.map { ($0, offsets) } }
     if let timestamps = batch.timestamps, let request {
       let next = try emit(.nextRows(NextRows()), [timestamps, request, batch.offsets], "next_timestamps")
       batch.times = (timestamps, next)
@@ -254,6 +257,8 @@ struct ModelBuilder {
     var x: ValueID
     var timestamps: ValueID?
     var ids: [(name: String, value: ValueID)] = []
+    /// The ids that each row's sequence has seen and what cuts them, of last rows.
+    var seen: [ValueID] = []
   }
 
   private mutating func outputRows(of batch: Batch) throws(ModelError) -> OutputRows {
@@ -266,6 +271,7 @@ struct ModelBuilder {
         try emit(.lastRows(LastRows()), [value, batch.offsets], name)
       }
       var rows = OutputRows(x: try last(batch.x, "last"))
+      if let seen = batch.seen { rows.seen = [seen.ids, seen.offsets] }
       if let timestamps { rows.timestamps = try last(timestamps, "last_timestamps") }
       return rows
     case .targets:
@@ -298,6 +304,15 @@ struct ModelBuilder {
     if let scores = output.scores {
       let items = try itemRows(scores)
       results.append(("scores", try emit(.linear(Linear(.outIn)), [x, items], "scores")))
+    }
+    if let top = output.topK {
+      let items = try itemRows(top.scores)
+      guard !top.leavesOutSeen || !rows.seen.isEmpty else { throw error("only last rows have items that were seen") }
+      let payload = Payload.topK(TopK(count: top.count, firstID: top.scores.firstRow))
+      let names = ["top_scores", "top_ids"]
+      results += zip(names, try append(payload, [x, items] + (top.leavesOutSeen ? rows.seen : []), names)).map {
+        (name: $0, value: $1)
+      }
     }
     results += stageValues
     var seen: Set<String> = []

@@ -35,12 +35,13 @@ enum ModelKeys {
   static let truncation = ["form", "after", "until", "keep", "contextual"]
   static let transducer = ["name", "names", "input", "layer", "layer_count", "layers", "truncation"]
   static let fusion = ["bias", "layout"]
-  static let output = ["rows", "norm", "name", "scores", "ranking"]
+  static let output = ["rows", "norm", "name", "scores", "ranking", "top_k"]
   static let outputNorm = ["kind", "epsilon", "periods", "pi"]
   static let period = ["unit", "count"]
   static let ranking = ["items", "mlp", "tasks"]
   static let task = ["name", "kind"]
   static let scores = ["first_row", "norm"]
+  static let topK = ["k", "first_row", "norm", "seen"]
 
   /// Every list, by the name of its definition in the schema; the document itself is `model`.
   static let byDefinition: [(definition: String, keys: [String])] = [
@@ -52,6 +53,6 @@ enum ModelKeys {
     ("norm", norm), ("uvqk", uvqk), ("mask", mask), ("relative_bias", relativeBias), ("layer_output", layerOutput),
     ("truncation", truncation), ("transducer", transducer), ("fusion", fusion), ("output", output),
     ("output_norm", outputNorm), ("scores", scores), ("period", period),
-    ("ranking", ranking), ("task", task),
+    ("ranking", ranking), ("task", task), ("top_k", topK),
   ]
 }

@@ -45,6 +45,23 @@ extension ModelDescription {
       }
     }
 
+    /// The items of greatest score for each row of the output.
+    public struct TopK: Hashable, Sendable {
+      /// How many.
+      public var count: Int
+      /// What is scored, and how; an item's id is its row of the item table.
+      public var scores: Scores
+      /// Whether items of the row's own sequence are left out.
+      public var leavesOutSeen: Bool
+
+      /// The best `count` items by these scores.
+      public init(count: Int, scores: Scores, leavesOutSeen: Bool) {
+        self.count = count
+        self.scores = scores
+        self.leavesOutSeen = leavesOutSeen
+      }
+    }
+
     /// Which rows are given back.
     public var rows: Rows
     /// Their norm.
@@ -55,16 +72,20 @@ extension ModelDescription {
     public var scores: Scores?
     /// Scores of candidates that are given back in place of their rows, under the name `scores`; nil where there are none.
     public var ranking: Ranking?
+    /// The best items, under the names `top_scores` and `top_ids`; nil where they are not wanted.
+    public var topK: TopK?
 
     /// An output as given.
     public init(
-      rows: Rows, norm: Norm = .none, name: String? = nil, scores: Scores? = nil, ranking: Ranking? = nil
+      rows: Rows, norm: Norm = .none, name: String? = nil, scores: Scores? = nil, ranking: Ranking? = nil,
+      topK: TopK? = nil
     ) {
       self.rows = rows
       self.norm = norm
       self.name = name
       self.scores = scores
       self.ranking = ranking
+      self.topK = topK
     }
 
     /// The name of the result.

@@ -166,17 +166,20 @@ struct OutputDecoder {
         "norm", "its kind is \"none\", \"l2\", \"layer_norm\" or \"timestamp_layer_norm\""))
     if let name = object.optional("name") {
       output.name = try name.string()
-      if ["", "scores", "out_offsets"].contains(output.name) { throw name.mismatch(expected: "a name of its own") }
+      if ["", "scores", "top_scores", "top_ids", "out_offsets"].contains(output.name) {
+        throw name.mismatch(expected: "a name of its own")
+      }
     }
-    if let scores = object.optional("scores") { output.scores = try self.scores(scores) }
+    if let scores = object.optional("scores") { output.scores = try self.scores(scores.object(ModelKeys.scores)) }
     if let ranking = object.optional("ranking") {
       output.ranking = try self.ranking(ranking, output.rows)
-      for other in ["scores", "name"] {
+      for other in ["scores", "top_k", "name"] {
         if let value = object.optional(other) {
           throw value.error(.unexpectedValue, "stands beside \"ranking\", whose result is \"scores\"")
         }
       }
     }
+    if let top = object.optional("top_k") { output.topK = try topK(top, output.rows) }
     return output
   }
 
@@ -212,11 +215,11 @@ struct OutputDecoder {
     }
   }
 
-  private func scores(_ reader: JSONReader) throws(ModelError) -> ModelDescription.Output.Scores {
+  /// `first_row` and `norm` of an object that has both.
+  private func scores(_ object: JSONObjectReader) throws(ModelError) -> ModelDescription.Output.Scores {
     guard case .embedding(let embedding) = description.input else {
-      throw reader.error(.unexpectedValue, "scores need the item table of an input of kind \"embedding\"")
+      throw object.reader.error(.unexpectedValue, "scores need the item table of an input of kind \"embedding\"")
     }
-    let object = try reader.object(ModelKeys.scores)
     let rows = embedding.item.rows
     return ModelDescription.Output.Scores(
       firstRow: try object.required("first_row", "1 where row 0 of the item table is padding, else 0").integer(
@@ -234,6 +237,27 @@ extension OutputDecoder {
     case .layer, .timestampLayer:
       throw reader.error(.unexpectedValue, "items have a norm of kind \"none\" or \"l2\"")
     }
+  }
+
+  private enum Seen: String, CaseIterable { case leaveOut = "leave_out", keep }
+
+  private func topK(
+    _ reader: JSONReader, _ rows: ModelDescription.Output.Rows
+  ) throws(ModelError) -> ModelDescription.Output.TopK {
+    let object = try reader.object(ModelKeys.topK)
+    let scores = try scores(object)
+    var most = TopK.mostItems
+    if case .embedding(let embedding) = description.input { most = min(most, embedding.item.rows - scores.firstRow) }
+    let count = try object.required("k", "how many items are wanted").integer(
+      in: 1...most, expected: "a number of items, 1...\(most)")
+    let seen = try object.required("seen", "it is \"leave_out\" or \"keep\"")
+    let leavesOut = try seen.choice(Seen.self) == .leaveOut
+    if leavesOut && rows != .last {
+      throw seen.error(
+        .unexpectedValue, "items that a sequence has seen are left out of the list of its last row only",
+        hint: "set output.rows to \"last\", or seen to \"keep\"")
+    }
+    return ModelDescription.Output.TopK(count: count, scores: scores, leavesOutSeen: leavesOut)
   }
 }
 
