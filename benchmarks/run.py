@@ -6,8 +6,8 @@
     make bench BENCH="--only 4096 --peers ultrac,blocked,openvino"
     make bench BENCH="--only own"                no peers: what `ultrac bench` says of published shapes
 
-Sections: what was to be reached, with what was; stacks against peers in fp32 and bf16; lookups in a table of int4 rows; from
-the start of a process to its first result; our own models beside each other. Ends with status 1 where results differ by
+Sections: what was to be reached, with what was; stacks against peers in fp32 and bf16; lookups in a table of int4 rows; the best of a million
+items; from the start of a process to its first result; our own models beside each other. Ends with status 1 where results differ by
 more than their precision explains. Peers that cannot be installed or cannot do a case are named, and are no failure.
 """
 
@@ -24,6 +24,7 @@ import lookup
 import machine
 import own
 import page
+import retrieval
 import startup
 from peers import PEERS
 
@@ -86,23 +87,24 @@ def main() -> None:
     rows = comparison.QUICK_ROWS if options.quick else comparison.ROWS
     comparisons = [c for row in rows if options.only in row.case.name for c in comparison.compare(row, options, tell)]
     lookups = lookup.compare(options, tell)
+    rankings = retrieval.compare(options, tell)
     starts = startup.compare(options, tell)
     ours = own.measure(options, tell)
     tell("")
 
-    versions = sorted({r.version for c in [*comparisons, *lookups, *starts] for r in c.results if r.version})
+    versions = sorted({r.version for c in [*comparisons, *lookups, *rankings, *starts] for r in c.results if r.version})
     lines = described(about, versions, options)
     lines += goals.lines(comparisons, lookups, starts, ours)
-    lines += comparison.lines(comparisons) + lookup.lines(lookups) + startup.lines(starts) + own.lines(ours)
+    lines += comparison.lines(comparisons) + lookup.lines(lookups) + retrieval.lines(rankings) + startup.lines(starts) + own.lines(ours)
     print("\n".join(lines))
     if options.json:
         figures = {"machine": about, "versions": versions, "rounds": options.rounds, "seconds": options.seconds}
-        for name, section in (("stacks", comparisons), ("lookups", lookups), ("starts", starts), ("own", ours)):
+        for name, section in (("stacks", comparisons), ("lookups", lookups), ("rankings", rankings), ("starts", starts), ("own", ours)):
             figures[name] = [dataclasses.asdict(entry) for entry in section]
         options.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     if options.write:
         page.write(options.write, BEGIN, lines)
-    failures = [failure for entry in [*comparisons, *lookups] for failure in entry.failures]
+    failures = [failure for entry in [*comparisons, *lookups, *rankings] for failure in entry.failures]
     if failures:
         sys.exit("\n".join(failures))
 

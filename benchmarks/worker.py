@@ -15,15 +15,18 @@ import numpy
 
 from peers import Absent, Job, Peer
 from peers.int4 import LookupJob
+from peers.ranking import RankingJob
 from stacks import Case, KeyPrefix, Stack
 
 
-def encode(job: Job | LookupJob) -> dict:
+def encode(job: Job | LookupJob | RankingJob) -> dict:
     return dataclasses.asdict(job) | {"folder": str(job.folder)}
 
 
-def decode(fields: dict) -> Job | LookupJob:
+def decode(fields: dict) -> Job | LookupJob | RankingJob:
     fields = fields | {"folder": pathlib.Path(fields["folder"])}
+    if "queries" in fields:
+        return RankingJob(**fields)
     if "case" not in fields:
         return LookupJob(**fields)
     stack = fields["case"]["stack"]
