@@ -239,8 +239,22 @@ extension LevelEmitter {
     b.ifThen(b.icmp(.slt, found, parameters[6])) { b in
       leave(&b, if: b.icmp(.eq, b.load(i64, b.element(parameters[5], i64, found)), id))
     }
+    // Those that it goes before move on, a vector of them at a time while it goes before all of one.
+    let lanes = KernelEmitter.lanes
+    let near = b.whileLoop(carrying: [last]) { b, carried in
+      let isFar = b.icmp(.sge, carried[0], lanes)
+      let first = b.select(isFar, b.sub(carried[0], lanes), i64.constant(0))
+      return b.and(isFar, goesBefore(b, score, place(b, scores, ids, first)))
+    } _: { b, carried in
+      let first = b.sub(carried[0], lanes)
+      let moved = b.load(context.vector(f32, lanes), b.element(scores, f32, first), alignment: 4)
+      let movedIDs = b.load(context.vector(i64, lanes), b.element(ids, i64, first), alignment: 8)
+      b.store(moved, b.element(scores, f32, b.add(first, 1)), alignment: 4)
+      b.store(movedIDs, b.element(ids, i64, b.add(first, 1)), alignment: 8)
+      return [first]
+    }[0]
     var before = (score: score, id: id)
-    let own = b.whileLoop(carrying: [last]) { b, carried in
+    let own = b.whileLoop(carrying: [near]) { b, carried in
       let isAfterAnother = b.icmp(.sgt, carried[0], 0)
       before = place(b, scores, ids, b.select(isAfterAnother, b.sub(carried[0], 1), i64.constant(0)))
       return b.and(isAfterAnother, goesBefore(b, score, before))
