@@ -21,9 +21,15 @@ extension Manifest {
     try unique(entries.map(\.name), "entries")
     try unique(levels.map(\.name), "levels")
     try unique(weights.map(\.name), "weights")
-    try unique(kernels.map { "\($0.entry).\($0.name)" }, "kernels")
-    for (index, kernel) in kernels.enumerated() where !entries.contains(where: { $0.name == kernel.entry }) {
-      throw fail("kernels[\(index)].entry: there is no entry \"\(kernel.entry)\"")
+    var known: Set<[String]> = []
+    for (index, kernel) in kernels.enumerated() {
+      if kernel.name.isEmpty { throw fail("kernels[\(index)].name: empty, or with a zero byte") }
+      guard entries.contains(where: { $0.name == kernel.entry }) else {
+        throw fail("kernels[\(index)].entry: there is no entry \"\(kernel.entry)\"")
+      }
+      if !known.insert([kernel.entry, kernel.name]).inserted {
+        throw fail("kernels[\(index)].name: \"\(kernel.name)\" is there twice")
+      }
     }
 
     let given = Set(dimensions.lazy.filter { $0.atMost == nil }.map(\.name))

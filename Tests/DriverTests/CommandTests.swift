@@ -36,7 +36,7 @@ import Testing
 
       let inspected = try ultrac("inspect", "model.ultra", "--verify", in: folder)
       #expect(inspected.status == 0 && inspected.output.contains("verified"))
-      let kernel = /\n  attention_\d+ .*attention \+ .*linear \+ add .*rows of sequences, 64 at a time\n/
+      let kernel = /\n  attention_\d+ .*attention \+ .*linear \+ add .*128 at a time, 64 below 1024 rows\n/
       #expect(inspected.output.contains(kernel), "\(inspected.output)")
       let json = try ultrac("inspect", "model.ultra", "--json", in: folder).output
       let object = try #require(try JSONSerialization.jsonObject(with: Data(json.utf8)) as? [String: Any])

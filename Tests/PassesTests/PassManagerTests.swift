@@ -110,7 +110,7 @@ struct PassManagerTests {
       (
         "dse",
         "there is no pass \"dse\"; known are canonicalize, cse, dce, fold-weights, semi-local-attention, "
-          + "attention-truncation, lower-precision, prune-demand, fuse"
+          + "attention-truncation, cached-scoring, lower-precision, prune-demand, fuse"
       ),
       ("dce,", "pass pipeline, column 5: expected a pass, found the end"),
       ("dce cse", "pass pipeline, column 5: expected \",\" or the end, found \"c\""),

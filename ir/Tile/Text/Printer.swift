@@ -134,7 +134,7 @@ private struct KernelPrinter {
 
   private var height: String {
     switch kernel.domain {
-    case .rows(_, let block): "\(block) at a time"
+    case .rows(_, let block, _): "\(block) at a time"
     case .sequences(_, _, _, let block, _): block.text
     }
   }
