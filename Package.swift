@@ -19,7 +19,7 @@ let package = Package(
     .target(name: "Interpreter", dependencies: ["TensorIR", "TileIR"]),
     .target(name: "Passes", dependencies: ["TensorIR", "TileIR"], path: "passes"),
     .target(name: "ModelFormat", dependencies: ["TensorIR"]),
-    .target(name: "GoldenCases", dependencies: ["TensorIR", "ModelFormat"]),
+    .target(name: "GoldenCases", dependencies: ["TensorIR", "Passes", "ModelFormat"]),
     // The C contract of an artifact, and the small C helper beside it: threads, checksums.
     .target(name: "CUltra", path: "include", publicHeadersPath: "."),
     .target(name: "CLLVM"),

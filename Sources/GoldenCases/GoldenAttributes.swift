@@ -36,9 +36,17 @@ struct LayerAttributes {
   var width: Int
   var layer: ModelDescription.Layer
 
-  init(_ reader: JSONReader) throws(ModelError) {
+  /// `divisor` is that of all layers where the case says it elsewhere.
+  init(_ reader: JSONReader, divisor: Attention.Divisor? = nil) throws(ModelError) {
     let object = try reader.object(Self.keys)
     try object.require("uvqk_layout", "[embedding_dim, u|v|q|k], head-major inside each block")
+    let own: Attention.Divisor
+    if let divisor {
+      try object.require("divisor_N", "see divisor_N")
+      own = divisor
+    } else {
+      own = .fixed(try object.required("divisor_N").positiveNumber())
+    }
     // Dropout is the identity at inference, whatever its rate.
     _ = try object.present("dropout")?.finiteNumber()
     width = try object.required("embedding_dim").positiveInteger()
@@ -47,7 +55,7 @@ struct LayerAttributes {
       attentionDim: try object.required("attention_dim").positiveInteger(),
       hiddenDim: try object.required("hidden_dim").positiveInteger(),
       alpha: try object.required("alpha").finiteNumber(),
-      divisor: .fixed(try object.required("divisor_N").positiveNumber()),
+      divisor: own,
       activations: try activations(object.required("activations")),
       inputNorm: try norm(object.required("input_norm"), over: [.layerNorm: "embedding_dim"]),
       uvqkBias: try object.required("uvqk_bias").bool(), mask: try mask(object),

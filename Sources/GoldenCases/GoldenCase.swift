@@ -113,11 +113,15 @@ public struct GoldenProgram: Sendable {
     case packedHalf(String, fromEnd: Int)
   }
 
-  /// One function, `forward`, that computes the case.
+  /// A function, `forward` unless `entry` names another, that computes the case.
   public var module: Module
+  /// The function that is run.
+  public var entry = "forward"
+  /// Arguments that are results of the program before, under the same names.
+  var takesResults: [String] = []
   /// The bytes of the module's weights.
   public var weights: any WeightProvider
-  /// The arguments of `forward`, by name.
+  /// The arguments of the function, by name.
   public var inputs: [String: HostTensor]
   var sources: [(output: GoldenCase.Output, source: Source)]
 }
@@ -131,12 +135,13 @@ extension GoldenCase {
   /// The kinds of case that can be run.
   public static let supportedKinds = [
     "attention", "attention_key_prefix", "stu_stack", "stu_l2", "stu_truncating", "research_hstu", "fp8_rowwise",
-    "int4_rowwise", "dlrm_hstu",
+    "int4_rowwise", "dlrm_hstu", "stu_cached",
   ]
 
-  /// The case as programs: one, but for cases with two readings. Throws `Unsupported` or `ModelError`.
+  /// The case as programs: one, but for cases with two readings, or with several calls. Throws `Unsupported` or `ModelError`.
   func programs() throws -> [GoldenProgram] {
     if kind == "dlrm_hstu" { return try rankingPrograms() }
+    if kind == "stu_cached" { return try cachedPrograms() }
     if let other = outputs.first(where: \.isAlternative) {
       throw Unsupported(reason: "\(other.tensorName) is not covered")
     }

@@ -38,7 +38,7 @@ public struct GoldenReport: Sendable {
   }
 }
 
-/// Runs the program of a case and gives the results of `forward`, by name.
+/// Runs the program's function on its inputs and gives the results, by name.
 public typealias GoldenExecutor = (_ program: GoldenProgram, _ caseName: String) throws -> [(
   name: String, tensor: HostTensor
 )]
@@ -55,8 +55,11 @@ extension GoldenCase {
   public func check(_ execute: GoldenExecutor) -> GoldenReport {
     var report = GoldenReport(kind: kind, name: name, status: .passed)
     do {
+      var results: [(name: String, tensor: HostTensor)] = []
       for (index, program) in try programs().enumerated() {
-        let results = try execute(program, index == 0 ? name : "\(name)_\(index + 1)")
+        var program = program
+        for name in program.takesResults { program.inputs[name] = results.first { $0.name == name }?.tensor }
+        results = try execute(program, index == 0 ? name : "\(name)_\(index + 1)")
         for (output, source) in program.sources {
           let comparison = try compare(output, source, program, results)
           report.maxError = max(report.maxError ?? 0, comparison.maxError)

@@ -65,7 +65,7 @@ struct GoldenRunner: ParsableCommand {
         return golden.check { program, name in
           guard let artifacts else {
             return try Interpreter(module: program.module, weights: program.weights, precision: .f32)
-              .run("forward", inputs: program.inputs)
+              .run(program.entry, inputs: program.inputs)
           }
           return try compileAndRun(program, artifact: artifacts.path(of: name))
         }

@@ -8,7 +8,7 @@ import Testing
   @Test(arguments: try goldenCaseNames()) func caseIsMet(name: String) throws {
     let report = try GoldenCase(name, in: goldenFolder).check { program, _ in
       try Interpreter(module: program.module, weights: program.weights, precision: .f32)
-        .run("forward", inputs: program.inputs)
+        .run(program.entry, inputs: program.inputs)
     }
     #expect(report.status == .passed, "\(report)")
   }
@@ -17,7 +17,7 @@ import Testing
   func rankingCaseIsMet(name: String) throws {
     let report = try GoldenCase(name, in: rankingFolder).check { program, _ in
       try Interpreter(module: program.module, weights: program.weights, precision: .f32)
-        .run("forward", inputs: program.inputs)
+        .run(program.entry, inputs: program.inputs)
     }
     #expect(report.status == .passed, "\(report)")
   }

@@ -44,9 +44,6 @@ extension CachedModel {
       if attention.mask.contextual > 0, attention.mask.form.letsContextualRowsSeeAll, id != layers.last {
         throw PassError("contextual rows of layer \(index) see the whole history")
       }
-      guard case .fixed = attention.divisor else {
-        throw PassError("layer \(index) divides by the longest sequence, which grows")
-      }
     }
     for id in forward.body where needed.contains(id) {
       let name = forward[forward[id].results[0]].name
