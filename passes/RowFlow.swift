@@ -32,7 +32,7 @@ struct RowFlow {
     self.rows = rows
     var targets: [ValueID] = []
     for id in function.body {
-      for value in function[id].targets where !targets.contains(value) { targets.append(value) }
+      if let value = function[id].batch?.targets, !targets.contains(value) { targets.append(value) }
     }
     guard targets.count <= 1 else {
       throw PassError(
@@ -169,16 +169,6 @@ extension Function {
 extension Operation {
   var choosesQueries: Bool {
     if case .attention(let attention) = payload { attention.queries != nil } else { false }
-  }
-
-  /// The operand that counts targets, where there is one.
-  var targets: [ValueID] {
-    switch payload {
-    case .attention(let attention): attention.hasTargets ? [operands[4]] : []
-    case .extendOffsets, .positions, .selectOffsets: Array(operands.dropFirst())
-    case .replaceTargets: [operands[3]]
-    default: []
-    }
   }
 
   fileprivate func reads(_ other: Operation) -> Bool { operands.contains(where: other.results.contains) }

@@ -24,18 +24,16 @@ extension Function {
   }
 
   private func role(ofOperand index: Int, of operation: Operation) -> Manifest.Role? {
+    if operation.batch?.targets == operation.operands[index] { return .targetCounts }
     switch operation.payload {
     case .gather:
       guard index == 1, let rows = self[operation.operands[0]].type.tensor?.shape[0].extent else { return nil }
       return .ids(below: rows)
     case .attention(let attention):
-      if attention.hasTargets && index == 4 { return .targetCounts }
       // Query and key times are the bias's last two operands.
       return attention.bias == .positionAndTime && index >= operation.operands.count - 2 ? .timestamps : nil
     case .bucketTimes, .nextRows: return index < 2 ? .timestamps : nil
     case .calendarUnits: return .timestamps
-    case .extendOffsets, .positions, .selectOffsets: return index == 1 ? .targetCounts : nil
-    case .replaceTargets: return index == 3 ? .targetCounts : nil
     default: return nil
     }
   }

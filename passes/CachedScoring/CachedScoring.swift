@@ -60,7 +60,7 @@ struct CachedModel {
     }
     var counted: [ValueID] = []
     for id in forward.body {
-      if let value = forward[id].targetsOperand, !counted.contains(value) { counted.append(value) }
+      if let value = forward[id].batch?.targets, !counted.contains(value) { counted.append(value) }
     }
     guard counted.count <= 1, counted.allSatisfy({ forward.arguments.contains($0) }) else {
       throw PassError("targets are counted by \(counted.map { "%" + forward[$0].name }.joined(separator: ", "))")
@@ -154,7 +154,7 @@ struct CachedModel {
         continue
       }
       if let targets, operation.operands.contains(targets) {
-        guard operation.targetsOperand == targets else {
+        guard operation.batch?.targets == targets else {
           throw PassError("%\(forward[operation.results[0]].name) reads %\(forward[targets].name)")
         }
         // A history without candidates: nothing is counted.
@@ -180,21 +180,6 @@ struct CachedModel {
       throw PassError("%\(forward[operation.results[0]].name) looks at the last row, which is not there yet")
     }
     return ("query_\(forward[operation.operands[0]].name)", forward[operation.results[0]].type)
-  }
-}
-
-extension Operation {
-  /// The operand that counts the targets of each sequence; nil where there is none.
-  var targetsOperand: ValueID? {
-    func operand(_ index: Int) -> ValueID? { index < operands.count ? operands[index] : nil }
-    switch payload {
-    case .attention(let attention): return attention.hasTargets ? operands[4] : nil
-    case .extendOffsets, .positions, .selectOffsets: return operand(1)
-    case .extendRows(let extend): return extend.places(among: operands.count).targets.map { operands[$0] }
-    case .originalRows, .replaceTargets, .selectRows: return operand(3)
-    case .restoreRows: return operand(4)
-    default: return nil
-    }
   }
 }
 

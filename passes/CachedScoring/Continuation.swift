@@ -85,11 +85,10 @@ private struct Continuation {
   var all: [ValueID: ValueID] = [:]
   /// By kept values of `forward` what the caller brings of them.
   var caches: [ValueID: ValueID] = [:]
-  var cachedOffsets: ValueID
 
   init(copy: FunctionCopy, entry: CachedEntry, offsets: ValueID) {
     (self.copy, self.entry, self.offsets) = (copy, entry, offsets)
-    (own, count, cachedOffsets) = (offsets, offsets, offsets)
+    (own, count) = (offsets, offsets)
   }
 
   /// Arguments: what is kept and its offsets, then the call's own rows.
@@ -128,7 +127,7 @@ private struct Continuation {
     let original = copy.original
     func name(_ value: ValueID) -> String { original[value].name }
     switch operation.payload {
-    case .selectOffsets(let select) where select.selection == .targets && operation.targetsOperand == nil:
+    case .selectOffsets(let select) where select.selection == .targets && operation.batch?.targets == nil:
       throw PassError("%\(name(operation.results[0])) keeps candidates of sequences that have none")
     case .selectOffsets, .extendOffsets:
       // The call's own rows are all in, whatever is chosen or added.
@@ -162,7 +161,7 @@ private struct Continuation {
     case .nextRows where entry == .score, .pickRows:
       throw PassError("%\(name(operation.results[0])) reads rows of a sequence that a call does not bring")
     default:
-      guard operation.targetsOperand == nil else {
+      guard operation.batch?.targets == nil else {
         throw PassError("%\(name(operation.results[0])) counts targets")
       }
       try copy.append(operation)

@@ -74,9 +74,10 @@ struct RowSpaces {
       guard case .offsets(_, let rows) = function[value].type else { return nil }
       return roots.firstIndex { $0.rows.contains(rows) }
     }
-    for pair in operation.batches {
-      guard let targets = pair.targets, let index = space(pair.offsets) else { continue }
-      if !roots[index].targets.contains(targets) { roots[index].targets.append(targets) }
+    if let batch = operation.batch, let targets = batch.targets, let index = space(batch.offsets),
+      !roots[index].targets.contains(targets)
+    {
+      roots[index].targets.append(targets)
     }
     switch operation.payload {
     case .selectOffsets(let select):
@@ -143,25 +144,5 @@ struct RowSpaces {
   /// The selection that keeps these rows, as the function has it; nil where it has none.
   func selection(of rows: RowDemand, in space: Int) -> OperationID? {
     selections.first { $0.space == space && $0.whole == rows }?.operation
-  }
-}
-
-extension Operation {
-  /// The offsets that the operation reads, each with the targets that it reads with them.
-  fileprivate var batches: [(offsets: ValueID, targets: ValueID?)] {
-    func batch(_ offsets: Int, _ targets: Int) -> [(offsets: ValueID, targets: ValueID?)] {
-      [(operands[offsets], targets < operands.count ? operands[targets] : nil)]
-    }
-    switch payload {
-    case .attention(let attention): return batch(3, attention.hasTargets ? 4 : .max)
-    case .extendOffsets, .positions, .selectOffsets: return batch(0, 1)
-    case .extendRows(let extend):
-      let places = extend.places(among: operands.count)
-      return batch(places.offsets, places.targets ?? .max)
-    case .originalRows, .selectRows: return batch(1, 3)
-    case .replaceTargets: return batch(2, 3)
-    case .restoreRows: return batch(2, 4)
-    default: return []
-    }
   }
 }

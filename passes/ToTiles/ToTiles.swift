@@ -165,31 +165,11 @@ struct TileLowering {
   /// were checked before.
   mutating func checkTargets(ofSequencesOf offsets: ValueID, except known: ValueID?) throws(LoweringError) {
     for id in function.body {
-      guard let pair = targetsAndOffsets(function[id]), pair.offsets == offsets, pair.targets != known,
-        case .argument = function[pair.targets].definition
+      guard let batch = function[id].batch, let targets = batch.targets, batch.offsets == offsets, targets != known,
+        case .argument = function[targets].definition
       else { continue }
-      let step = SetupStep.checkTargets(try buffer(of: pair.targets), offsets: try buffer(of: pair.offsets))
+      let step = SetupStep.checkTargets(try buffer(of: targets), offsets: try buffer(of: offsets))
       if !program.setup.contains(step) { program.setup.append(step) }
-    }
-  }
-
-  /// The operands that an operation reads as target counts and as the offsets they belong to.
-  private func targetsAndOffsets(_ operation: Operation) -> (targets: ValueID, offsets: ValueID)? {
-    let operands = operation.operands
-    func pair(_ targets: Int, _ offsets: Int) -> (targets: ValueID, offsets: ValueID)? {
-      targets < operands.count ? (operands[targets], operands[offsets]) : nil
-    }
-    switch operation.payload {
-    case .attention(let attention): return attention.hasTargets ? pair(4, 3) : nil
-    case .extendOffsets, .positions, .selectOffsets: return pair(1, 0)
-    case .extendRows(let extend):
-      let places = extend.places(among: operands.count)
-      return places.targets.flatMap { pair($0, places.offsets) }
-    case .originalRows: return pair(3, 1)
-    case .replaceTargets: return pair(3, 2)
-    case .selectRows: return pair(3, 1)
-    case .restoreRows: return pair(4, 2)
-    default: return nil
     }
   }
 }
