@@ -88,7 +88,10 @@ struct InspectCommand: ParsableCommand {
   private static func kernels(_ manifest: Manifest) -> [String] {
     guard !manifest.kernels.isEmpty else { return [] }
     var table = TextTable([("kernels", .left), ("computes", .left), ("blocks", .left)])
-    for kernel in manifest.kernels { table.add(["  \(kernel.name)", kernel.computes, kernel.domain]) }
+    for kernel in manifest.kernels {
+      let entry = manifest.entries.count > 1 ? "\(kernel.entry): " : ""
+      table.add(["  \(entry)\(kernel.name)", kernel.computes, kernel.domain])
+    }
     return [""] + table.lines
   }
 

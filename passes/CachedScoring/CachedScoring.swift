@@ -96,6 +96,9 @@ struct CachedModel {
     return root(of: forward[id].operands[0], in: forward)
   }
 
+  /// Whether these offsets cut sequences that candidates belong to, and not a feature's ids.
+  private func counts(_ cut: ValueID) -> Bool { Self.root(of: cut, in: forward) == offsets }
+
   /// What a call gives of what is kept: all that it computes.
   var computed: [Function.Result] {
     kept.filter { !forward.arguments.contains($0.value) }.map { Function.Result(name: $0.name, value: $0.value) }
@@ -143,11 +146,11 @@ struct CachedModel {
         copy[operation.results[0]] = try copy.value(of: operation.operands[0])
         continue
       }
-      if case .pickRows(let pick) = operation.payload, pick.minimum > 0, operation.operands.last == offsets {
+      if case .pickRows(let pick) = operation.payload, pick.minimum > 0, counts(operation.operands[2]) {
         throw PassError(
           "%\(forward[operation.results[0]].name) depends on how many rows a sequence has, those to come counted")
       }
-      if case .lastRows = operation.payload, targets != nil {
+      if case .lastRows = operation.payload, targets != nil, counts(operation.operands[1]) {
         let query = try queryArgument(operation)
         // The sequence's last row will be a candidate: its time is that of the request.
         copy[operation.results[0]] = copy.function.addArgument(name: query.name, type: query.type)

@@ -44,7 +44,8 @@ extension TileLowering {
     let queryWidth = width(of: operands[0]) / count
     let valueWidth = width(of: operands[2]) / count
     let offsets = try buffer(of: operands[3])
-    let targets = attention.hasTargets ? try buffer(of: operands[4]) : nil
+    // What continues the history is no target of the divisor either.
+    let targets = attention.hasTargets && !attention.continuesHistory ? try buffer(of: operands[4]) : nil
     kernel.keys = attention.queries.map { KeyRows($0, of: offsets, continuesHistory: attention.continuesHistory) }
     let divisor = try divisorScalar(attention, offsets: offsets, targets: targets)
     var bias = try biasExpression(attention, operands, offsets: offsets)
