@@ -2,9 +2,11 @@ import Artifact
 import TensorIR
 import Testing
 
-/// What a call of `forward` hands over besides memory, as an artifact's manifest says.
+/// What a call of an entry hands over besides memory, as an artifact's manifest says.
 struct CallShape {
   let port: Manifest.Entry
+  /// The entry's place among the file's.
+  let number: Int
   /// Extents of the entry's dimensions.
   let dimensions: [Int64]
   /// In the entry's order.
@@ -12,8 +14,9 @@ struct CallShape {
   /// Elements that each output may take.
   let rooms: [Int]
 
-  init(_ manifest: Manifest, _ tensors: [String: HostTensor]) throws {
-    let port = manifest.entries[0]
+  init(_ manifest: Manifest, _ tensors: [String: HostTensor], entry: String = "forward") throws {
+    number = try #require(manifest.entries.firstIndex { $0.name == entry })
+    let port = manifest.entries[number]
     inputs = try port.inputs.map { try #require(tensors[$0.name], "\($0.name)") }
     var extents: [String: Int] = [:]
     for (input, tensor) in zip(port.inputs, inputs) {

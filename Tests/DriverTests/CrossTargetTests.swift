@@ -95,7 +95,7 @@ import UltraRuntime
           var compiler = Compiler(options)
           let path = folder.appending(path: "\(name).ultra").path
           try compiler.compile(program.module, weights: program.weights, to: path)
-          return try ForeignMachine.max.run(path, program.inputs)
+          return try ForeignMachine.max.run(path, program.inputs, entry: program.entry)
         }
       }
       #expect(report.status == .passed, "\(name)")

@@ -32,21 +32,21 @@ enum ForeignMachine: String, CaseIterable, Sendable {
     static let refused: Int64 = 1001
   }
 
-  /// The results of `forward` of the model at `path`, at the level that the machine must choose.
+  /// The results of an entry of the model at `path`, at the level that the machine must choose.
   func run(
-    _ path: String, _ inputs: [String: HostTensor], level: String? = nil,
+    _ path: String, _ inputs: [String: HostTensor], entry: String = "forward", level: String? = nil,
     sourceLocation: Testing.SourceLocation = #_sourceLocation
   ) throws -> [(name: String, tensor: HostTensor)] {
-    let answer = try call(path, inputs)
+    let answer = try call(path, inputs, entry: entry)
     #expect(answer.status == 0, "\(self): \(answer.text)", sourceLocation: sourceLocation)
     #expect(answer.text == level ?? self.level, sourceLocation: sourceLocation)
     return answer.results
   }
 
-  /// Calls `forward` of the model at `path`.
-  func call(_ path: String, _ inputs: [String: HostTensor]) throws -> Answer {
+  /// Calls an entry of the model at `path`.
+  func call(_ path: String, _ inputs: [String: HostTensor], entry: String = "forward") throws -> Answer {
     let caller = try Self.caller.get()
-    let shape = try CallShape(ArtifactReader.open(path).manifest, inputs)
+    let shape = try CallShape(ArtifactReader.open(path).manifest, inputs, entry: entry)
     return try withTemporaryFolder { folder in
       let (request, response) = (folder.appending(path: "request"), folder.appending(path: "response"))
       try Self.request(path, shape).write(to: request)
@@ -100,6 +100,7 @@ enum ForeignMachine: String, CaseIterable, Sendable {
     func add(_ number: Int) { withUnsafeBytes(of: Int64(number).littleEndian) { data.append(contentsOf: $0) } }
     add(path.utf8.count)
     data.append(contentsOf: path.utf8)
+    add(shape.number)
     add(shape.dimensions.count)
     for extent in shape.dimensions { add(Int(extent)) }
     add(shape.inputs.count)

@@ -1,7 +1,7 @@
 /* Calls compiled models on the machine that this program runs on: call REQUESTS RESPONSES.
  *
  * Both files are sequences of 64-bit little-endian numbers and of bytes with their number before them. A request is the
- * path of a model, the extents of its dimensions, the inputs (elements, bytes), and for each output the room in elements
+ * path of a model, the number of an entry, the extents of its dimensions, the inputs (elements, bytes), and for each output the room in elements
  * and the bytes of one. A response is a status, a text (the level in use, or why there is none), and for each output the
  * elements and bytes that were written. Reading or writing past the end of an input or output ends the program. */
 #include <dlfcn.h>
@@ -60,6 +60,7 @@ static void answer(FILE *requests, FILE *responses) {
   int64_t length = read_number(requests);
   if (length < 0 || length >= (int64_t)sizeof path) fail("a path is too long");
   read_bytes(requests, path, (size_t)length);
+  int64_t number = read_number(requests);
   int64_t dimensions[MOST_TENSORS];
   ultra_tensor inputs[MOST_TENSORS], outputs[MOST_TENSORS];
   int64_t sizes[MOST_TENSORS];
@@ -86,7 +87,8 @@ static void answer(FILE *requests, FILE *responses) {
     write_text(responses, file == NULL ? dlerror() : model == NULL ? "no table" : model->refusal);
     return;
   }
-  const ultra_entry *entry = &model->entries[0];
+  if (number < 0 || number >= (int64_t)model->entry_count) fail("there is no such entry");
+  const ultra_entry *entry = &model->entries[number];
   size_t size = entry->workspace_size(dimensions, 1);
   char *workspace = size == SIZE_MAX ? NULL : aligned_alloc(ULTRA_WORKSPACE_ALIGNMENT, (size + 63) / 64 * 64);
   if (workspace == NULL) fail("no workspace");
