@@ -77,6 +77,7 @@ extension Packing {
     case .coded(let format): "\(format.rawValue) rows"
     case .codedPanels(let format, let width): "panels of \(width) \(format.rawValue) rows"
     case .reversed: "reversed"
+    case .fragments(let transposed): "fragments\(transposed ? ", transposed" : "")"
     case .panels(let width, let transposed): "panels of \(width)\(transposed ? ", transposed" : "")"
     }
   }

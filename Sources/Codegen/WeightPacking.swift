@@ -58,6 +58,21 @@ public struct WeightPacking {
     case .reversed:
       let reversed = (0..<rows * columns).map { bits(rows * columns - 1 - $0) }
       try reversed.withUnsafeBytes { try write($0) }
+    case .fragments(let transposed):
+      let (inner, outer) = transposed ? (columns, rows) : (rows, columns)
+      let (width, height) = (Packing.fragmentColumns, Packing.fragmentRows)
+      var panel = [Bits](repeating: 0, count: Packing.paddedFragmentRows(inner) * width)
+      for first in stride(from: 0, to: outer, by: width) {
+        for number in panel.indices {
+          // Within a step, from the last: the one of a pair, its row, its column, place, group and half.
+          let (step, place) = number.quotientAndRemainder(dividingBy: height * width)
+          let row = step * height + place % 2 + place / 2 % 2 * 8 + place / 8 % 4 * 2
+          let column = first + place / 4 % 2 + place / 32 % 8 * 4 + place / 256 * 2
+          let isThere = row < inner && column < outer
+          panel[number] = isThere ? bits(transposed ? column * columns + row : row * columns + column) : 0
+        }
+        try panel.withUnsafeBytes { try write($0) }
+      }
     case .panels(let width, let transposed):
       let (inner, outer) = transposed ? (columns, rows) : (rows, columns)
       let together = element.contractedTogether

@@ -44,6 +44,19 @@ public struct Backend: Sendable {
     }
   }
 
+  /// The tile program of `forward` for GPUs: with attention apart from what its rows need before and after it.
+  public func lowerForGPU(_ module: Module) throws -> Program {
+    var module = module
+    // What was computed twice, in regions apart, is in one of them here.
+    for index in module.functions.indices { module.functions[index].dissolveRegions() }
+    let passes = try PassPipeline(parsing: "cse,fuse{attention=apart,project=whole}")
+    try PassManager(passes).run(on: &module)
+    var program = try lowerToTiles(module, function: Self.entry, schedule: .gpu)
+    planMemory(&program)
+    try program.verify()
+    return program
+  }
+
   /// The optimized LLVM module of all levels, and the machine to emit it for. Throws where the levels are of several
   /// architectures.
   public func generate(

@@ -17,7 +17,7 @@ public struct CompileOptions: Sendable {
 
   /// Forms of the program that are text.
   public enum Text: Sendable {
-    case tensorIR, tileIR, llvmIR, assembly
+    case tensorIR, tileIR, llvmIR, assembly, ptx
   }
 
   /// The path of model.json.
@@ -26,6 +26,8 @@ public struct CompileOptions: Sendable {
   public var optimization = Optimization.standard
   /// Levels of code in the result; the machine that loads it takes the highest that it can run.
   public var levels: [CPULevel] = [.avx2, .avx512]
+  /// Graphics processors to make code for, ascending.
+  public var gpus: [GPUTarget] = []
   /// A pipeline in the notation of `ultrac opt`, instead of the one that `optimization` stands for.
   public var passes: String?
   /// A pipeline in the notation of `ultrac opt` that runs first: what makes the model another one, such as a lower
@@ -78,6 +80,22 @@ public struct CompileOptions: Sendable {
     if let maxError = calibration?.maxError { flags += ["--max-error", "\(maxError)"] }
     if case .best(let count) = calibration?.metric { flags += ["--metric", "best-\(count)"] }
     return flags
+  }
+}
+
+extension [GPUTarget] {
+  /// Reads what `--gpu` takes: names of targets with commas between.
+  public init(gpu text: String) throws(DriverError) {
+    var targets: Set<GPUTarget> = []
+    for name in text.split(separator: ",", omittingEmptySubsequences: false) {
+      guard let target = GPUTarget(rawValue: String(name)) else {
+        throw DriverError(
+          "--gpu: no target is called \"\(name)\"",
+          hint: "there are \(GPUTarget.allCases.map { "\($0.rawValue) (\($0.summary))" }.joined(separator: ", "))")
+      }
+      targets.insert(target)
+    }
+    self = targets.sorted()
   }
 }
 

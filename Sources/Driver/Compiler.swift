@@ -71,6 +71,19 @@ public struct Compiler {
     case .llvmIR: return try generate(&front).module.text
     case .assembly:
       return try assembly(of: try generate(&front))
+    case .ptx: return try ptx(&front)
+    }
+  }
+
+  /// The kernels for the first GPU that is asked for, as PTX.
+  private mutating func ptx(_ front: inout Front) throws -> String {
+    guard let target = options.gpus.first, options.gpus.count == 1 else {
+      throw DriverError("--emit ptx writes the code of one GPU", hint: "name it: --gpu \(GPUTarget.sm90a.rawValue)")
+    }
+    return try step("gpu", "generating code for \(target.rawValue)") {
+      let program = try front.backend.lowerForGPU(front.module)
+      let (text, launches) = try GPUCode(program: program, target: target).assembly(in: Context())
+      return (GPUListing(program: program, launches: launches).header + text, "\(launches.count) kernels")
     }
   }
 

@@ -188,7 +188,8 @@ struct TileMachine<Number: Arithmetic> {
       }
       return panels(decoded.map { Number($0) }, rows: rows, columns: contracted, width: width, transposed: true)
     case .reversed: return numbers.reversed()
-    case .panels(let width, let transposed):
+    case .panels, .fragments:
+      guard let (width, transposed) = packing.contractedPanels else { return numbers }
       return panels(numbers, rows: rows, columns: columns, width: width, transposed: transposed)
     }
   }

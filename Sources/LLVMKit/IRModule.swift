@@ -92,8 +92,11 @@ public final class IRModule {
   }
 
   /// Declares a global defined in another object, or by the linker, and gives its address.
-  public func declareGlobal(_ name: String, type: IRType, hidden: Bool = false, addressSpace: Int = 0) -> IRValue {
+  public func declareGlobal(
+    _ name: String, type: IRType, hidden: Bool = false, addressSpace: Int = 0, alignment: Int? = nil
+  ) -> IRValue {
     let global: LLVMValueRef = LLVMAddGlobalInAddressSpace(raw, type.raw, name, UInt32(addressSpace))
+    if let alignment { LLVMSetAlignment(global, UInt32(alignment)) }
     if hidden { LLVMSetVisibility(global, LLVMHiddenVisibility) }
     return IRValue(raw: global)
   }

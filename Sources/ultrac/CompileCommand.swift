@@ -44,6 +44,12 @@ struct CompileCommand: ParsableCommand {
       """, valueName: "levels"))
   var targetCPU: String?
 
+  @Option(
+    help: ArgumentHelp(
+      "Graphics processors to make code for as well: sm_80 (NVIDIA Ampere and later), sm_90a (NVIDIA Hopper), or both.",
+      valueName: "targets"))
+  var gpu: String?
+
   @Option(help: "What to write.")
   var emit: Emission = .artifact
 
@@ -117,6 +123,7 @@ struct CompileCommand: ParsableCommand {
     options.rewrites = rewrite
     options.reportRows = reportRows
     options.passes = passes.passes
+    options.gpus = try gpu.map { try .init(gpu: $0) } ?? []
     options.levels = try targetCPU.map { try .init(targetCPU: $0) } ?? options.usualLevels()
     if let calibrate {
       options.calibration = try Calibration(file: calibrate)
@@ -140,6 +147,7 @@ struct CompileCommand: ParsableCommand {
     case .tileIR: try write(compiler.text(.tileIR), &compiler)
     case .llvmIR: try write(compiler.text(.llvmIR), &compiler)
     case .assembly: try write(compiler.text(.assembly), &compiler)
+    case .ptx: try write(compiler.text(.ptx), &compiler)
     }
     Terminal.endProgress()
     if json { return print(try compiler.report.json()) }
@@ -218,6 +226,7 @@ enum Emission: String, ExpressibleByArgument, CaseIterable {
   case tileIR = "tile-ir"
   case llvmIR = "llvm-ir"
   case assembly = "asm"
+  case ptx
   case object = "obj"
   case artifact
 
@@ -229,6 +238,7 @@ enum Emission: String, ExpressibleByArgument, CaseIterable {
     case .tileIR: "tile"
     case .llvmIR: "ll"
     case .assembly: "s"
+    case .ptx: "ptx"
     case .object: "o"
     case .artifact: "ultra"
     }

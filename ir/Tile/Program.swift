@@ -155,6 +155,10 @@ public enum Packing: Hashable, Sendable {
   /// Behind each panel of i8 lie `width` int32 numbers, -128 times the sum of each column: what a left side whose codes are
   /// stored 128 too high adds too much.
   case panels(width: Int, transposed: Bool)
+  /// A matrix of bf16 in panels of 32 columns, whose pairs of rows lie in the order in which the lanes of a GPU's warp take them for
+  /// its matrix instructions: [ceil(n / 32)][ceil(k / 16)][2][8][4][2][2] pairs, by panel, step, half, group, place, column and
+  /// row: the pair number `8 * step + 4 * row + place` of the panel's column `4 * group + 2 * half + column`. Zeros past n and k.
+  case fragments(transposed: Bool)
   /// Rows of a table in a quantized form, a byte an element.
   case coded(TableFormat)
   /// The same rows, `width` of them a panel, for products with each of them: the scales of a panel's rows in fp32, their
@@ -171,6 +175,28 @@ public enum Packing: Hashable, Sendable {
     case .panels(let width, let transposed):
       (((transposed ? rows : columns) + width - 1) / width) * width
         * element.panelColumnBytes(transposed ? columns : rows)
+    case .fragments(let transposed):
+      ((transposed ? rows : columns) + Self.fragmentColumns - 1) / Self.fragmentColumns
+        * Self.fragmentColumns * Self.paddedFragmentRows(transposed ? columns : rows) * 2
+    }
+  }
+
+  /// Columns of a panel of fragments.
+  public static let fragmentColumns = 32
+  /// Rows that a step of fragments contracts.
+  public static let fragmentRows = 16
+
+  /// A contracted extent with what fills its last step.
+  public static func paddedFragmentRows(_ count: Int) -> Int {
+    (count + fragmentRows - 1) / fragmentRows * fragmentRows
+  }
+
+  /// Of a weight that contractions take, the columns of a panel and whether the weight is stored [n, k]; nil for others.
+  public var contractedPanels: (width: Int, transposed: Bool)? {
+    switch self {
+    case .panels(let width, let transposed): (width, transposed)
+    case .fragments(let transposed): (Self.fragmentColumns, transposed)
+    case .plain, .reversed, .coded, .codedPanels: nil
     }
   }
 }

@@ -82,7 +82,8 @@ extension KernelVerifier {
   ) -> String? {
     guard program.exists(id) else { return "there is no buffer \(id.index)" }
     let buffer = program.program[id]
-    guard case .weight(_, .panels(let width, let transposed)) = buffer.home, let extent = buffer.rows.dimension.extent
+    guard case .weight(_, let packing) = buffer.home, let (width, transposed) = packing.contractedPanels,
+      let extent = buffer.rows.dimension.extent
     else {
       return "\(program.name(id)) must be a weight in panels"
     }

@@ -266,6 +266,11 @@ struct ProgramVerifier {
     case .reversed:
       if weight.element != .f32 { return "a reversed weight must be f32, found \(weight.element.rawValue)" }
       return rows == 1 ? nil : "only a vector can be reversed, found \(rows) rows"
+    case .fragments(let transposed):
+      if weight.element != .bf16 { return "fragments are of bf16, found \(weight.element.rawValue)" }
+      let (inner, outer) = transposed ? (weight.columns, rows) : (rows, weight.columns)
+      return byteCount(outer + Packing.fragmentColumns, inner + Packing.fragmentRows, 2) == nil
+        ? "takes more than 2^48 bytes" : nil
     case .panels(let width, let transposed):
       guard (1...largestBlock).contains(width) else { return "a panel must be 1 to 2^20 columns wide, found \(width)" }
       let (inner, outer) = transposed ? (weight.columns, rows) : (rows, weight.columns)
@@ -483,7 +488,7 @@ extension Packing {
     switch self {
     case .plain: element == .f16
     case .coded, .codedPanels: element == .u8
-    case .reversed, .panels: false
+    case .reversed, .panels, .fragments: false
     }
   }
 }

@@ -44,10 +44,21 @@ public struct FuseOptions: PassOptions {
     case wide
   }
 
+  /// Where attention stands.
+  public enum AttentionPlace: String, CaseIterable, Sendable {
+    /// In a region with what its rows need before and after it.
+    case fused
+    /// Alone, and regions have one product after the other no more: for machines whose blocks are small and many, where the
+    /// heads of a block run side by side.
+    case apart
+  }
+
   /// Where a region with attention ends.
   public var reach = Reach.layer
   /// Where the columns of a projection are computed that only a row itself looks at.
   public var project = Projection.wide
+  /// Where attention stands.
+  public var attention = AttentionPlace.fused
 
   /// Regions of one layer, with u and q of wide ones in that of its attention.
   public init() {}
@@ -62,13 +73,16 @@ public struct FuseOptions: PassOptions {
     }
   }
 
-  /// `reach` and `project`.
+  /// `reach`, `project` and `attention`.
   public static var list: [PassOption<FuseOptions>] {
     [
       .word("reach", \.reach, summary: "whether a layer's region ends with it, or takes the next one's projection too"),
       .word(
         "project", \.project,
         summary: "whether columns that only their own row reads, u and q, are computed where they are read"),
+      .word(
+        "attention", \.attention,
+        summary: "whether attention runs with what its rows need before and after it, or as a kernel of its own"),
     ]
   }
 }
@@ -131,11 +145,18 @@ private struct Fusion {
     var rules = RegionRules(function)
     var members: [OperationID] = []
     var defined: Set<ValueID> = []
-    if rules.add(first) != nil { return [first] }
+    let isApart = options.attention == .apart
+    if rules.add(first) != nil || isApart && function[first].isAttention { return [first] }
+    /// What follows from a product of the group.
+    var products: Set<ValueID> = []
     for id in remaining {
+      let operation = function[id]
+      let follows = operation.operands.contains(where: products.contains)
+      if isApart, operation.isAttention || follows && operation.payload.readsWholeRows { continue }
       guard id == first || (isReady(id, with: defined) && rules.add(id) == nil) else { continue }
       members.append(id)
-      defined.formUnion(function[id].results)
+      defined.formUnion(operation.results)
+      if follows || operation.payload.isProduct { products.formUnion(operation.results) }
     }
     members = withoutWaiting(connected(members, with: first), first)
     return options.reach == .layer ? withoutWaiting(cutWhereLeastCrosses(members), first) : members

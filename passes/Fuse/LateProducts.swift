@@ -151,7 +151,7 @@ struct LateProducts {
 }
 
 extension Payload {
-  fileprivate var isProduct: Bool {
+  var isProduct: Bool {
     switch self {
     case .linear, .quantizedLinear: true
     default: false
@@ -171,6 +171,14 @@ extension Payload {
     switch self {
     case .convert, .groupNorm, .l2Norm, .layerNorm, .quantizeRows: true
     default: false
+    }
+  }
+
+  /// Whether an element of the result needs all of a row.
+  var readsWholeRows: Bool {
+    switch self {
+    case .groupNorm, .l2Norm, .layerNorm, .quantizeRows: true
+    default: isProduct
     }
   }
 }

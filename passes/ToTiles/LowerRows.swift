@@ -131,9 +131,13 @@ extension TileLowering {
   }
 
   private mutating func lowerLinear(_ linear: Linear, _ operands: [ValueID], into: TileSlice) throws(LoweringError) {
-    let weight = try weightBuffer(
-      operands[1], .panels(width: schedule.panel, transposed: linear.orientation == .outIn))
     let parts = virtualConcatenations[operands[0]] ?? [operands[0]]
+    let transposed = linear.orientation == .outIn
+    let areFragments =
+      schedule.hasFragments && function[operands[1]].type.tensor?.element == .bf16
+      && parts.dropLast().allSatisfy { width(of: $0) % Packing.fragmentRows == 0 }
+    let weight = try weightBuffer(
+      operands[1], areFragments ? .fragments(transposed: transposed) : .panels(width: schedule.panel, transposed: transposed))
     let inner = parts.reduce(0) { $0 + width(of: $1) }
     var firstRow = 0
     for part in parts {

@@ -18,6 +18,8 @@ public struct TileSchedule: Hashable, Sendable {
   public var keys = 128
   /// Columns of a packed weight's panel.
   public var panel = 32
+  /// Whether weights of bf16 lie as the matrix instructions of a GPU take them.
+  public var hasFragments = false
   /// Columns of a turn of items that queries are ranked against: whole panels.
   public var itemColumns = 256
   /// Items that one part of a ranking has at least.
@@ -32,8 +34,23 @@ public struct TileSchedule: Hashable, Sendable {
   /// more than stays in the second-level cache.
   public var attentionScratchBytes = 1280 << 10
 
-  /// The defaults given above.
+  /// The defaults given above, for processors.
   public init() {}
+
+  /// Blocks for graphics processors: all of one height, and rows of tables as any others. What of a block is worked on at a time is
+  /// for the code generator.
+  public static let gpu: TileSchedule = {
+    var schedule = TileSchedule()
+    schedule.rows = 128
+    schedule.tableBlocks = 1
+    schedule.attentionRows = 128
+    schedule.shortAttention = BlockHeight.Short(rows: 128, below: 0)
+    schedule.keys = 64
+    schedule.hasFragments = true
+    schedule.scratchBytes = 1 << 40
+    schedule.attentionScratchBytes = schedule.scratchBytes
+    return schedule
+  }()
 }
 
 /// Why a function cannot be lowered.

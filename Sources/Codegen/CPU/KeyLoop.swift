@@ -117,21 +117,6 @@ extension LevelEmitter {
   func emit(_ b: IRBuilder, _ expression: IndexExpression, position: IRValue, length: IRValue, targets: IRValue)
     -> IRValue
   {
-    func value(_ expression: IndexExpression) -> IRValue {
-      switch expression {
-      case .constant(let number): context.i64.constant(number)
-      case .variable(.position): position
-      case .variable(.length): length
-      case .variable(.targets): targets
-      case .add(let left, let right): b.add(value(left), value(right))
-      case .subtract(let left, let right): b.sub(value(left), value(right))
-      case .minimum(let left, let right): b.smin(value(left), value(right))
-      case .maximum(let left, let right): b.smax(value(left), value(right))
-      case .half(let whole): b.ashr(value(whole), 1)
-      case .ifLess(let left, let right, let then, let otherwise):
-        b.select(b.icmp(.slt, value(left), value(right)), value(then), value(otherwise))
-      }
-    }
-    return value(expression)
+    b.value(of: expression, position: position, length: length, targets: targets)
   }
 }

@@ -27,6 +27,7 @@ extension KernelEmitter {
     let panelStride: Int
     switch contraction.right {
     case .panels(let buffer, let firstRow, let rows, let firstColumn):
+      // Fragments are for GPUs.
       guard case .weight(_, .panels(let width, _)) = emitter.program[buffer].home else { return }
       (rightStride, panelColumns) = (width * 4, width)
       panelStride = left.element.panelColumnBytes(rows) * width

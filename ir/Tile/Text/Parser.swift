@@ -226,7 +226,8 @@ struct ProgramParser: TokenParser {
     }
     let transposed = try takeWord("transposed")
     if let width = try panelWidth() { return .weight(weight, .panels(width: width, transposed: transposed)) }
-    if transposed { throw unexpected("\"panels\"") }
+    if try takeWord("fragments") { return .weight(weight, .fragments(transposed: transposed)) }
+    if transposed { throw unexpected("\"panels\" or \"fragments\"") }
     return .weight(weight, .plain)
   }
 

@@ -64,6 +64,7 @@ struct ProgramPrinter {
       case .reversed: return own + " reversed"
       case .coded(let format): return own + " \(format.rawValue)"
       case .codedPanels(let format, let width): return own + " \(format.rawValue) panels(\(width))"
+      case .fragments(let transposed): return own + (transposed ? " transposed" : "") + " fragments"
       case .panels(let width, let transposed): return own + (transposed ? " transposed" : "") + " panels(\(width))"
       }
     case .table(let numbers): return "table [\(wrapped(numbers))]"

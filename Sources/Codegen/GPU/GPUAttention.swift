@@ -1,0 +1,362 @@
+import LLVMKit
+import TensorIR
+import TileIR
+
+// Attention of a block of queries in one head. Queries, keys and values lie in shared memory, two turns of keys and values of them, one
+// on its way while the other is worked on. A warp takes 32 queries; scores and sums never leave its registers.
+extension GPUKernelEmitter {
+  /// Keys of a turn, and keys whose scores a warp holds at once.
+  private static let turn = 64
+  private static let pass = 32
+  /// Queries of a warp.
+  private static let warpRows = 32
+
+  /// What stays the same through the turns.
+  private struct Shape {
+    var queryStride: Int
+    var valueStride: Int
+    /// Columns, whole groups of sixteen.
+    var queryColumns: Int
+    var valueColumns: Int
+    /// Bytes of shared memory: the queries, then two turns of keys and values, then the bounds of intervals.
+    var keys: Int { queries }
+    var queries: Int
+    var keyBytes: Int
+    var turnBytes: Int
+    var bounds: Int { queries + 2 * turnBytes }
+
+    init(rows: Int, queryWidth: Int, valueWidth: Int) {
+      queryColumns = (queryWidth + 15) / 16 * 16
+      valueColumns = (valueWidth + 15) / 16 * 16
+      // An odd number of 16 bytes from row to row keeps eight rows in different banks.
+      (queryStride, valueStride) = (queryColumns * 2 + 16, valueColumns * 2 + 16)
+      queries = rows * queryStride
+      keyBytes = GPUKernelEmitter.turn * queryStride
+      turnBytes = keyBytes + GPUKernelEmitter.turn * valueStride
+    }
+  }
+
+  /// Emits the block; gives the bytes of shared memory that it takes.
+  func emitAttention(_ b: inout IRBuilder, _ attention: GPUPlan.AttentionBlock) throws(GPUError) -> Int {
+    for slice in [attention.queries, attention.keys, attention.values] where kernel[slice.tile].element != .bf16 {
+      throw error("attention of \(kernel[slice.tile].element.rawValue)")
+    }
+    let shape = Shape(rows: plan.rows, queryWidth: attention.queries.count, valueWidth: attention.values.count)
+    let intervals = attention.mask.intervals.count
+    let sharedBytes = shape.bounds + intervals * 2 * plan.rows * 4
+    guard sharedBytes <= emitter.target.sharedBytes, plan.rows % Self.warpRows == 0 else {
+      throw error("attention of heads \(attention.queries.count) wide")
+    }
+    let i32 = context.i32
+    let hulls = emitBounds(&b, attention.mask, at: shape.bounds)
+    // Queries travel with the first turn.
+    copy(
+      &b, attention.queries, firstRow: i32.constant(0), count: rowCount, rows: plan.rows, columns: shape.queryColumns,
+      to: emitter.shared, stride: shape.queryStride)
+    let turns = Turns(b, hulls, step: Self.turn)
+    fetch(&b, attention, shape, turns, i32.constant(0))
+    b.intrinsic("llvm.nvvm.cp.async.commit.group", [])
+    let zero = context.f32.constant(0.0)
+    let sums = b.loop(
+      from: i32.constant(0), to: turns.count, step: 1, name: "turn", hint: .asWritten,
+      carrying: Array(repeating: zero, count: 2 * shape.valueColumns / 8 * 4)
+    ) { b, turn, sums in
+      let next = b.add(turn, 1)
+      b.ifThen(b.icmp(.slt, next, turns.count)) { b in fetch(&b, attention, shape, turns, next) }
+      b.intrinsic("llvm.nvvm.cp.async.commit.group", [])
+      b.intrinsic("llvm.nvvm.cp.async.wait.group", [i32.constant(1)])
+      barrier(b)
+      let result = work(&b, attention, shape, hulls, turns.first(b, turn), stage: b.and(turn, 1), sums)
+      barrier(b)
+      return result
+    }
+    write(&b, attention, shape, sums)
+    return sharedBytes
+  }
+
+  // MARK: - Keys that the block sees
+
+  /// Of an interval over the block's rows: where it begins and ends for some row, and for every row.
+  private struct Hull {
+    var start: IRValue
+    var end: IRValue
+    var sharedStart: IRValue
+    var sharedEnd: IRValue
+  }
+
+  /// Writes each row's intervals into shared memory, starts and then ends of each, and gives their hulls.
+  private func emitBounds(_ b: inout IRBuilder, _ mask: Mask, at offset: Int) -> [Hull] {
+    let i32 = context.i32
+    let greatest = i32.constant(Int(Int32.max))
+    let zero = i32.constant(0)
+    let maskTargets = kernel.keys?.continuesHistory == true ? context.i64.constant(0) : targets
+    let bounds = b.offset(emitter.shared, bytes: offset)
+    let isRow = b.icmp(.slt, thread, rowCount)
+    let position = keyPosition(b, b.add(firstPosition, b.zext(thread, to: context.i64)))
+    for (index, interval) in mask.intervals.enumerated() {
+      func bound(_ expression: IndexExpression) -> IRValue {
+        b.trunc(b.value(of: expression, position: position, length: keyLength, targets: maskTargets), to: i32)
+      }
+      let (start, end) = (bound(interval.start), bound(interval.end))
+      let isSeen = b.and(isRow, b.icmp(.slt, start, end))
+      b.store(b.select(isSeen, start, greatest), boundAddress(b, bounds, index, end: false, row: thread), alignment: 4)
+      b.store(b.select(isSeen, end, zero), boundAddress(b, bounds, index, end: true, row: thread), alignment: 4)
+    }
+    barrier(b)
+    return mask.intervals.indices.map { index in
+      var (start, end, sharedStart, sharedEnd) = (greatest, zero, zero, greatest)
+      for group in 0..<plan.rows / emitter.target.lanes {
+        let row = b.add(lane, group * emitter.target.lanes)
+        let own = b.load(i32, boundAddress(b, bounds, index, end: false, row: row), alignment: 4)
+        let ownEnd = b.load(i32, boundAddress(b, bounds, index, end: true, row: row), alignment: 4)
+        let isRow = b.icmp(.slt, row, rowCount)
+        (start, end) = (b.smin(start, own), b.smax(end, ownEnd))
+        sharedStart = b.smax(sharedStart, b.select(isRow, own, zero))
+        sharedEnd = b.smin(sharedEnd, b.select(isRow, ownEnd, greatest))
+      }
+      func overWarp(_ value: IRValue, _ function: String) -> IRValue {
+        b.intrinsic("llvm.nvvm.redux.sync.\(function)", [value, i32.constant(-1)])
+      }
+      return Hull(
+        start: overWarp(start, "min"), end: overWarp(end, "max"), sharedStart: overWarp(sharedStart, "max"),
+        sharedEnd: overWarp(sharedEnd, "min"))
+    }
+  }
+
+  private func boundAddress(_ b: IRBuilder, _ bounds: IRValue, _ interval: Int, end: Bool, row: IRValue) -> IRValue {
+    b.offset(
+      b.offset(bounds, bytes: b.mul(row, 4)), bytes: (2 * interval + (end ? 1 : 0)) * plan.rows * 4)
+  }
+
+  /// The turns through the hulls of intervals, one after the other, none of whose keys is visited twice.
+  private struct Turns {
+    /// Of each interval, the first key that no interval before has, its end, and the turns before it.
+    private var parts: [(start: IRValue, end: IRValue, before: IRValue)] = []
+    private let step: Int
+    let count: IRValue
+
+    init(_ b: IRBuilder, _ hulls: [Hull], step: Int) {
+      self.step = step
+      var visited = b.i32(0)
+      var turns = b.i32(0)
+      for hull in hulls {
+        let start = b.smax(visited, hull.start)
+        parts.append((start, hull.end, turns))
+        let keys = b.smax(b.sub(hull.end, start), 0)
+        turns = b.add(turns, b.udiv(b.add(keys, step - 1), step))
+        visited = b.smax(visited, hull.end)
+      }
+      count = turns
+    }
+
+    /// A turn's first key, and how many there are.
+    func first(_ b: IRBuilder, _ turn: IRValue) -> (key: IRValue, count: IRValue) {
+      var (first, end) = (b.i32(0), b.i32(0))
+      for part in parts {
+        let isHere = b.icmp(.sge, turn, part.before)
+        let own = b.add(part.start, b.mul(b.sub(turn, part.before), step))
+        (first, end) = (b.select(isHere, own, first), b.select(isHere, part.end, end))
+      }
+      return (first, b.smin(b.sub(end, first), step))
+    }
+  }
+
+  // MARK: - Into shared memory
+
+  private func fetch(
+    _ b: inout IRBuilder, _ attention: GPUPlan.AttentionBlock, _ shape: Shape, _ turns: Turns, _ turn: IRValue
+  ) {
+    let (key, count) = turns.first(b, turn)
+    let stage = b.offset(
+      b.offset(emitter.shared, bytes: b.mul(b.and(turn, 1), shape.turnBytes)), bytes: shape.keys)
+    copy(
+      &b, attention.keys, firstRow: key, count: count, rows: Self.turn, columns: shape.queryColumns, to: stage,
+      stride: shape.queryStride)
+    copy(
+      &b, attention.values, firstRow: key, count: count, rows: Self.turn, columns: shape.valueColumns,
+      to: b.offset(stage, bytes: shape.keyBytes), stride: shape.valueStride)
+  }
+
+  /// Copies rows of bf16 into shared memory, zeros past the last row and the last column, by all threads.
+  private func copy(
+    _ b: inout IRBuilder, _ slice: TileSlice, firstRow: IRValue, count: IRValue, rows: Int, columns: Int, to target: IRValue,
+    stride: Int
+  ) {
+    let i32 = context.i32
+    // Sixteen bytes at once where all of them belong to the rows.
+    let isWide = slice.count % 8 == 0 && alignment(of: slice) == 16
+    let pieces = isWide ? columns / 8 : columns
+    let all = rows * pieces
+    let used = isWide ? slice.count / 8 : slice.count
+    func piece(_ b: inout IRBuilder, _ index: IRValue) {
+      let (row, column) = (b.udiv(index, pieces), b.urem(index, pieces))
+      var isThere = b.icmp(.slt, row, count)
+      if used < pieces { isThere = b.and(isThere, b.icmp(.slt, column, used)) }
+      let safe = b.select(isThere, b.add(firstRow, row), firstRow)
+      let size = isWide ? 16 : 2
+      let source = b.offset(
+        rowAddress(b, slice, row: safe), bytes: b.select(isThere, b.mul(column, size), i32.constant(0)))
+      let place = b.offset(target, bytes: b.add(b.mul(row, stride), b.mul(column, size)))
+      if isWide {
+        b.intrinsic(
+          "llvm.nvvm.cp.async.cg.shared.global.16.s", [place, source, b.select(isThere, i32.constant(16), i32.constant(0))])
+      } else {
+        let number = b.load(context.i16, source, alignment: 2)
+        b.store(b.select(isThere, number, context.i16.constant(0)), place, alignment: 2)
+      }
+    }
+    if isWide, all % plan.threads == 0, all / plan.threads <= 16 {
+      for number in 0..<all / plan.threads { piece(&b, b.add(thread, number * plan.threads)) }
+    } else {
+      b.loop(from: thread, to: i32.constant(all), step: plan.threads, name: "copy", hint: .asWritten) { b, index in
+        piece(&b, index)
+      }
+    }
+  }
+
+  // MARK: - A turn
+
+  private func work(
+    _ b: inout IRBuilder, _ attention: GPUPlan.AttentionBlock, _ shape: Shape, _ hulls: [Hull],
+    _ keys: (key: IRValue, count: IRValue), stage: IRValue, _ sums: [IRValue]
+  ) -> [IRValue] {
+    let i32 = context.i32
+    let firstOfWarp = b.mul(warp, Self.warpRows)
+    let queries = leftAddress(
+      b, b.offset(emitter.shared, bytes: b.mul(firstOfWarp, shape.queryStride)), rowStride: shape.queryStride)
+    let stageBase = b.offset(b.offset(emitter.shared, bytes: b.mul(stage, shape.turnBytes)), bytes: shape.keys)
+    let (lane8, lane15) = (b.and(lane, 7), b.and(lane, 15))
+    let keyRow = b.add(lane8, b.mul(b.lshr(lane, 4), 8))
+    let keyBase = b.offset(
+      stageBase, bytes: b.add(b.mul(keyRow, shape.queryStride), b.mul(b.and(b.lshr(lane, 3), 1), 16)))
+    let valueBase = b.offset(
+      b.offset(stageBase, bytes: shape.keyBytes),
+      bytes: b.add(b.mul(lane15, shape.valueStride), b.mul(b.lshr(lane, 4), 16)))
+    // Every key of the turn, those past its last too.
+    let allVisible = hulls.reduce(context.boolean(false)) { known, hull in
+      b.or(
+        known,
+        b.and(b.icmp(.sle, hull.sharedStart, keys.key), b.icmp(.sge, hull.sharedEnd, b.add(keys.key, Self.turn))))
+    }
+    var sums = sums
+    let zero = context.f32.constant(0.0)
+    for pass in 0..<Self.turn / Self.pass {
+      var scores = Array(repeating: zero, count: 2 * Self.pass / 8 * 4)
+      for step in 0..<shape.queryColumns / 16 {
+        let left = (0..<2).map { fragments(b, b.offset(queries, bytes: $0 * 16 * shape.queryStride + step * 32)) }
+        for keyTiles in 0..<Self.pass / 16 {
+          let right = fragments(
+            b, b.offset(keyBase, bytes: (pass * Self.pass + keyTiles * 16) * shape.queryStride + step * 32))
+          for rowTile in 0..<2 {
+            for half in 0..<2 {
+              let sum = (rowTile * Self.pass / 8 + keyTiles * 2 + half) * 4
+              scores.replaceSubrange(
+                sum..<sum + 4,
+                with: multiply(b, left[rowTile], Array(right[2 * half..<2 * half + 2]), onto: Array(scores[sum..<sum + 4])))
+            }
+          }
+        }
+      }
+      let words = activate(
+        &b, attention, scores, firstRow: firstOfWarp, firstKey: b.add(keys.key, pass * Self.pass), allVisible,
+        bounds: b.offset(emitter.shared, bytes: shape.bounds))
+      for step in 0..<Self.pass / 16 {
+        for valueTiles in 0..<shape.valueColumns / 16 {
+          let right = fragments(
+            b,
+            b.offset(valueBase, bytes: (pass * Self.pass + step * 16) * shape.valueStride + valueTiles * 32),
+            transposed: true)
+          for rowTile in 0..<2 {
+            let first = (rowTile * Self.pass / 8 + step * 2) * 2
+            for half in 0..<2 {
+              let sum = (rowTile * shape.valueColumns / 8 + valueTiles * 2 + half) * 4
+              sums.replaceSubrange(
+                sum..<sum + 4,
+                with: multiply(
+                  b, Array(words[first..<first + 4]), Array(right[2 * half..<2 * half + 2]),
+                  onto: Array(sums[sum..<sum + 4])))
+            }
+          }
+        }
+      }
+    }
+    _ = i32
+    return sums
+  }
+
+  /// Activated scores as the left side of the product with values: of each tile of 8 keys two words, rows `group` and
+  /// `group + 8`.
+  private func activate(
+    _ b: inout IRBuilder, _ attention: GPUPlan.AttentionBlock, _ scores: [IRValue], firstRow: IRValue, firstKey: IRValue,
+    _ allVisible: IRValue, bounds: IRValue
+  ) -> [IRValue] {
+    let i32 = context.i32
+    let tiles = Self.pass / 8
+    func words(_ b: IRBuilder, _ isMasked: Bool) -> [IRValue] {
+      (0..<2).flatMap { rowTile -> [IRValue] in
+        let rows = (0..<2).map { b.add(b.add(firstRow, laneGroup(b)), rowTile * 16 + $0 * 8) }
+        let intervals = !isMasked
+          ? []
+          : rows.map { row in
+            attention.mask.intervals.indices.map { index in
+              [false, true].map { b.load(i32, boundAddress(b, bounds, index, end: $0, row: row), alignment: 4) }
+            }
+          }
+        return (0..<tiles).flatMap { tile in
+          (0..<2).map { half -> IRValue in
+            let pair = (0..<2).map { place -> IRValue in
+              let key = b.add(b.add(firstKey, tile * 8 + place), b.mul(lanePlace(b), 2))
+              let sum = scores[(rowTile * tiles + tile) * 4 + 2 * half + place]
+              let number = value(
+                b, attention.activation, Elements(row: rows[half], column: key, lanes: 1), Reading(product: sum, key: key),
+                roundedTo: .bf16)
+              guard isMasked else { return number }
+              let isSeen = intervals[half].reduce(context.boolean(false)) { seen, bound in
+                b.or(seen, b.and(b.icmp(.sle, bound[0], key), b.icmp(.slt, key, bound[1])))
+              }
+              return b.select(isSeen, number, context.f32.constant(0.0))
+            }
+            return self.pair(b, pair[0], pair[1])
+          }
+        }
+      }
+    }
+    return b.ifThenElse(allVisible) { b in words(b, false) } otherwise: { b in words(b, true) }
+  }
+
+  /// Writes the block's sums, as they are finished.
+  private func write(
+    _ b: inout IRBuilder, _ attention: GPUPlan.AttentionBlock, _ shape: Shape, _ sums: [IRValue]
+  ) {
+    let element = kernel[attention.into.tile].element
+    let size = element.workingByteCount
+    let isPaired = attention.into.count % 2 == 0 && alignment(of: attention.into) >= 2 * size
+    for rowTile in 0..<2 {
+      for half in 0..<2 {
+        let row = b.add(b.add(b.mul(warp, Self.warpRows), laneGroup(b)), rowTile * 16 + half * 8)
+        b.ifThen(b.icmp(.slt, row, rowCount)) { b in
+          for tile in 0..<shape.valueColumns / 8 {
+            let column = b.add(b.mul(lanePlace(b), 2), tile * 8)
+            let first = (rowTile * shape.valueColumns / 8 + tile) * 4 + 2 * half
+            let numbers = Array(sums[first..<first + 2])
+            func put(_ b: IRBuilder, _ column: IRValue, _ sum: IRValue, lanes: Int) {
+              let number = value(
+                b, attention.finish, Elements(row: row, column: column, lanes: lanes), Reading(product: sum),
+                roundedTo: element)
+              let place = b.offset(rowAddress(b, attention.into, row: row), bytes: b.mul(column, size))
+              store(b, number, place, element, alignment: lanes * size)
+            }
+            if isPaired, tile * 8 + 8 <= attention.into.count {
+              put(b, column, vector(b, numbers), lanes: 2)
+            } else {
+              for (place, sum) in numbers.enumerated() {
+                let own = b.add(column, place)
+                b.ifThen(b.icmp(.slt, own, attention.into.count)) { b in put(b, own, sum, lanes: 1) }
+              }
+            }
+          }
+        }
+      }
+    }
+  }
+}

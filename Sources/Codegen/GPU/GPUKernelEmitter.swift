@@ -1,0 +1,210 @@
+import LLVMKit
+import TensorIR
+import TileIR
+
+/// Emits one kernel: a function that runs one block, or a piece of one, of the kernel's domain.
+///
+/// Numbers of rows and columns within a block have 32 bits, addresses in memory 64.
+final class GPUKernelEmitter {
+  let emitter: GPUModuleEmitter
+  let kernel: Kernel
+  let plan: GPUPlan
+  let number: Int
+  let context: Context
+  let function: IRFunction
+  private var parameters: [GPULaunch.Parameter: IRValue] = [:]
+  private let order: [GPULaunch.Parameter]
+  /// The thread, its warp, and its place in that.
+  private(set) var thread: IRValue
+  private(set) var warp: IRValue
+  private(set) var lane: IRValue
+  /// As for processors: of the block (i64), and of its sequence.
+  private(set) var firstRow: IRValue
+  private(set) var rowCount: IRValue
+  private(set) var sequence: IRValue
+  private(set) var sequenceStart: IRValue
+  private(set) var length: IRValue
+  private(set) var targets: IRValue
+  private(set) var firstPosition: IRValue
+  private(set) var part: IRValue
+  private(set) var keySequenceStart: IRValue
+  private(set) var keyLength: IRValue
+  private(set) var dropped: (start: IRValue, count: IRValue)?
+
+  init(_ emitter: GPUModuleEmitter, number: Int) throws(GPUError) {
+    self.emitter = emitter
+    self.number = number
+    context = emitter.context
+    kernel = emitter.program.kernels[number]
+    plan = try GPUPlan(kernel, of: emitter.program, target: emitter.target)
+    order = kernel.launchParameters(in: emitter.program)
+    let types = order.map { parameter in
+      switch parameter {
+      case .buffer: emitter.context.pointer(addressSpace: GPUModuleEmitter.global)
+      case .extent: emitter.context.i64
+      case .scalar: emitter.context.f32
+      }
+    }
+    function = emitter.module.addFunction(
+      "\(emitter.program.name)_\(number)_\(kernel.name.filter { $0.isLetter || $0.isNumber || $0 == "_" })",
+      type: context.function(types, returns: context.void))
+    function.callingConvention = .ptxKernel
+    function.addAttribute("nounwind")
+    parameters = Dictionary(uniqueKeysWithValues: zip(order, function.parameters))
+    let (zero, none) = (context.i64.constant(0), context.i32.constant(0))
+    (thread, warp, lane) = (none, none, none)
+    (firstRow, rowCount, sequence, sequenceStart) = (zero, none, zero, zero)
+    (length, targets, firstPosition, part) = (zero, zero, zero, none)
+    (keySequenceStart, keyLength) = (zero, zero)
+  }
+
+  func emit() throws(GPUError) -> GPULaunch {
+    var b = IRBuilder(at: function.appendBlock("entry"))
+    for (name, value) in [("maxntidx", plan.threads), ("minctasm", plan.blocksAtOnce)] {
+      emitter.module.addNamedMetadata(
+        "nvvm.annotations", [.value(function.value), .string(name), .value(context.i32.constant(value))])
+    }
+    thread = b.intrinsic("llvm.nvvm.read.ptx.sreg.tid.x", [])
+    warp = b.lshr(thread, 5)
+    lane = b.and(thread, 31)
+    let index = b.zext(b.intrinsic("llvm.nvvm.read.ptx.sreg.ctaid.x", []), to: context.i64)
+    locate(&b, index: index)
+    let end = b.appendBlock("end")
+    // The last piece of a short block has no rows.
+    let start = b.appendBlock("start")
+    b.condBr(b.icmp(.sgt, rowCount, 0), then: start, else: end)
+    b.position(at: start)
+    var shared = plan.sharedBytes
+    for (index, stage) in plan.stages.enumerated() {
+      switch stage {
+      case .rows(let statements): try emitRows(&b, statements)
+      case .product(let product): try emitProduct(&b, product)
+      case .attention(let attention): shared = try emitAttention(&b, attention)
+      }
+      if index + 1 < plan.stages.count { barrier(b) }
+    }
+    b.br(end)
+    b.position(at: end)
+    b.ret()
+    return GPULaunch(
+      symbol: function.name, kernel: number, threads: plan.threads, sharedBytes: shared, rows: plan.rows,
+      parameters: order)
+  }
+
+  func error(_ what: String) -> GPUError { GPUError(message: "kernel \(kernel.name): no code yet for \(what)") }
+
+  /// All threads of the block have come here, and see what each has written.
+  func barrier(_ b: IRBuilder) { b.intrinsic("llvm.nvvm.barrier0", []) }
+
+  // MARK: - What the kernel is given
+
+  func address(_ buffer: BufferID) -> IRValue { parameters[.buffer(buffer)] ?? context.pointer(addressSpace: 1).null() }
+
+  func scalar(_ scalar: ScalarID) -> IRValue { parameters[.scalar(scalar)] ?? context.f32.constant(0.0) }
+
+  /// The rows of an extent.
+  func rows(_ b: IRBuilder, _ extent: Extent) -> IRValue {
+    let base: IRValue
+    switch extent.dimension {
+    case .fixed(let count): base = context.i64.constant(count)
+    case .symbol(let name): base = parameters[.extent(name)] ?? context.i64.constant(0)
+    }
+    return extent.plus == 0 ? base : b.add(base, extent.plus)
+  }
+
+  /// An integer of a buffer, which the kernel does not write.
+  func integer(_ b: IRBuilder, _ buffer: BufferID, _ index: IRValue) -> IRValue {
+    b.load(context.i64, b.element(address(buffer), context.i64, index), alignment: 8)
+  }
+
+  // MARK: - The block
+
+  /// Finds the block's rows from its index.
+  private func locate(_ b: inout IRBuilder, index: IRValue) {
+    let (i64, i32) = (context.i64, context.i32)
+    let pieces = (kernel.domain.block + plan.rows - 1) / plan.rows
+    func count(_ left: IRValue) -> IRValue { b.trunc(b.smin(left, plan.rows), to: i32) }
+    switch kernel.domain {
+    case .rows(let dimension, _, let parts):
+      var block = index
+      if parts > 1 { (block, part) = (b.udiv(index, parts), b.trunc(b.urem(index, parts), to: i32)) }
+      firstRow = b.mul(block, plan.rows)
+      rowCount = count(b.sub(rows(b, Extent(dimension)), firstRow))
+    case .sequences(let offsets, let targetsBuffer, let table, let block, let parts):
+      // Later blocks of causal attention are heavier: they go first.
+      let sequences = b.sub(rows(b, emitter.program[table].rows), 1)
+      let blocks = integer(b, table, sequences)
+      let backward = b.sub(b.sub(b.mul(blocks, parts * pieces), 1), index)
+      part = b.trunc(b.urem(backward, parts), to: i32)
+      let piece = b.urem(b.udiv(backward, parts), pieces)
+      let blockIndex = b.udiv(backward, parts * pieces)
+      let found = b.whileLoop(carrying: [i64.constant(0), sequences]) { b, bounds in
+        b.icmp(.slt, b.add(bounds[0], 1), bounds[1])
+      } _: { b, bounds in
+        let middle = b.ashr(b.add(bounds[0], bounds[1]), 1)
+        let isLow = b.icmp(.sle, integer(b, table, middle), blockIndex)
+        return [b.select(isLow, middle, bounds[0]), b.select(isLow, bounds[1], middle)]
+      }
+      sequence = found[0]
+      sequenceStart = integer(b, offsets, sequence)
+      length = b.sub(integer(b, offsets, b.add(sequence, 1)), sequenceStart)
+      if let targetsBuffer { targets = integer(b, targetsBuffer, sequence) }
+      let own = b.sub(blockIndex, integer(b, table, sequence))
+      firstPosition = b.add(b.mul(own, block.most), b.mul(piece, plan.rows))
+      firstRow = b.add(sequenceStart, firstPosition)
+      rowCount = count(b.sub(length, firstPosition))
+      (keySequenceStart, keyLength) = (sequenceStart, length)
+      if let keys = kernel.keys { locate(&b, keys) }
+    }
+  }
+
+  /// Finds the rows that keys are, and which of them the block's sequence leaves out.
+  private func locate(_ b: inout IRBuilder, _ keys: KeyRows) {
+    keySequenceStart = integer(b, keys.offsets, sequence)
+    keyLength = b.sub(integer(b, keys.offsets, b.add(sequence, 1)), keySequenceStart)
+    let zero = context.i64.constant(0)
+    let start = b.value(of: keys.selection.dropped.start, position: zero, length: keyLength, targets: targets)
+    let end = b.value(of: keys.selection.dropped.end, position: zero, length: keyLength, targets: targets)
+    dropped = (start, b.smax(b.sub(end, start), zero))
+  }
+
+  /// The position among keys of the row at a position of the block's own sequence.
+  func keyPosition(_ b: IRBuilder, _ position: IRValue) -> IRValue {
+    guard let dropped else { return position }
+    return b.select(b.icmp(.slt, position, dropped.start), position, b.add(position, dropped.count))
+  }
+}
+
+extension Kernel {
+  /// What a kernel reads of its program, each once, in the program's order.
+  func launchParameters(in program: Program) -> [GPULaunch.Parameter] {
+    let buffers = Set(buffers)
+    var extents: Set<String> = []
+    var scalars: Set<ScalarID> = []
+    func note(_ dimension: Dimension) { if case .symbol(let name) = dimension { extents.insert(name) } }
+    switch domain {
+    case .rows(let dimension, _, _): note(dimension)
+    case .sequences(_, _, let table, _, _): note(program[table].rows.dimension)
+    }
+    func visit(_ expression: Expression) {
+      switch expression {
+      case .scalar(let id): scalars.insert(id)
+      case .unary(_, let operand), .unlessIndex(_, _, let operand), .whereBits(_, _, let operand): visit(operand)
+      case .binary(_, let left, let right):
+        visit(left)
+        visit(right)
+      default: break
+      }
+    }
+    for statement in statements {
+      switch statement {
+      case .map(_, let expression, _), .reduce(_, let expression, _), .maximum(_, let expression, _): visit(expression)
+      case .contract(let contraction): contraction.finish.map(visit)
+      default: break
+      }
+    }
+    return program.buffers.indices.map { BufferID(index: $0) }.filter(buffers.contains).map { .buffer($0) }
+      + (program.dimensions + program.derivedDimensions.map(\.name)).filter(extents.contains).map { .extent($0) }
+      + program.scalars.indices.map { ScalarID(index: $0) }.filter(scalars.contains).map { .scalar($0) }
+  }
+}

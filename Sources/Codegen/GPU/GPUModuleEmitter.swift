@@ -1,0 +1,62 @@
+import LLVMKit
+import TensorIR
+import TileIR
+
+/// Code of a program for one GPU.
+public struct GPUCode {
+  /// What is computed: verified, and lowered with the schedule of GPUs.
+  public var program: Program
+  /// The card.
+  public var target: GPUTarget
+
+  /// Code of `program` for `target`.
+  public init(program: Program, target: GPUTarget) {
+    self.program = program
+    self.target = target
+  }
+
+  /// The module with a function for each kernel, not yet optimized, and how each is launched. Throws where a kernel has no code
+  /// for GPUs yet.
+  public func emit(into context: Context) throws -> (IRModule, [GPULaunch]) {
+    let module = IRModule(program.name, in: context)
+    let shared = module.declareGlobal(
+      "ultra_shared", type: context.array(context.i8, 0), addressSpace: GPUModuleEmitter.shared, alignment: 128)
+    let emitter = GPUModuleEmitter(context: context, module: module, program: program, target: target, shared: shared)
+    var launches: [GPULaunch] = []
+    for number in program.kernels.indices {
+      launches.append(try GPUKernelEmitter(emitter, number: number).emit())
+    }
+    try module.verify()
+    return (module, launches)
+  }
+
+  /// The machine that the module is optimized and emitted for.
+  public func machine() throws(LLVMError) -> TargetMachine {
+    try TargetMachine(
+      triple: target.triple, cpu: target.rawValue, features: target.features, optimization: .aggressive,
+      positionIndependent: false)
+  }
+
+  /// The kernels as PTX, and how each is launched.
+  public func assembly(in context: Context) throws -> (text: String, launches: [GPULaunch]) {
+    let (module, launches) = try emit(into: context)
+    let machine = try machine()
+    machine.describe(module)
+    try module.optimize("default<O2>", for: machine, autoVectorize: false)
+    return (try machine.emitAssembly(module), launches)
+  }
+}
+
+/// What the kernels of one program for one GPU share.
+struct GPUModuleEmitter {
+  let context: Context
+  let module: IRModule
+  let program: Program
+  let target: GPUTarget
+  /// The block's shared memory.
+  let shared: IRValue
+
+  /// LLVM's numbers of address spaces.
+  static let global = 1
+  static let shared = 3
+}

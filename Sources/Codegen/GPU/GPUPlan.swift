@@ -1,0 +1,373 @@
+import TensorIR
+import TileIR
+
+/// What the blocks of a kernel do on a GPU, stage by stage, and where their tiles are.
+struct GPUPlan {
+  /// What all threads of a block do before they meet again.
+  enum Stage {
+    /// Statements that work on rows, each row by one warp, which keeps in registers what only this stage reads.
+    case rows([Statement])
+    /// A matrix product by all warps.
+    case product(Product)
+    /// A block of attention of one head.
+    case attention(AttentionBlock)
+  }
+
+  /// The sum of products of left sides with packed weights, finished in registers.
+  struct Product {
+    struct Segment {
+      var left: TileSlice
+      var right: BufferID
+      var firstRow: Int
+      var rows: Int
+      var firstColumn: Int
+    }
+
+    var into: TileSlice
+    var segments: [Segment]
+    /// What becomes of the sum, `Expression.product` in it.
+    var finish: Expression = .product
+    /// Whether the sum itself lies in a tile that is still to be finished.
+    var isOpen = true
+  }
+
+  /// Attention of a block's rows in one head: `into = finish(activated(queries * keys) * values)`.
+  struct AttentionBlock {
+    var queries: TileSlice
+    var keys: TileSlice
+    var values: TileSlice
+    var mask: Mask
+    /// What a product of a query and a key becomes.
+    var activation: Expression
+    var into: TileSlice
+    var finish: Expression
+  }
+
+  /// Where a tile in scratch lies, in bytes of shared memory.
+  struct Place {
+    var offset: Int
+    var rowStride: Int
+  }
+
+  let kernel: Kernel
+  var stages: [Stage] = []
+  /// Tiles in shared memory; others in scratch are in registers.
+  var places: [TileID: Place] = [:]
+  /// Rows that a block takes.
+  var rows: Int
+  var threads = 256
+  var sharedBytes = 0
+
+  /// The plan of a kernel for a card with so much shared memory. Throws where a statement has no code for GPUs yet.
+  init(_ kernel: Kernel, of program: Program, target: GPUTarget) throws(GPUError) {
+    self.kernel = kernel
+    rows = kernel.domain.block
+    if let attention = Self.attention(kernel) {
+      stages = [.attention(attention)]
+      threads = rows
+      return
+    }
+    try collect(of: program)
+    try place(of: program, within: target.sharedBytes)
+  }
+
+  // MARK: - Attention
+
+  /// The kernel's body as one block of attention; nil where it is something else.
+  private static func attention(_ kernel: Kernel) -> AttentionBlock? {
+    guard case .sequences = kernel.domain, kernel.body.count == 4,
+      case .transpose(let queries, let source, factor: 1) = kernel.body[0],
+      case .clear(let sum) = kernel.body[1],
+      case .forKeys(let mask, _, let turn) = kernel.body[2],
+      case .map(let into, let finish, masked: false) = kernel.body[3],
+      turn.count == 2, case .contract(let scores) = turn[0], case .contract(let weighted) = turn[1],
+      case .tile(queries) = scores.right, scores.masked, let activation = scores.finish, !scores.leftTransposed,
+      weighted.left.tile == scores.into.tile, weighted.leftTransposed, weighted.into == sum, weighted.accumulate,
+      weighted.finish == nil, case .tile(let values) = weighted.right
+    else { return nil }
+    return AttentionBlock(
+      queries: source, keys: scores.left, values: values, mask: mask, activation: activation, into: into,
+      finish: finish.finishing(sum))
+  }
+
+  // MARK: - Stages
+
+  private mutating func collect(of program: Program) throws(GPUError) {
+    var open: [Product] = []
+    var rowsStage: [Statement] = []
+    func mentions(_ statement: Statement, _ tile: TileID) -> Bool {
+      var found = false
+      statement.forEachTile { if kernel.owner(of: $0) == kernel.owner(of: tile) { found = true } }
+      return found
+    }
+    func flush(_ plan: inout GPUPlan) {
+      if !rowsStage.isEmpty { plan.stages.append(.rows(rowsStage)) }
+      rowsStage = []
+    }
+    func close(_ plan: inout GPUPlan, _ index: Int) {
+      flush(&plan)
+      plan.stages.append(.product(open.remove(at: index)))
+    }
+    for statement in kernel.body {
+      switch statement {
+      case .contract(let contraction):
+        guard case .panels(let buffer, let firstRow, let count, let firstColumn) = contraction.right,
+          !contraction.leftTransposed, !contraction.masked, kernel[contraction.left.tile].rows == .block
+        else { throw error("a product of two tiles outside of attention") }
+        let segment = Product.Segment(
+          left: contraction.left, right: buffer, firstRow: firstRow, rows: count, firstColumn: firstColumn)
+        // What an earlier product gives is there before another one reads it.
+        while let index = open.firstIndex(where: {
+          kernel.owner(of: $0.into.tile) == kernel.owner(of: contraction.left.tile)
+        }) {
+          close(&self, index)
+        }
+        if let index = open.firstIndex(where: { kernel.owner(of: $0.into.tile) == kernel.owner(of: contraction.into.tile) })
+        {
+          if contraction.accumulate, open[index].into == contraction.into, contraction.finish == nil {
+            open[index].segments.append(segment)
+            continue
+          }
+          close(&self, index)
+        }
+        if contraction.accumulate { throw error("a product that is added to what a map gave") }
+        var product = Product(into: contraction.into, segments: [segment])
+        if let finish = contraction.finish {
+          product.finish = finish
+          product.isOpen = false
+          flush(&self)
+          stages.append(.product(product))
+        } else if case .scratch = kernel[contraction.into.tile].home {
+          open.append(product)
+        } else {
+          product.isOpen = false
+          flush(&self)
+          stages.append(.product(product))
+        }
+      default:
+        if let index = open.firstIndex(where: { mentions(statement, $0.into.tile) }) {
+          // A map that alone reads the sum finishes it.
+          if case .map(let into, let expression, masked: false) = statement,
+            expression.reads(onlyWhole: open[index].into), reads(of: open[index].into.tile) == 1,
+            !open.indices.contains(where: { $0 != index && mentions(statement, open[$0].into.tile) })
+          {
+            open[index].finish = expression.finishing(open[index].into)
+            open[index].into = into
+            open[index].isOpen = false
+            close(&self, index)
+            continue
+          }
+          while let index = open.firstIndex(where: { mentions(statement, $0.into.tile) }) { close(&self, index) }
+        }
+        while let index = open.firstIndex(where: { product in
+          product.segments.contains { $0.left.tile == statement.writtenTile }
+        }) {
+          close(&self, index)
+        }
+        switch statement {
+        case .map(_, _, masked: false), .reduce, .maximum, .indices, .gather, .gatherIntegers, .nextIntegers, .storeIndices,
+          .clear:
+          rowsStage.append(statement)
+        case .map, .transpose, .forKeys: throw error("attention of this form")
+        case .best, .merge, .sort: throw error("a ranking of items")
+        case .forParts: throw error("a loop over heads")
+        case .contract: break
+        }
+      }
+    }
+    while !open.isEmpty { close(&self, 0) }
+    flush(&self)
+    stages = withIndicesWhereRead(stages)
+  }
+
+  /// The statements that read a tile, counted.
+  private func reads(of tile: TileID) -> Int {
+    kernel.statements.count { statement in
+      switch statement {
+      case .contract(let contraction): return contraction.left.tile == tile
+      case .map(_, let expression, _), .reduce(_, let expression, _), .maximum(_, let expression, _):
+        var found = false
+        expression.forEachTile { if $0 == tile { found = true } }
+        return found
+      default: return false
+      }
+    }
+  }
+
+  /// Indices are computed again in each stage that reads them: they follow from the row.
+  private func withIndicesWhereRead(_ stages: [Stage]) -> [Stage] {
+    var sources: [IndexVectorID: Statement] = [:]
+    return stages.map { stage in
+      guard case .rows(let statements) = stage else { return stage }
+      var known: Set<IndexVectorID> = []
+      var result: [Statement] = []
+      func demand(_ vector: IndexVectorID) {
+        guard !known.contains(vector), let source = sources[vector] else { return }
+        if case .indices(_, .marked(let inner, _, _, _)) = source { demand(inner) }
+        known.insert(vector)
+        result.append(source)
+      }
+      for statement in statements {
+        if case .indices(let vector, _) = statement {
+          known.insert(vector)
+          sources[vector] = statement
+        } else {
+          statement.forEachIndexVector(demand)
+        }
+        result.append(statement)
+      }
+      return .rows(result)
+    }
+  }
+
+  // MARK: - Places
+
+  /// Puts what several stages share into shared memory, and takes as many rows as leave room for it.
+  private mutating func place(of program: Program, within bytes: Int) throws(GPUError) {
+    var stagesOfTile: [TileID: Set<Int>] = [:]
+    var isLeft: Set<TileID> = []
+    var isCut: Set<TileID> = []
+    func note(_ slice: TileSlice, _ stage: Int) {
+      let owner = kernel.owner(of: slice.tile)
+      guard case .scratch = kernel[owner].home else { return }
+      stagesOfTile[owner, default: []].insert(stage)
+      if owner != slice.tile || slice.first != 0 || slice.count != kernel[owner].columns { isCut.insert(owner) }
+    }
+    for (index, stage) in stages.enumerated() {
+      switch stage {
+      case .rows(let statements):
+        for statement in statements { statement.forEachSlice { note($0, index) } }
+      case .product(let product):
+        for segment in product.segments {
+          note(segment.left, index)
+          isLeft.insert(kernel.owner(of: segment.left.tile))
+        }
+        note(product.into, index)
+        product.finish.forEachSlice { note($0, index) }
+        // What a product gives is other threads' to read.
+        stagesOfTile[kernel.owner(of: product.into.tile)]?.insert(-1)
+      case .attention: break
+      }
+    }
+    let shared = stagesOfTile.keys.sorted { $0.index < $1.index }
+      .filter { (stagesOfTile[$0]?.count ?? 0) > 1 || isCut.contains($0) || isLeft.contains($0) }
+    for candidate in [128, 64, 32, 16] where candidate <= max(kernel.domain.block, 16) {
+      rows = candidate
+      places = [:]
+      sharedBytes = 0
+      for tile in shared {
+        let place = Place(offset: sharedBytes, rowStride: Self.rowStride(kernel[tile], isLeft: isLeft.contains(tile)))
+        places[tile] = place
+        sharedBytes += (place.rowStride * candidate + 127) / 128 * 128
+      }
+      if sharedBytes <= bytes { return }
+    }
+    throw error("tiles of \(sharedBytes) bytes for 16 rows, more than the \(bytes) of shared memory")
+  }
+
+  /// Bytes from row to row. Left sides are read sixteen columns at a time, eight rows side by side: an odd number of 16 bytes
+  /// keeps those in different banks.
+  private static func rowStride(_ tile: Tile, isLeft: Bool) -> Int {
+    let size = tile.element.workingByteCount
+    if tile.columns == 1 { return size }
+    let columns = isLeft ? (tile.columns + 15) / 16 * 16 : tile.columns
+    let bytes = (columns * size + 15) / 16 * 16
+    return bytes / 16 % 2 == 0 ? bytes + 16 : bytes
+  }
+
+  private func error(_ what: String) -> GPUError { GPUError(message: "kernel \(kernel.name): no code yet for \(what)") }
+}
+
+extension Expression {
+  /// Calls `body` for every slice of a tile in it.
+  func forEachSlice(_ body: (TileSlice) -> Void) {
+    switch self {
+    case .tile(let slice), .rowValue(let slice): body(slice)
+    case .unary(_, let operand), .unlessIndex(_, _, let operand), .whereBits(_, _, let operand):
+      operand.forEachSlice(body)
+    case .binary(_, let left, let right):
+      left.forEachSlice(body)
+      right.forEachSlice(body)
+    case .product, .columnValue, .gathered, .element, .constant, .scalar, .positionBias, .timeBias: break
+    }
+  }
+
+  /// The expression with the product in place of a slice's elements.
+  func finishing(_ slice: TileSlice) -> Expression { replacing { $0 == .tile(slice) ? .product : nil } }
+
+  /// Whether the slice's tile is read, and only as this slice, element by element; indices are not read beside it.
+  fileprivate func reads(onlyWhole slice: TileSlice) -> Bool {
+    var (count, others) = (0, 0)
+    func visit(_ expression: Expression) {
+      switch expression {
+      case .tile(slice): count += 1
+      case .tile(let other), .rowValue(let other): if other.tile == slice.tile { others += 1 }
+      case .unary(_, let operand): visit(operand)
+      case .unlessIndex, .whereBits, .gathered: others += 1
+      case .binary(_, let left, let right):
+        visit(left)
+        visit(right)
+      case .product, .columnValue, .element, .constant, .scalar, .positionBias, .timeBias: break
+      }
+    }
+    visit(self)
+    return count == 1 && others == 0
+  }
+}
+
+extension Statement {
+  /// The tile that a statement without a loop writes.
+  var writtenTile: TileID? {
+    switch self {
+    case .map(let into, _, _), .reduce(let into, _, _), .maximum(let into, _, _), .transpose(let into, _, _),
+      .gather(let into, _, _, _, _), .clear(let into):
+      into.tile
+    case .contract(let contraction): contraction.into.tile
+    case .best(let best): best.scores.tile
+    case .merge(let merged): merged.scores.tile
+    case .indices, .gatherIntegers, .nextIntegers, .storeIndices, .sort, .forKeys, .forParts: nil
+    }
+  }
+
+  /// Calls `body` for every slice that a statement of rows reads or writes.
+  func forEachSlice(_ body: (TileSlice) -> Void) {
+    switch self {
+    case .map(let into, let expression, _), .reduce(let into, let expression, _), .maximum(let into, let expression, _):
+      body(into)
+      expression.forEachSlice(body)
+    case .gather(let into, _, _, _, _), .clear(let into): body(into)
+    default: break
+    }
+  }
+
+  /// Calls `body` for every vector of indices that a statement of rows reads.
+  func forEachIndexVector(_ body: (IndexVectorID) -> Void) {
+    func visit(_ expression: Expression) {
+      switch expression {
+      case .gathered(_, let vector): body(vector)
+      case .unlessIndex(let vector, _, let operand), .whereBits(let vector, _, let operand):
+        body(vector)
+        visit(operand)
+      case .unary(_, let operand): visit(operand)
+      case .binary(_, let left, let right):
+        visit(left)
+        visit(right)
+      default: break
+      }
+    }
+    switch self {
+    case .map(_, let expression, _), .reduce(_, let expression, _), .maximum(_, let expression, _): visit(expression)
+    case .gather(_, _, _, let vector, _), .gatherIntegers(_, _, let vector, _), .storeIndices(_, let vector): body(vector)
+    case .indices(_, .marked(let vector, _, _, _)): body(vector)
+    default: break
+    }
+  }
+}
+
+extension GPUPlan {
+  /// Blocks that a multiprocessor should run at once, which bounds the registers of a thread.
+  var blocksAtOnce: Int {
+    for case .attention in stages { return 2 }
+    return 1
+  }
+}

@@ -1,0 +1,317 @@
+import LLVMKit
+import TensorIR
+import TileIR
+
+// Statements of rows: a warp takes a row, its lanes neighbouring columns, and numbers that no other stage reads stay in
+// registers.
+extension GPUKernelEmitter {
+  /// What a warp knows of its row.
+  private final class RowState {
+    /// Of tiles in registers: one number, or a vector for each step over the columns.
+    var tiles: [TileID: [IRValue]] = [:]
+    var indices: [IndexVectorID: IRValue] = [:]
+  }
+
+  func emitRows(_ b: inout IRBuilder, _ statements: [Statement]) throws(GPUError) {
+    let lanes = lanesTogether(statements)
+    let warps = plan.threads / emitter.target.lanes
+    var failure: GPUError?
+    b.loop(from: warp, to: rowCount, step: warps, name: "row", hint: .asWritten) { b, row in
+      let state = RowState()
+      for statement in statements {
+        do throws(GPUError) { try emit(&b, statement, row: row, lanes: lanes, state) } catch { failure = failure ?? error }
+      }
+    }
+    if let failure { throw failure }
+  }
+
+  /// How many neighbours a lane takes: four where all that the statements touch can be read so.
+  private func lanesTogether(_ statements: [Statement]) -> Int {
+    var fits = true
+    for statement in statements {
+      statement.forEachSlice { slice in
+        let tile = kernel[slice.tile]
+        if tile.columns == 1 { return }
+        if slice.count % 4 != 0 || !isInRegisters(slice.tile) && alignment(of: slice) < 4 * tile.element.workingByteCount {
+          fits = false
+        }
+      }
+      var expression: Expression?
+      switch statement {
+      case .map(_, let value, _), .reduce(_, let value, _), .maximum(_, let value, _): expression = value
+      case .gather(_, let buffer, let first, _, _):
+        let element = emitter.program[buffer].element
+        if Self.alignment(rowBytes(of: buffer), first * element.byteCount) < 4 * element.byteCount { fits = false }
+      default: break
+      }
+      expression?.forEachBuffer { buffer in
+        let declared = emitter.program[buffer]
+        if case .weight(_, .coded) = declared.home { return }
+        if declared.rows.dimension.extent != 1, rowBytes(of: buffer) % (4 * declared.element.byteCount) != 0 { fits = false }
+      }
+      expression.map { if !$0.columnsBeginAtFours { fits = false } }
+    }
+    return fits ? 4 : 1
+  }
+
+  private func isInRegisters(_ tile: TileID) -> Bool {
+    guard case .scratch = kernel[tile].home else { return false }
+    return plan.places[tile] == nil
+  }
+
+  private func emit(
+    _ b: inout IRBuilder, _ statement: Statement, row: IRValue, lanes: Int, _ state: RowState
+  ) throws(GPUError) {
+    switch statement {
+    case .map(let into, let expression, _): emitMap(&b, into, row: row, lanes: lanes, state) { b, at, step in
+      self.value(b, expression, at, self.reading(state, step: step), roundedTo: self.kernel[into.tile].element)
+    }
+    case .clear(let into):
+      emitMap(&b, into, row: row, lanes: lanes, state) { _, at, _ in
+        (at.lanes == 1 ? self.context.f32 : self.context.vector(self.context.f32, at.lanes)).null()
+      }
+    case .reduce(let into, let sum, let columns):
+      let total = reduce(&b, sum, columns: columns, row: row, lanes: lanes, state, start: 0.0) { b, one, other in
+        b.fadd(one, other)
+      }
+      put(&b, total, into, row: row, state)
+    case .maximum(let into, let of, let columns):
+      let most = reduce(&b, of, columns: columns, row: row, lanes: lanes, state, start: -.infinity) { b, one, other in
+        b.select(b.fcmp(.olt, one, other), other, one)
+      }
+      put(&b, most, into, row: row, state)
+    case .indices(let vector, let source): state.indices[vector] = try index(b, source, row: row, state)
+    case .gather(let into, let from, let first, let vector, let keepMissing):
+      let index = state.indices[vector] ?? context.i64.constant(-1)
+      let isThere = b.icmp(.sge, index, 0)
+      let declared = emitter.program[from]
+      let size = declared.element.byteCount
+      func copy(_ b: inout IRBuilder, _ isThere: IRValue?) {
+        let place = isThere.map { b.select($0, index, context.i64.constant(0)) } ?? index
+        let source = b.offset(
+          b.offset(address(from), bytes: b.mul(place, rowBytes(of: from))), bytes: first * size)
+        emitMap(&b, into, row: row, lanes: lanes, state) { b, at, _ in
+          let value = self.load(
+            b, b.offset(source, bytes: b.mul(at.column, size)), declared.element, lanes: at.lanes,
+            alignment: Self.alignment(self.rowBytes(of: from), first * size, size * at.lanes))
+          return isThere.map { b.select($0, value, value.type.null()) } ?? value
+        }
+      }
+      if keepMissing {
+        b.ifThen(isThere) { b in copy(&b, nil) }
+      } else {
+        // Where nothing is there, nothing is read: a buffer may be empty.
+        b.ifThenElse(isThere) { b in
+          copy(&b, nil)
+          return []
+        } otherwise: { b in
+          emitMap(&b, into, row: row, lanes: lanes, state) { _, at, _ in
+            (at.lanes == 1 ? self.context.f32 : self.context.vector(self.context.f32, at.lanes)).null()
+          }
+          return []
+        }
+      }
+    case .gatherIntegers(let into, let from, let vector, let missing):
+      let index = state.indices[vector] ?? context.i64.constant(-1)
+      let out = rowInteger(b, into, row: row)
+      func copy(_ b: IRBuilder) { b.store(integer(b, from, index), out, alignment: 8) }
+      b.ifThen(b.icmp(.eq, lane, 0)) { b in
+        if missing == .none { return copy(b) }
+        b.ifThenElse(b.icmp(.sge, index, 0)) { b in
+          copy(b)
+          return []
+        } otherwise: { b in
+          if case .number(let number) = missing { b.store(context.i64.constant(number), out, alignment: 8) }
+          return []
+        }
+      }
+    case .nextIntegers(let into, let from, let last):
+      let wide = b.zext(row, to: context.i64)
+      let hasNext = b.icmp(.slt, b.add(b.add(firstPosition, wide), 1), length)
+      let pointer = b.select(
+        hasNext, b.element(address(from), context.i64, b.add(b.add(firstRow, wide), 1)),
+        b.element(address(last), context.i64, sequence))
+      let next = b.load(context.i64, pointer, alignment: 8)
+      b.ifThen(b.icmp(.eq, lane, 0)) { b in b.store(next, rowInteger(b, into, row: row), alignment: 8) }
+    case .storeIndices(let into, let vector):
+      let index = state.indices[vector] ?? context.i64.constant(-1)
+      b.ifThen(b.icmp(.eq, lane, 0)) { b in b.store(index, rowInteger(b, into, row: row), alignment: 8) }
+    default: throw error("this statement of rows")
+    }
+  }
+
+  private func rowInteger(_ b: IRBuilder, _ buffer: BufferID, row: IRValue) -> IRValue {
+    b.element(address(buffer), context.i64, b.add(firstRow, b.zext(row, to: context.i64)))
+  }
+
+  // MARK: - Columns
+
+  private func reading(_ state: RowState, step: Int) -> Reading {
+    Reading(
+      tile: { slice in
+        guard let numbers = state.tiles[slice.tile] else { return nil }
+        return numbers.count == 1 ? numbers[0] : numbers[step]
+      },
+      index: { state.indices[$0] })
+  }
+
+  /// Runs the body for each step of the warp through `count` columns: with its elements, whose column may be past the last
+  /// one in the last step, and then whether it is not.
+  private func forSteps(
+    _ b: inout IRBuilder, count: Int, row: IRValue, lanes: Int,
+    _ body: (inout IRBuilder, Elements, Int, IRValue?) -> Void
+  ) {
+    let width = emitter.target.lanes * lanes
+    for step in 0..<(count + width - 1) / width {
+      let column = b.add(b.mul(lane, lanes), step * width)
+      guard (step + 1) * width > count else {
+        body(&b, Elements(row: row, column: column, lanes: lanes), step, nil)
+        continue
+      }
+      let isInside = b.icmp(.slt, column, count)
+      let safe = b.select(isInside, column, context.i32.constant(0))
+      body(&b, Elements(row: row, column: safe, lanes: lanes), step, isInside)
+    }
+  }
+
+  private func emitMap(
+    _ b: inout IRBuilder, _ into: TileSlice, row: IRValue, lanes: Int, _ state: RowState,
+    _ value: @escaping (IRBuilder, Elements, Int) -> IRValue
+  ) {
+    let tile = kernel[into.tile]
+    if into.count == 1 {
+      let number = value(b, Elements(row: row, column: context.i32.constant(0), lanes: 1), 0)
+      return put(&b, number, into, row: row, state)
+    }
+    let isKept = isInRegisters(into.tile)
+    let base = isKept ? nil : rowAddress(b, into, row: row)
+    let size = tile.element.workingByteCount
+    var numbers: [IRValue] = []
+    forSteps(&b, count: into.count, row: row, lanes: lanes) { b, at, step, isInside in
+      let number = value(b, at, step)
+      guard let base else { return numbers.append(rounded(b, number, tile.element)) }
+      let place = b.offset(base, bytes: b.mul(at.column, size))
+      let alignment = min(alignment(of: into), size * lanes)
+      guard let isInside else { return store(b, number, place, tile.element, alignment: alignment) }
+      b.ifThen(isInside) { b in store(b, number, place, tile.element, alignment: alignment) }
+    }
+    if isKept { state.tiles[into.tile] = numbers }
+    // Products read whole groups of sixteen columns.
+    let padded = (into.count + 15) / 16 * 16
+    if let base, plan.places[into.tile] != nil, tile.element == .bf16, padded > into.count,
+      into.count == tile.columns
+    {
+      b.ifThen(b.icmp(.slt, lane, padded - into.count)) { b in
+        let place = b.offset(base, bytes: b.mul(b.add(lane, into.count), 2))
+        b.store(context.i16.constant(0), place, alignment: 2)
+      }
+    }
+  }
+
+  /// Gives a tile of one column its number, the same in all lanes.
+  private func put(_ b: inout IRBuilder, _ value: IRValue, _ into: TileSlice, row: IRValue, _ state: RowState) {
+    let tile = kernel[into.tile]
+    if isInRegisters(into.tile) { return state.tiles[into.tile] = [rounded(b, value, tile.element)] }
+    if case .scratch = tile.home, tile.columns == 1 { state.tiles[into.tile] = [rounded(b, value, tile.element)] }
+    b.ifThen(b.icmp(.eq, lane, 0)) { b in
+      store(b, value, rowAddress(b, into, row: row), tile.element, alignment: tile.element.workingByteCount)
+    }
+  }
+
+  private func reduce(
+    _ b: inout IRBuilder, _ expression: Expression, columns: Int, row: IRValue, lanes: Int, _ state: RowState,
+    start: Double, _ combine: (IRBuilder, IRValue, IRValue) -> IRValue
+  ) -> IRValue {
+    var total = context.f32.constant(start)
+    forSteps(&b, count: columns, row: row, lanes: columns % lanes == 0 ? lanes : 1) { b, at, step, isInside in
+      let values = scalars(b, value(b, expression, at, reading(state, step: step)))
+      let own = values.dropFirst().reduce(values[0]) { combine(b, $0, $1) }
+      total = combine(b, total, isInside.map { b.select($0, own, context.f32.constant(start)) } ?? own)
+    }
+    // Every lane ends with the same sum of the same halves.
+    for distance in [16, 8, 4, 2, 1] {
+      let other = b.intrinsic(
+        "llvm.nvvm.shfl.sync.bfly.f32",
+        [context.i32.constant(-1), total, context.i32.constant(distance), context.i32.constant(31)])
+      total = combine(b, total, other)
+    }
+    return total
+  }
+
+  // MARK: - Indices
+
+  private func index(_ b: IRBuilder, _ source: IndexSource, row: IRValue, _ state: RowState) throws(GPUError) -> IRValue {
+    let i64 = context.i64
+    let wide = b.zext(row, to: i64)
+    let position = b.add(firstPosition, wide)
+    func bounds(_ offsets: BufferID, _ sequence: IRValue) -> (start: IRValue, end: IRValue) {
+      (integer(b, offsets, sequence), integer(b, offsets, b.add(sequence, 1)))
+    }
+    func place(_ expression: IndexExpression, length: IRValue? = nil, targets: IRValue? = nil) -> IRValue {
+      b.value(of: expression, position: position, length: length ?? self.length, targets: targets ?? self.targets)
+    }
+    switch source {
+    case .loaded(let buffer, let entries, let outside):
+      let id = integer(b, buffer, b.add(firstRow, wide))
+      switch outside {
+      case .unchanged: return id
+      case .fallback(let fallback): return b.select(b.icmp(.ult, id, entries), id, i64.constant(fallback))
+      case .modulo:
+        let rest = b.srem(id, entries)
+        return b.select(b.icmp(.slt, rest, 0), b.add(rest, entries), rest)
+      }
+    case .expression(let expression): return place(expression)
+    case .beforeSelection(let selection, let offsets, let targetsBuffer):
+      let outer = bounds(offsets, sequence)
+      let outerLength = b.sub(outer.end, outer.start)
+      let count = targetsBuffer.map { integer(b, $0, sequence) } ?? i64.constant(0)
+      let start = place(selection.dropped.start, length: outerLength, targets: count)
+      let end = place(selection.dropped.end, length: outerLength, targets: count)
+      let moved = b.add(position, b.sub(end, start))
+      return b.add(outer.start, b.select(b.icmp(.slt, position, start), position, moved))
+    case .afterSelection(let selection, let selected):
+      let inner = bounds(selected, sequence)
+      let start = place(selection.dropped.start)
+      let end = place(selection.dropped.end)
+      let isBefore = b.icmp(.slt, position, start)
+      let kept = b.add(inner.start, b.select(isBefore, position, b.sub(position, b.sub(end, start))))
+      return b.select(b.or(isBefore, b.icmp(.sge, position, end)), kept, i64.constant(-1))
+    case .beforeAddition(let addition, let added, let offsets):
+      let own = place(added ? addition.added : addition.original)
+      return b.select(b.icmp(.sge, own, 0), b.add(integer(b, offsets, sequence), own), i64.constant(-1))
+    case .afterAddition(let addition, let extended):
+      return b.add(integer(b, extended, sequence), place(addition.extendedPlace))
+    case .sequence(let place): return b.select(b.icmp(.eq, position, place), sequence, i64.constant(-1))
+    case .pickedRow(let place, let offsets, let lengths, let minimum):
+      let number = b.add(firstRow, wide)
+      let own = bounds(offsets, number)
+      var isThere = b.icmp(.slt, i64.constant(place), b.sub(own.end, own.start))
+      if let lengths {
+        let other = bounds(lengths, number)
+        isThere = b.and(isThere, b.icmp(.sge, b.sub(other.end, other.start), minimum))
+      }
+      return b.select(isThere, b.add(own.start, place), i64.constant(-1))
+    case .lastRow(let offsets):
+      let own = bounds(offsets, b.add(firstRow, wide))
+      return b.select(b.icmp(.slt, own.start, own.end), b.sub(own.end, 1), i64.constant(-1))
+    case .marked(let vector, let bits, let values, let least):
+      let marks = state.indices[vector] ?? i64.constant(0)
+      return b.select(
+        b.icmp(.sge, integer(b, values, b.add(firstRow, wide)), least), b.or(marks, i64.constant(bits)), marks)
+    case .bucket, .calendar: throw error("times of events")
+    }
+  }
+}
+
+extension Expression {
+  /// Whether columns that it reads of vectors begin with a multiple of four.
+  fileprivate var columnsBeginAtFours: Bool {
+    switch self {
+    case .columnValue(_, let first): first % 4 == 0
+    case .unary(_, let operand), .unlessIndex(_, _, let operand), .whereBits(_, _, let operand):
+      operand.columnsBeginAtFours
+    case .binary(_, let left, let right): left.columnsBeginAtFours && right.columnsBeginAtFours
+    default: true
+    }
+  }
+}

@@ -1,0 +1,204 @@
+import LLVMKit
+import TensorIR
+import TileIR
+
+// Where elements of tiles are, and how they are read and written: some neighbours in a row at once.
+extension GPUKernelEmitter {
+  /// Elements of a row from a column on, both counted within the block and its tiles.
+  struct Elements {
+    /// i32.
+    var row: IRValue
+    /// i32, a multiple of `lanes`.
+    var column: IRValue
+    var lanes: Int
+  }
+
+  /// Bytes from one row to the next.
+  func rowStride(of tile: TileID) -> Int {
+    switch kernel[tile].home {
+    case .scratch: plan.places[tile]?.rowStride ?? 0
+    case .columns(let base, _, _): rowStride(of: base)
+    case .window(let buffer, _, _): rowBytes(of: buffer)
+    }
+  }
+
+  /// Bytes of a buffer's row.
+  func rowBytes(of buffer: BufferID) -> Int {
+    emitter.program[buffer].columns * emitter.program[buffer].element.workingByteCount
+  }
+
+  /// The address of a slice's element in a row of the block (of keys: counted from the first of the sequence), at column 0.
+  func rowAddress(_ b: IRBuilder, _ slice: TileSlice, row: IRValue) -> IRValue {
+    let tile = kernel[slice.tile]
+    let size = tile.element.workingByteCount
+    switch tile.home {
+    case .scratch:
+      let place = plan.places[slice.tile] ?? GPUPlan.Place(offset: 0, rowStride: 0)
+      return b.offset(
+        b.offset(emitter.shared, bytes: b.mul(row, place.rowStride)), bytes: place.offset + slice.first * size)
+    case .columns(let base, let column, let columnsPerPart):
+      let first = rowAddress(b, TileSlice(base, first: column + slice.first, count: slice.count), row: row)
+      return columnsPerPart == 0 ? first : b.offset(first, bytes: b.mul(part, columnsPerPart * size))
+    case .window(let buffer, let column, let columnsPerPart):
+      let start: IRValue
+      switch tile.rows {
+      case .block: start = firstRow
+      case .keys: start = keySequenceStart
+      case .fixed: start = context.i64.constant(0)
+      }
+      let index = b.add(start, b.zext(row, to: context.i64))
+      let bytes = b.add(
+        b.mul(index, rowBytes(of: buffer)), b.mul(b.zext(part, to: context.i64), columnsPerPart * size))
+      return b.offset(b.offset(address(buffer), bytes: bytes), bytes: (column + slice.first) * size)
+    }
+  }
+
+  /// What every row's first element of a slice is a multiple of in memory, in bytes, at most 16.
+  func alignment(of slice: TileSlice) -> Int {
+    let tile = kernel[slice.tile]
+    let size = tile.element.workingByteCount
+    switch tile.home {
+    case .scratch: return Self.alignment(rowStride(of: slice.tile), slice.first * size)
+    case .columns(let base, let column, let columnsPerPart):
+      return Self.alignment(rowStride(of: base), (column + slice.first) * size, columnsPerPart * size)
+    case .window(let buffer, let column, let columnsPerPart):
+      return Self.alignment(rowBytes(of: buffer), (column + slice.first) * size, columnsPerPart * size)
+    }
+  }
+
+  /// The greatest power of two, at most 16, that divides all of them.
+  static func alignment(_ bytes: Int...) -> Int {
+    bytes.reduce(16) { known, bytes in bytes == 0 ? known : min(known, bytes & -bytes) }
+  }
+
+  // MARK: - Numbers
+
+  /// fp32 numbers at an address.
+  func load(_ b: IRBuilder, _ pointer: IRValue, _ element: ElementType, lanes: Int, alignment: Int, invariant: Bool = false)
+    -> IRValue
+  {
+    let (i32, f32) = (context.i32, context.f32)
+    switch element {
+    case .bf16, .f8e4m3:
+      if lanes == 1 {
+        let bits = b.load(context.i16, pointer, alignment: 2, invariant: invariant)
+        return b.bitcast(b.shl(b.zext(bits, to: i32), 16), to: f32)
+      }
+      let words = words(b, pointer, count: lanes / 2, alignment: alignment, invariant: invariant)
+      return vector(b, words.flatMap { word in [b.shl(word, 16), b.and(word, -65536)].map { b.bitcast($0, to: f32) } })
+    case .f16: return b.fpext(b.load(context.f16, pointer, alignment: 2, invariant: invariant), to: f32)
+    case .i8:
+      return vector(
+        b,
+        (0..<lanes).map { lane in
+          let code = b.load(context.i8, b.offset(pointer, bytes: lane), alignment: 1, invariant: invariant)
+          return b.sitofp(b.sub(b.zext(code, to: i32), 128), to: f32)
+        })
+    default:
+      if lanes == 1 { return b.load(f32, pointer, alignment: 4, invariant: invariant) }
+      let words = words(b, pointer, count: lanes, alignment: alignment, invariant: invariant)
+      return vector(b, words.map { b.bitcast($0, to: f32) })
+    }
+  }
+
+  /// Words of 32 bits, four in one instruction where the alignment lets it.
+  func words(_ b: IRBuilder, _ pointer: IRValue, count: Int, alignment: Int, invariant: Bool) -> [IRValue] {
+    let together = max(1, min(4, count, alignment / 4))
+    return stride(from: 0, to: count, by: together).flatMap { first in
+      let place = b.offset(pointer, bytes: 4 * first)
+      if together == 1 { return [b.load(context.i32, place, alignment: 4, invariant: invariant)] }
+      let loaded = b.load(
+        context.vector(context.i32, together), place, alignment: 4 * together, invariant: invariant)
+      return (0..<together).map { b.extract(loaded, $0) }
+    }
+  }
+
+  /// Writes fp32 numbers, rounded to the element.
+  func store(_ b: IRBuilder, _ value: IRValue, _ pointer: IRValue, _ element: ElementType, alignment: Int) {
+    let numbers = scalars(b, value)
+    switch element {
+    case .bf16, .f8e4m3:
+      let rounded = element == .bf16 ? numbers : numbers.map { float8(b, $0) }
+      if rounded.count == 1 {
+        return b.store(b.bitcast(b.fptrunc(rounded[0], to: context.bf16), to: context.i16), pointer, alignment: 2)
+      }
+      let words = stride(from: 0, to: rounded.count, by: 2).map { pair(b, rounded[$0], rounded[$0 + 1]) }
+      store(b, words: words, pointer, alignment: alignment)
+    case .i8:
+      for (lane, number) in numbers.enumerated() { b.store(code(b, number), b.offset(pointer, bytes: lane), alignment: 1) }
+    default: store(b, words: numbers.map { b.bitcast($0, to: context.i32) }, pointer, alignment: alignment)
+    }
+  }
+
+  private func store(_ b: IRBuilder, words: [IRValue], _ pointer: IRValue, alignment: Int) {
+    let together = max(1, min(4, words.count, alignment / 4))
+    for first in stride(from: 0, to: words.count, by: together) {
+      let place = b.offset(pointer, bytes: 4 * first)
+      if together == 1 {
+        b.store(words[first], place, alignment: 4)
+      } else {
+        b.store(vector(b, Array(words[first..<first + together])), place, alignment: 4 * together)
+      }
+    }
+  }
+
+  /// Two numbers rounded to bf16 in a word, the first in its lower half.
+  func pair(_ b: IRBuilder, _ first: IRValue, _ second: IRValue) -> IRValue {
+    b.bitcast(b.intrinsic("llvm.nvvm.ff2bf16x2.rn", [second, first]), to: context.i32)
+  }
+
+  /// A number as an element holds it.
+  func rounded(_ b: IRBuilder, _ value: IRValue, _ element: ElementType) -> IRValue {
+    switch element {
+    case .f32: value
+    default:
+      vector(
+        b,
+        scalars(b, value).map { number in
+          switch element {
+          case .bf16:
+            let bits = b.bitcast(b.fptrunc(number, to: context.bf16), to: context.i16)
+            return b.bitcast(b.shl(b.zext(bits, to: context.i32), 16), to: context.f32)
+          case .f8e4m3: return float8(b, number)
+          case .i8: return b.sitofp(b.sub(b.zext(code(b, number), to: context.i32), 128), to: context.f32)
+          default: return number
+          }
+        })
+    }
+  }
+
+  /// The f8e4m3 number nearest to an fp32 one; what is beyond 448 becomes 448.
+  private func float8(_ b: IRBuilder, _ value: IRValue) -> IRValue {
+    let type = context.f32
+    let most = type.constant(448.0)
+    let magnitude = b.fabs(value)
+    let bounded = b.select(b.fcmp(.ogt, magnitude, most), most, magnitude)
+    let bits = b.bitcast(bounded, to: context.i32)
+    let rounded = b.and(b.add(b.add(bits, 0x7_FFFF), b.and(b.lshr(bits, 20), 1)), -0x10_0000)
+    let magic = type.constant(0x1.8p14)
+    let subnormal = b.fsub(b.fadd(bounded, magic), magic)
+    let number = b.select(b.fcmp(.olt, bounded, type.constant(0x1p-6)), subnormal, b.bitcast(rounded, to: type))
+    return b.select(b.fcmp(.uno, value, value), type.constant(Double.nan), b.copysign(number, value))
+  }
+
+  /// A code of i8, 128 too high as it is stored.
+  private func code(_ b: IRBuilder, _ value: IRValue) -> IRValue {
+    let most = context.f32.constant(127.0)
+    let number = b.select(b.fcmp(.uno, value, value), context.f32.constant(0.0), value)
+    let bounded = b.fmaximumNumber(b.fminimumNumber(number, most), b.fneg(most))
+    let integer = b.intrinsic("llvm.nvvm.f2i.rn", [bounded])
+    return b.trunc(b.add(integer, 128), to: context.i8)
+  }
+
+  /// The lanes of a vector; the number itself of one.
+  func scalars(_ b: IRBuilder, _ value: IRValue) -> [IRValue] {
+    value.type.isVector ? (0..<value.type.vectorCount).map { b.extract(value, $0) } : [value]
+  }
+
+  /// A vector of numbers; the number itself where there is one.
+  func vector(_ b: IRBuilder, _ numbers: [IRValue]) -> IRValue {
+    if numbers.count == 1 { return numbers[0] }
+    let type = context.vector(numbers[0].type, numbers.count)
+    return numbers.enumerated().reduce(type.poison()) { b.insert($0, $1.element, $1.offset) }
+  }
+}

@@ -1,0 +1,57 @@
+import Codegen
+import Foundation
+import TensorIR
+import TileIR
+
+/// What stands before the PTX of a program: its buffers and how its kernels are launched, a line of JSON each.
+struct GPUListing {
+  let program: Program
+  let launches: [GPULaunch]
+
+  /// Comments, each with a line of JSON behind `// buffer`, `// setup` or `// launch`.
+  var header: String {
+    var lines: [String] = []
+    for buffer in program.buffers {
+      lines.append("// buffer " + json(["name": buffer.name, "element": buffer.element.rawValue, "rows": rows(buffer.rows), "columns": buffer.columns, "home": home(buffer.home)]))
+    }
+    for launch in launches {
+      let kernel = program.kernels[launch.kernel]
+      var fields: [String: Any] = [
+        "symbol": launch.symbol, "computes": kernel.summary, "threads": launch.threads, "shared": launch.sharedBytes,
+        "rows": launch.rows, "pieces": launch.pieces(of: kernel), "parts": kernel.domain.parts,
+        "parameters": launch.parameters.map { parameter in
+          switch parameter {
+          case .buffer(let id): "buffer \(program[id].name)"
+          case .extent(let name): "extent \(name)"
+          case .scalar(let id): "scalar \(program.scalars[id.index].name)"
+          }
+        },
+      ]
+      switch kernel.domain {
+      case .rows(let dimension, let block, _): (fields["over"], fields["block"]) = (dimension.description, block)
+      case .sequences(_, _, let table, let block, _): (fields["table"], fields["block"]) = (program[table].name, block.most)
+      }
+      lines.append("// launch " + json(fields))
+    }
+    return lines.joined(separator: "\n") + "\n"
+  }
+
+  private func rows(_ extent: Extent) -> String {
+    extent.plus == 0 ? extent.dimension.description : "\(extent.dimension) + \(extent.plus)"
+  }
+
+  private func home(_ home: Buffer.Home) -> String {
+    switch home {
+    case .input(let index): "input \(index)"
+    case .output(let index): "output \(index)"
+    case .weight(let name, let packing): "weight \(packing.name): \(name)"
+    case .table: "table"
+    case .workspace(let slot): "workspace \(slot)"
+    }
+  }
+
+  private func json(_ fields: [String: Any]) -> String {
+    let data = (try? JSONSerialization.data(withJSONObject: fields, options: [.sortedKeys, .withoutEscapingSlashes])) ?? Data()
+    return String(decoding: data, as: UTF8.self)
+  }
+}

@@ -1,0 +1,58 @@
+"""HSTU layers of the production form in PyTorch, in any precision: what compiled programs are held to."""
+
+import torch
+
+
+def visible(mask, length, targets, device):
+    """Which keys each row of a sequence sees; without contextual rows."""
+    history = length - targets
+    identity = torch.clamp(torch.arange(length, device=device), max=history)
+    row, key = identity[:, None], identity[None, :]
+    seen = row > key
+    if mask["form"] == "windowed":
+        near = row - key <= mask["window"]
+        if mask.get("full_tail", 0) > 0:
+            near |= row >= history - mask["full_tail"]
+        seen &= near
+    elif mask["form"] == "key_prefix":
+        place = torch.arange(length, device=device)
+        p, c = place[:, None], place[None, :]
+        end = mask["global"]
+        seen = (c < torch.clamp(p + 1, max=end)) | ((c >= torch.clamp(p - mask["local"] + 1, min=end)) & (c <= p))
+        isTarget = p >= history
+        seen = torch.where(isTarget, c < history, seen)
+        return seen
+    return seen | torch.eye(length, dtype=torch.bool, device=device)
+
+
+def norm(x, weight, bias, epsilon):
+    return torch.nn.functional.layer_norm(x, (x.shape[-1],), weight, bias, epsilon)
+
+
+def layer(x, w, config, sequences, dtype):
+    """One layer on rows of sequences, given as (start, length, targets); `w` gives a weight by its short name."""
+    heads, dqk, dv = config["heads"], config["attention_dim"], config["hidden_dim"]
+    n = norm(x, w("_input_norm_weight"), w("_input_norm_bias"), 1e-6)
+    u, v, q, k = torch.split(n @ w("_uvqk_weight") + w("_uvqk_beta"), [heads * dv, heads * dv, heads * dqk, heads * dqk], -1)
+    u = torch.nn.functional.silu(u)
+    attention = torch.empty(x.shape[0], heads * dv, dtype=dtype, device=x.device)
+    for start, length, targets in sequences:
+        seen = visible(config["mask"], length, targets, x.device)
+        for head in range(heads):
+            rows = slice(start, start + length)
+            columns, values = slice(head * dqk, (head + 1) * dqk), slice(head * dv, (head + 1) * dv)
+            scores = torch.nn.functional.silu(q[rows, columns] @ k[rows, columns].T / dqk) / config["divisor"]
+            attention[rows, values] = (scores * seen) @ v[rows, values]
+    gated = u * norm(attention, w("_output_norm_weight"), w("_output_norm_bias"), 1e-6)
+    return x + torch.cat([u, attention, gated], -1) @ w("_output_weight")
+
+
+def model(x, weights, description, offsets, targets, dtype):
+    """The whole stack, the rows of targets, and their norm to length 1."""
+    sequences = [(int(offsets[s]), int(offsets[s + 1] - offsets[s]), int(targets[s])) for s in range(len(targets))]
+    for index in range(description["layer_count"]):
+        prefix = f"_hstu_transducer._stu_module._stu_layers.{index}."
+        x = layer(x, lambda name: weights[prefix + name].to(x.device, dtype), description["layer"], sequences, dtype)
+    rows = torch.cat([torch.arange(s + n - t, s + n) for s, n, t in sequences]).to(x.device)
+    x = x[rows]
+    return x / torch.clamp(x.norm(dim=-1, keepdim=True), min=1e-6)
