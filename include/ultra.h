@@ -50,7 +50,11 @@ enum ultra_status {
   /* Ids input `argument`: entry `position` is `found`, outside 0..<`expected`. */
   ULTRA_ID_OUT_OF_RANGE = 9,
   /* Sequence `position` has `found` rows; the model takes at most `expected`. */
-  ULTRA_SEQUENCE_TOO_LONG = 10
+  ULTRA_SEQUENCE_TOO_LONG = 10,
+  /* A GPU's driver has no function `ultra_gpu_error.function`, or there is no driver. */
+  ULTRA_NO_DRIVER = 11,
+  /* A GPU's driver refused `ultra_gpu_error.function` with `driver_status`. */
+  ULTRA_DRIVER_FAILED = 12
 };
 
 /* One input or output: dense, row-major, little-endian elements of the type that the manifest gives. */
@@ -121,6 +125,78 @@ typedef struct ultra_entry {
   int32_t (*run)(const ultra_call *call);
 } ultra_entry;
 
+/* How a GPU's driver is found: `find` gives the address of one of its functions, such as "cuLaunchKernel", or null. With
+ * ultra_gpu.h that is the system's loader. */
+typedef struct ultra_gpu_host {
+  uint32_t struct_size;
+  uint32_t reserved;
+  void *(*find)(void *context, const char *name);
+  void *context;
+} ultra_gpu_host;
+
+/* Which of the driver's functions failed, with what status of its own, for which kernel (null where for none). */
+typedef struct ultra_gpu_error {
+  uint32_t struct_size;
+  int32_t status;
+  int32_t driver_status;
+  int32_t reserved;
+  const char *function;
+  const char *kernel;
+} ultra_gpu_error;
+
+/* One call of an entry on a GPU. Integers of `call.inputs` lie in the host's memory, all other inputs and all outputs in the
+ * GPU's, at multiples of 16 bytes. `call.workspace` is the host's, `host_workspace_size` bytes, and free again when the function
+ * returns; with memory that the driver has pinned, the stream may be capturing a graph, and must then keep it. `call.parallel`
+ * is null. Everything is put on the stream; nothing is waited for. */
+typedef struct ultra_gpu_call {
+  ultra_call call; /* `call.struct_size` is that of ultra_gpu_call. */
+  /* What `load` has filled. */
+  const void *state;
+  /* The GPU's memory: `workspace_size` bytes at a multiple of 256. Calls whose work may overlap need one each. */
+  uint64_t workspace;
+  uint64_t workspace_size;
+  /* The driver's stream; null is its default one. */
+  void *stream;
+  /* Null, or filled where the driver refuses. */
+  ultra_gpu_error *error;
+} ultra_gpu_call;
+
+/* An entry of a model on a GPU: as ultra_entry, with sizes of both workspaces. */
+typedef struct ultra_gpu_entry {
+  const char *name;
+  uint32_t dimension_count;
+  uint32_t input_count;
+  uint32_t output_count;
+  uint32_t kernel_count;
+  size_t (*host_workspace_size)(const int64_t *dimensions, uint32_t workers);
+  uint64_t (*workspace_size)(const int64_t *dimensions);
+  int32_t (*run)(const ultra_gpu_call *call);
+} ultra_gpu_entry;
+
+/* A model's code for one kind of GPU. */
+typedef struct ultra_gpu {
+  uint32_t struct_size;
+  uint32_t entry_count;
+  /* The kind: "sm_90a". */
+  const char *target;
+  /* PTX, a text that the driver translates, and machine code that it need not; code is null where none was made. */
+  const void *ptx;
+  uint64_t ptx_size;
+  const void *code;
+  uint64_t code_size;
+  /* Bytes of the host's memory that `load` fills and every call reads. */
+  uint64_t state_size;
+  /* Bytes of the weights. */
+  uint64_t weights_size;
+  /* Finds the driver, gives it the code, or the PTX where it refuses that, and brings the weights to the GPU: to `weights`, memory of the caller's at a multiple
+   * of 256, or where that is 0 to memory of its own. In the calling thread's current context, or where there is none in the
+   * first GPU's primary one. Returns an ultra_status. After a failure nothing is left behind. */
+  int32_t (*load)(void *state, const ultra_gpu_host *host, uint64_t weights, ultra_gpu_error *error);
+  /* Gives back what `load` took. No call may be running. */
+  int32_t (*unload)(void *state, ultra_gpu_error *error);
+  const ultra_gpu_entry *entries;
+} ultra_gpu;
+
 /* The table of a model. */
 typedef struct ultra_model {
   uint32_t struct_size;
@@ -135,6 +211,9 @@ typedef struct ultra_model {
   const char *refusal;
   uint64_t entry_count;
   const ultra_entry *entries;
+  /* Code for GPUs, ascending by what it needs; see ultra_gpus. */
+  uint64_t gpu_count;
+  const ultra_gpu *gpus;
 } ultra_model;
 
 typedef const ultra_model *(*ultra_model_function)(void);
@@ -147,8 +226,22 @@ static inline const ultra_model *ultra_open(void *symbol) {
   /* ISO C has no cast from an object pointer to a function pointer. */
   *(void **)(&function) = symbol;
   const ultra_model *model = function();
-  if (model == NULL || model->abi_version != ULTRA_ABI_VERSION || model->struct_size < sizeof(ultra_model)) return NULL;
+  if (model == NULL || model->abi_version != ULTRA_ABI_VERSION || model->struct_size < offsetof(ultra_model, gpu_count)) {
+    return NULL;
+  }
   return model;
+}
+
+/* A model's code for the GPU of this name, such as "sm_90a"; null where it has none. */
+static inline const ultra_gpu *ultra_gpu_for(const ultra_model *model, const char *target) {
+  if (model->struct_size < sizeof(ultra_model)) return NULL;
+  for (uint64_t index = 0; index < model->gpu_count; index++) {
+    const char *name = model->gpus[index].target;
+    size_t place = 0;
+    while (name[place] != 0 && name[place] == target[place]) place++;
+    if (name[place] == target[place]) return &model->gpus[index];
+  }
+  return NULL;
 }
 
 #ifdef __cplusplus

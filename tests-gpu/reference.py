@@ -35,14 +35,14 @@ def layer(x, w, config, sequences, dtype):
     n = norm(x, w("_input_norm_weight"), w("_input_norm_bias"), 1e-6)
     u, v, q, k = torch.split(n @ w("_uvqk_weight") + w("_uvqk_beta"), [heads * dv, heads * dv, heads * dqk, heads * dqk], -1)
     u = torch.nn.functional.silu(u)
-    attention = torch.empty(x.shape[0], heads * dv, dtype=dtype, device=x.device)
+    parts = []
     for start, length, targets in sequences:
-        seen = visible(config["mask"], length, targets, x.device)
-        for head in range(heads):
-            rows = slice(start, start + length)
-            columns, values = slice(head * dqk, (head + 1) * dqk), slice(head * dv, (head + 1) * dv)
-            scores = torch.nn.functional.silu(q[rows, columns] @ k[rows, columns].T / dqk) / config["divisor"]
-            attention[rows, values] = (scores * seen) @ v[rows, values]
+        rows = slice(start, start + length)
+        own = [t[rows].view(length, heads, -1).transpose(0, 1) for t in (q, k, v)]
+        scores = torch.nn.functional.silu(own[0] @ own[1].transpose(1, 2) / dqk) / config["divisor"]
+        scores = scores * visible(config["mask"], length, targets, x.device)
+        parts.append((scores @ own[2]).transpose(0, 1).reshape(length, heads * dv))
+    attention = torch.cat(parts) if parts else v[:0]
     gated = u * norm(attention, w("_output_norm_weight"), w("_output_norm_bias"), 1e-6)
     return x + torch.cat([u, attention, gated], -1) @ w("_output_weight")
 
@@ -53,6 +53,6 @@ def model(x, weights, description, offsets, targets, dtype):
     for index in range(description["layer_count"]):
         prefix = f"_hstu_transducer._stu_module._stu_layers.{index}."
         x = layer(x, lambda name: weights[prefix + name].to(x.device, dtype), description["layer"], sequences, dtype)
-    rows = torch.cat([torch.arange(s + n - t, s + n) for s, n, t in sequences]).to(x.device)
+    rows = torch.cat([torch.arange(0)] + [torch.arange(s + n - t, s + n) for s, n, t in sequences]).to(x.device)
     x = x[rows]
     return x / torch.clamp(x.norm(dim=-1, keepdim=True), min=1e-6)

@@ -17,6 +17,8 @@ public struct ArtifactError: Error, Hashable, Sendable, CustomStringConvertible 
     case manifest
     /// The linker is missing or refused the object.
     case linker
+    /// The assembler of a GPU's code failed, or there is none.
+    case assembler
     /// What the writer was given contradicts itself.
     case invalidInput
     /// The operating system refused a file operation.

@@ -24,6 +24,8 @@ public struct Manifest: Codable, Hashable, Sendable {
   public var weights: [Weight] = []
   /// The kernels of every entry, in the order in which a call runs them, each one loop of the caller's threads.
   public var kernels: [Kernel] = []
+  /// Code for GPUs in the file, in the order of `ultra_model.gpus`; nil where there is none.
+  public var gpus: [GPU]?
   /// The program as it was compiled, in the compiler's text form: what tools read to count its work.
   public var program: String?
 

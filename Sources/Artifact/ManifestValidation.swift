@@ -21,6 +21,16 @@ extension Manifest {
     try unique(entries.map(\.name), "entries")
     try unique(levels.map(\.name), "levels")
     try unique(weights.map(\.name), "weights")
+    try unique(gpus?.map(\.target) ?? [], "gpus")
+    for (index, gpu) in (gpus ?? []).enumerated() {
+      for (key, bytes) in [("ptxBytes", gpu.ptxBytes), ("codeBytes", gpu.codeBytes ?? 1)] where bytes <= 0 {
+        throw fail("gpus[\(index)].\(key): \(bytes); expected a positive number")
+      }
+      try unique(gpu.kernels.map(\.name), "gpus[\(index)].kernels")
+      for kernel in gpu.kernels where !entries.contains(where: { $0.name == kernel.entry }) {
+        throw fail("gpus[\(index)].kernels: there is no entry \"\(kernel.entry)\"")
+      }
+    }
     var known: Set<[String]> = []
     for (index, kernel) in kernels.enumerated() {
       if kernel.name.isEmpty { throw fail("kernels[\(index)].name: empty, or with a zero byte") }

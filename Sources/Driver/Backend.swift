@@ -13,6 +13,10 @@ public struct Backend: Sendable {
   public var schedule = TileSchedule()
   /// How much work LLVM puts into speed.
   public var optimization = CompileOptions.Optimization.standard
+  /// Graphics processors that code goes into the artifact for, ascending.
+  public var gpus: [GPUTarget] = []
+  /// What makes machine code of their PTX; nil to leave that to the driver.
+  public var assembler: PTXAssembler?
   /// Makes the tile instructions of levels that have tiles, for a module: those of the processor but in tests.
   public var tiles: @Sendable (IRModule) -> any TileInstructions = { AMXInstructions($0.context) }
   /// What the manifest says of the compilation: compiler, model and passes; the rest is filled in.
@@ -44,26 +48,13 @@ public struct Backend: Sendable {
     }
   }
 
-  /// The tile program of `forward` for GPUs: with attention apart from what its rows need before and after it.
-  public func lowerForGPU(_ module: Module) throws -> Program {
-    var module = module
-    // What was computed twice, in regions apart, is in one of them here.
-    for index in module.functions.indices { module.functions[index].dissolveRegions() }
-    let passes = try PassPipeline(parsing: "cse,fuse{attention=apart,project=whole}")
-    try PassManager(passes).run(on: &module)
-    var program = try lowerToTiles(module, function: Self.entry, schedule: .gpu)
-    planMemory(&program)
-    try program.verify()
-    return program
-  }
-
   /// The optimized LLVM module of all levels, and the machine to emit it for. Throws where the levels are of several
   /// architectures.
   public func generate(
-    _ programs: [Program], of module: Module, in context: Context
+    _ programs: [Program], of module: Module, gpu: GPUPart = GPUPart(), in context: Context
   ) throws -> (IRModule, TargetMachine) {
     let architecture = try levels.architecture()
-    let manifest = try manifest(for: programs, of: module).encoded()
+    let manifest = try manifest(for: programs, of: module, gpu: gpu).encoded()
     let notes = ModelCode.Notes(
       note: try ArtifactNote.makeNote(manifest: manifest), weightsDistanceOffset: ArtifactNote.deltaOffset,
       manifestOffset: ArtifactNote.manifestOffset, manifestByteCount: manifest.count,
@@ -73,6 +64,7 @@ public struct Backend: Sendable {
       triple: architecture.triple, cpu: architecture.baselineCPU, optimization: optimization.codeGeneration)
     var code = ModelCode(programs: programs, levels: levels, notes: notes)
     code.tiles = tiles
+    (code.gpuPrograms, code.gpuImages) = (gpu.programs, gpu.images)
     return (try code.optimized(in: context, for: machine, pipeline: optimization.pipeline), machine)
   }
 
@@ -82,10 +74,11 @@ public struct Backend: Sendable {
     -> ArtifactWriter.Summary
   {
     let programs = try lower(module)
+    let gpu = try generateGPU(module)
     let context = Context()
-    let (generated, machine) = try generate(programs, of: module, in: context)
+    let (generated, machine) = try generate(programs, of: module, gpu: gpu, in: context)
     let object = try machine.emitObject(generated)
-    return try write(programs, object: object, weights: DerivedWeights(module, base: weights), to: path)
+    return try write(programs + gpu.programs, object: object, weights: DerivedWeights(module, base: weights), to: path)
   }
 
   /// Writes the artifact of programs and their object file; `weights` has derived weights too. After an error there is no

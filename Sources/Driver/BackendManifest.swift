@@ -6,14 +6,14 @@ import TileIR
 // What the artifact says of itself.
 extension Backend {
   /// The manifest of programs, each of which has the name of a function of the module.
-  func manifest(for programs: [Program], of module: Module) throws -> Manifest {
+  func manifest(for programs: [Program], of module: Module, gpu: GPUPart = GPUPart()) throws -> Manifest {
     var names = ManifestDimensions()
     let entries = try programs.map { try entry(for: $0, of: module, &names) }
     var manifest = Manifest(compiler: compiler, model: model, dimensions: names.dimensions, entries: entries)
     manifest.passes = passes
     manifest.program = module.text
     manifest.levels = levels.reversed().map { Manifest.Level(name: $0.rawValue, needs: $0.requirement) }
-    manifest.weights = WeightLayout(programs).entries.map { entry in
+    manifest.weights = WeightLayout(programs + gpu.programs).entries.map { entry in
       let packing = if case .weight(_, let packing) = entry.buffer.home { packing.name } else { "table" }
       return Manifest.Weight(
         name: entry.name, element: Self.manifestElement(entry.buffer.element),
@@ -26,6 +26,20 @@ extension Backend {
           name: kernel.name, entry: program.name, computes: kernel.summary, domain: kernel.domain.manifestText)
       }
     }
+    let images = gpu.images.enumerated().map { index, image in
+      let resources = gpu.resources[index]
+      let kernels = zip(gpu.programs, image.launches).flatMap { program, launches in
+        launches.map { launch in
+          Manifest.GPU.Kernel(
+            name: launch.symbol, entry: program.name, computes: program.kernels[launch.kernel].summary, rows: launch.rows,
+            threads: launch.threads, sharedBytes: launch.sharedBytes, registers: resources[launch.symbol]?.registers,
+            spilledBytes: resources[launch.symbol]?.spilledBytes)
+        }
+      }
+      return Manifest.GPU(
+        target: image.target.rawValue, ptxBytes: image.ptx.count, codeBytes: image.code?.count, kernels: kernels)
+    }
+    manifest.gpus = images.isEmpty ? nil : images
     return manifest
   }
 

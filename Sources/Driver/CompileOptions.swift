@@ -28,6 +28,8 @@ public struct CompileOptions: Sendable {
   public var levels: [CPULevel] = [.avx2, .avx512]
   /// Graphics processors to make code for, ascending.
   public var gpus: [GPUTarget] = []
+  /// What makes machine code for them; nil to leave that to the driver.
+  public var assembler: PTXAssembler?
   /// A pipeline in the notation of `ultrac opt`, instead of the one that `optimization` stands for.
   public var passes: String?
   /// A pipeline in the notation of `ultrac opt` that runs first: what makes the model another one, such as a lower
@@ -75,6 +77,7 @@ public struct CompileOptions: Sendable {
   /// The options that decide the result, as on the command line, without paths: equal flags and sources give equal bytes.
   var flags: [String] {
     var flags = ["-O\(optimization.rawValue)", "--target-cpu", levels.map(\.rawValue).joined(separator: ",")]
+    if !gpus.isEmpty { flags += ["--gpu", gpus.map(\.rawValue).joined(separator: ",")] }
     if let rewrites { flags += ["--rewrite", rewrites] }
     if let passes { flags += ["--passes", passes] }
     if let maxError = calibration?.maxError { flags += ["--max-error", "\(maxError)"] }

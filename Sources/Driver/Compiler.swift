@@ -105,6 +105,7 @@ public struct Compiler {
   private struct Generated {
     var module: IRModule
     var machine: TargetMachine
+    /// Those of all processors, whose weights go into the file.
     var programs: [Program]
 
     func copy() -> Generated { Generated(module: module.copy(), machine: machine, programs: programs) }
@@ -136,6 +137,7 @@ public struct Compiler {
       compiler: Manifest.Compiler(name: "ultrac", version: compilerVersion, flags: options.flags),
       model: Manifest.Model(name: options.model, sourceChecksum: sourceChecksum))
     backend.optimization = options.optimization
+    (backend.gpus, backend.assembler) = (options.gpus, options.assembler)
     return backend
   }
 
@@ -274,9 +276,19 @@ public struct Compiler {
 
   private mutating func generate(_ front: inout Front) throws -> Generated {
     let programs = try lower(&front)
+    var gpu = GPUPart()
+    if !options.gpus.isEmpty {
+      gpu = try step("gpu", "generating code for GPUs") {
+        let part = try front.backend.generateGPU(front.module)
+        return (part, part.summary)
+      }
+    }
     let generated = try step("code", "generating code") {
-      let (module, machine) = try front.backend.generate(programs, of: front.module, in: Context())
-      return (Generated(module: module, machine: machine, programs: programs), "\(module.functions.count) functions")
+      let (module, machine) = try front.backend.generate(programs, of: front.module, gpu: gpu, in: Context())
+      return (
+        Generated(module: module, machine: machine, programs: programs + gpu.programs),
+        "\(module.functions.count) functions"
+      )
     }
     try dump?.write(generated.module.text, after: "code", ending: "ll")
     return generated

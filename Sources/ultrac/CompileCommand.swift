@@ -50,6 +50,14 @@ struct CompileCommand: ParsableCommand {
       valueName: "targets"))
   var gpu: String?
 
+  @Option(
+    help: ArgumentHelp(
+      """
+      NVIDIA's assembler, which makes machine code of the kernels so that no driver need translate them; "none" for none \
+      (default: ptxas on the PATH, if there is one).
+      """, valueName: "path"))
+  var ptxas: String?
+
   @Option(help: "What to write.")
   var emit: Emission = .artifact
 
@@ -98,6 +106,7 @@ struct CompileCommand: ParsableCommand {
   var passes: PassArguments
 
   func validate() throws {
+    if ptxas != nil, gpu == nil { throw ValidationError("--ptxas needs --gpu: it makes code for GPUs") }
     guard Calibration.Metric(metric) != nil else {
       throw ValidationError("--metric: expected error, or best-N with N from 1, found \(metric)")
     }
@@ -124,6 +133,11 @@ struct CompileCommand: ParsableCommand {
     options.reportRows = reportRows
     options.passes = passes.passes
     options.gpus = try gpu.map { try .init(gpu: $0) } ?? []
+    switch ptxas {
+    case nil: options.assembler = options.gpus.isEmpty ? nil : PTXAssembler.search()
+    case "none": break
+    case .some(let path): options.assembler = PTXAssembler(path: path)
+    }
     options.levels = try targetCPU.map { try .init(targetCPU: $0) } ?? options.usualLevels()
     if let calibrate {
       options.calibration = try Calibration(file: calibrate)

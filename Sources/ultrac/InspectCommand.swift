@@ -82,7 +82,24 @@ struct InspectCommand: ParsableCommand {
     ])
     var lines = [reader.path] + facts.lines.map { "  " + $0 }
     for entry in manifest.entries { lines += [""] + signature(entry) }
-    return lines + [""] + passes(manifest) + kernels(manifest)
+    return lines + [""] + passes(manifest) + kernels(manifest) + gpuKernels(manifest)
+  }
+
+  private static func gpuKernels(_ manifest: Manifest) -> [String] {
+    (manifest.gpus ?? []).flatMap { gpu in
+      var table = TextTable([
+        ("\(gpu.target) kernels", .left), ("computes", .left), ("rows", .right), ("threads", .right), ("shared", .right),
+        ("registers", .right), ("spilled", .right),
+      ])
+      for kernel in gpu.kernels {
+        table.add([
+          "  \(kernel.name)", kernel.computes, "\(kernel.rows)", "\(kernel.threads)",
+          Quantity.bytes(Double(kernel.sharedBytes)), kernel.registers.map(String.init) ?? "-",
+          kernel.spilledBytes.map { Quantity.bytes(Double($0)) } ?? "-",
+        ])
+      }
+      return [""] + table.lines
+    }
   }
 
   private static func kernels(_ manifest: Manifest) -> [String] {

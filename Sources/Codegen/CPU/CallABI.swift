@@ -20,11 +20,22 @@ enum CallABI {
 
   enum Tensor { static let data = 0, count = 8, byteCount = 16 }
 
-  enum Model { static let byteCount = 56 }
+  enum Model { static let byteCount = 72 }
+
+  enum GPUCall {
+    static let state = 72, workspace = 80, workspaceSize = 88, stream = 96, failure = 104, byteCount = 112
+  }
+
+  enum GPUHost { static let structSize = 0, find = 8, context = 16, byteCount = 24 }
+
+  enum GPUFailure {
+    static let structSize = 0, status = 4, driverStatus = 8, reserved = 12, function = 16, kernel = 24
+    static let byteCount = 32
+  }
 
   enum Status: Int {
     case ok = 0
     case badCall, badArgumentCount, badDimension, badInput, badOutput, badWorkspace, badOffsets, badTargets
-    case idOutOfRange, sequenceTooLong
+    case idOutOfRange, sequenceTooLong, noDriver, driverFailed
   }
 }

@@ -13,6 +13,9 @@ final class EntryEmitter {
   private(set) var call: IRValue
   private(set) var frame: IRValue
   private let fail: IRFunction
+  /// The workspace buffers that lie in the caller's workspace, by slot: all, or where kernels run elsewhere those of the setup.
+  private let placed: [(slot: Int, buffers: [BufferID])]
+  private let hasScratch: Bool
 
   /// `weightsBase` emits the address of the artifact's weights segment.
   init(_ emitter: LevelEmitter, weights: WeightLayout, weightsBase: @escaping (IRBuilder) -> IRValue) {
@@ -22,11 +25,35 @@ final class EntryEmitter {
     call = emitter.context.pointer.null()
     frame = call
     fail = emitter.emitFail()
+    placed = emitter.program.slots
+    hasScratch = true
+  }
+
+  /// An entry whose kernels run elsewhere: the workspace holds what the setup makes.
+  init(setupOf emitter: LevelEmitter) {
+    self.emitter = emitter
+    weights = WeightLayout([])
+    weightsBase = { _ in emitter.context.pointer.null() }
+    call = emitter.context.pointer.null()
+    frame = call
+    fail = emitter.emitFail()
+    placed = emitter.program.setup.flatMap(\.writtenBuffers).enumerated().map { ($0, [$1]) }
+    hasScratch = false
   }
 
   func emit() -> (workspaceSize: IRFunction, run: IRFunction) {
+    emit { b in
+      for number in program.kernels.indices {
+        let kernel = KernelEmitter(emitter, number: number).emit()
+        emitLaunch(&b, program.kernels[number], kernel)
+      }
+    }
+  }
+
+  /// The functions of an entry that runs its kernels by what `launch` emits, after the setup; it may leave the function.
+  func emit(_ launch: (inout IRBuilder) -> Void) -> (workspaceSize: IRFunction, run: IRFunction) {
     let place = emitPlace()
-    return (emitWorkspaceSize(place), emitRun(place))
+    return (emitWorkspaceSize(place), emitRun(place, launch))
   }
 
   // MARK: - Workspace
@@ -47,8 +74,8 @@ final class EntryEmitter {
       }
       next = b.and(b.add(b.add(next, bytes), 63), -64)
     }
-    put(&b, slot: emitter.scratchSlot, bytes: b.mul(workers, emitter.scratch.byteCount))
-    for (_, members) in program.slots {
+    if hasScratch { put(&b, slot: emitter.scratchSlot, bytes: b.mul(workers, emitter.scratch.byteCount)) }
+    for (_, members) in placed {
       // The largest buffer of a slot decides; which one that is may depend on the batch.
       guard let first = members.first else { continue }
       var bytes = i64.constant(0)
@@ -69,7 +96,7 @@ final class EntryEmitter {
   }
 
   /// The most rows that an extent can have, from the dimensions that the caller gave.
-  private func greatestRows(_ b: IRBuilder, _ extent: Extent, dimensions: IRValue) -> IRValue {
+  func greatestRows(_ b: IRBuilder, _ extent: Extent, dimensions: IRValue) -> IRValue {
     let rows: IRValue
     switch extent.dimension {
     case .fixed(let count): rows = context.i64.constant(count)
@@ -137,7 +164,7 @@ final class EntryEmitter {
 
   // MARK: - Run
 
-  private func emitRun(_ place: IRFunction) -> IRFunction {
+  private func emitRun(_ place: IRFunction, _ launch: (inout IRBuilder) -> Void) -> IRFunction {
     let (i64, i32, p) = (context.i64, context.i32, context.pointer)
     let function = emitter.addFunction("run", [p], returns: i32)
     call = function.parameters[0]
@@ -168,10 +195,7 @@ final class EntryEmitter {
     emitOutputs(&b, derived: true)
     emitOutputCounts(&b)
     for index in program.scalars.indices { emitScalar(&b, ScalarID(index: index)) }
-    for number in program.kernels.indices {
-      let kernel = KernelEmitter(emitter, number: number).emit()
-      emitLaunch(&b, program.kernels[number], kernel)
-    }
+    launch(&b)
     b.ret(i32.constant(CallABI.Status.ok.rawValue))
     return function
   }
@@ -282,17 +306,22 @@ final class EntryEmitter {
 
   // MARK: - Launch
 
+  /// How many blocks a kernel has, each once for every part, where blocks of rows have `rows`.
+  func blockCount(_ b: IRBuilder, of kernel: Kernel, rows: Int) -> IRValue {
+    switch kernel.domain {
+    case .rows(let dimension, _, let parts):
+      let blocks = b.sdiv(b.add(emitter.rows(b, Extent(dimension), frame: frame), rows - 1), rows)
+      return b.mul(blocks, parts)
+    case .sequences(_, _, let table, let block, let parts):
+      let last = b.sub(emitter.rows(b, program[table].rows, frame: frame), 1)
+      let blocks = b.load(context.i64, b.element(emitter.address(b, table, frame: frame), context.i64, last))
+      return b.mul(blocks, parts * ((block.most + rows - 1) / rows))
+    }
+  }
+
   private func emitLaunch(_ b: inout IRBuilder, _ kernel: Kernel, _ function: IRFunction) {
     let (i64, i32, p) = (context.i64, context.i32, context.pointer)
-    let count: IRValue
-    switch kernel.domain {
-    case .rows(let dimension, let block, let parts):
-      let blocks = b.sdiv(b.add(emitter.rows(b, Extent(dimension), frame: frame), block - 1), block)
-      count = b.mul(blocks, parts)
-    case .sequences(_, _, let table, _, let parts):
-      let last = b.sub(emitter.rows(b, program[table].rows, frame: frame), 1)
-      count = b.mul(b.load(i64, b.element(emitter.address(b, table, frame: frame), i64, last)), parts)
-    }
+    let count = blockCount(b, of: kernel, rows: kernel.domain.block)
     let parallel = b.load(p, b.offset(call, bytes: CallABI.Call.parallel))
     // Also for a block or none: who counts the loops of a call then knows the kernel of each.
     b.ifThenElse(b.icmp(.ne, parallel, p.null())) { b in
@@ -312,7 +341,7 @@ final class EntryEmitter {
   // MARK: - Refusals
 
   /// Returns from the function with what `body` emits unless the condition holds.
-  private func leave(_ b: inout IRBuilder, unless condition: IRValue, _ body: (inout IRBuilder) -> Void) {
+  func leave(_ b: inout IRBuilder, unless condition: IRValue, _ body: (inout IRBuilder) -> Void) {
     let failure = b.appendBlock("refuse")
     let ok = b.appendBlock("ok")
     b.condBr(condition, then: ok, else: failure)

@@ -27,13 +27,14 @@ final class LevelEmitter {
   private var microKernels: [RegisterTile: IRFunction] = [:]
 
   init(
-    context: Context, module: IRModule, program: Program, level: CPULevel, tiles instructions: any TileInstructions
+    context: Context, module: IRModule, program: Program, level: CPULevel, tiles instructions: any TileInstructions,
+    prefix: String? = nil
   ) {
     self.context = context
     self.module = module
     self.program = program
     self.level = level
-    prefix = "\(program.name).\(level.rawValue)"
+    self.prefix = prefix ?? "\(program.name).\(level.rawValue)"
     extents = program.dimensions + program.derivedDimensions.map(\.name)
     let slots = program.buffers.count + extents.count + program.scalars.count + 1
     frameByteCount = (slots * 8 + 63) / 64 * 64

@@ -32,6 +32,10 @@ public struct ModelCode {
 
   /// What is computed, an entry each in this order; at least one, all verified, each with a name of its own.
   public var programs: [Program]
+  /// What is computed on GPUs, an entry each; images have the kernels of these.
+  public var gpuPrograms: [Program] = []
+  /// Images for GPUs, ascending.
+  public var gpuImages: [GPUImage] = []
   /// The levels to emit code for, ascending, at least one, all of one architecture.
   public var levels: [CPULevel]
   /// What the format puts before the code.
@@ -48,7 +52,7 @@ public struct ModelCode {
 
   /// The module of all levels with the function that include/ultra.h names, not yet optimized.
   public func emit(into context: Context) throws(LLVMError) -> IRModule {
-    let emitter = ModelEmitter(code: self, context: context)
+    var emitter = ModelEmitter(code: self, context: context)
     emitter.emit()
     try emitter.module.verify()
     return emitter.module
@@ -74,12 +78,15 @@ private struct ModelEmitter {
   let module: IRModule
   let note: IRValue
   let tiles: any TileInstructions
+  /// The table of GPUs; null where there are none.
+  private var gpuTable: IRValue
 
   init(code: ModelCode, context: Context) {
     self.code = code
     self.context = context
     module = IRModule(code.programs[0].name, in: context)
     tiles = code.tiles(module)
+    gpuTable = context.pointer.null()
     note = module.addGlobal(
       "ultra_note", initializer: module.bytes(code.notes.note), linkage: .external, section: ".note.ultra",
       alignment: 4, externallyInitialized: true, hidden: true)
@@ -89,8 +96,15 @@ private struct ModelEmitter {
     module.used([note, weights])
   }
 
-  func emit() {
-    let layout = WeightLayout(code.programs)
+  mutating func emit() {
+    let layout = WeightLayout(code.programs + code.gpuPrograms)
+    let gpus = code.gpuImages.flatMap { image in
+      GPUStubEmitter(
+        context: context, module: module, image: image, programs: code.gpuPrograms, level: code.levels[0], tiles: tiles,
+        weights: layout, weightsBase: weightsBase
+      ).emit()
+    }
+    gpuTable = gpus.isEmpty ? context.pointer.null() : constant("gpus", gpus)
     let tables = code.levels.map { level in (level, emitTable(level, layout)) }
     emitModelFunction(tables, refusal: emitRefusal())
   }
@@ -139,6 +153,9 @@ private struct ModelEmitter {
       module.address(note, plus: code.notes.manifestOffset),
       context.i64.constant(code.notes.manifestByteCount), level ?? context.pointer.null(),
       refusal ?? context.pointer.null(), count, entries,
+      // A machine that can run no level has no code for the host's side either.
+      context.i64.constant(refusal == nil ? code.gpuImages.count : 0),
+      refusal == nil ? gpuTable : context.pointer.null(),
     ]
   }
 

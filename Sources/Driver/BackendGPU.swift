@@ -1,0 +1,67 @@
+import Codegen
+import LLVMKit
+import Passes
+import TensorIR
+import TileIR
+
+/// What of an artifact is for GPUs.
+public struct GPUPart: Sendable {
+  /// What is computed there: none, or `forward`.
+  public var programs: [Program] = []
+  /// The kernels of the programs for each target.
+  public var images: [GPUImage] = []
+  /// What the kernels of each image take of the card, by name; empty where no assembler told.
+  public var resources: [[String: PTXAssembler.Resources]] = []
+
+  /// Nothing.
+  public init() {}
+
+  /// What there is for each target, and what finds no registers, which costs time.
+  var summary: String {
+    zip(images, resources).map { image, resources in
+      let launches = image.launches.flatMap(\.self)
+      var text = "\(image.target.rawValue): \(launches.count) kernels"
+      if let most = resources.values.map(\.registers).max() {
+        text += ", at most \(most) registers and \(Quantity.bytes(Double(launches.map(\.sharedBytes).max() ?? 0))) shared"
+      }
+      let spilling = launches.filter { (resources[$0.symbol]?.spilledBytes ?? 0) > 0 }.map(\.symbol)
+      return spilling.isEmpty ? text : text + ", spilling in " + spilling.joined(separator: ", ")
+    }.joined(separator: "; ")
+  }
+}
+
+// Code for GPUs.
+extension Backend {
+  /// The tile program of `forward` for GPUs: with attention apart from what its rows need before and after it.
+  func lowerForGPU(_ module: Module) throws -> Program {
+    var module = module
+    // What was computed twice, in regions apart, is in one of them here.
+    for index in module.functions.indices { module.functions[index].dissolveRegions() }
+    let passes = try PassPipeline(parsing: "cse,fuse{attention=apart,project=whole}")
+    try PassManager(passes).run(on: &module)
+    var program = try lowerToTiles(module, function: Self.entry, schedule: .gpu)
+    planMemory(&program)
+    try program.verify()
+    return program
+  }
+
+  /// The programs for GPUs and their images; nothing where no target is asked for. Throws where an operation has no code for
+  /// GPUs.
+  public func generateGPU(_ module: Module) throws -> GPUPart {
+    var part = GPUPart()
+    guard !gpus.isEmpty else { return part }
+    part.programs = [try lowerForGPU(module)]
+    for target in gpus {
+      var (text, launches): ([UInt8], [[GPULaunch]]) = ([], [])
+      for program in part.programs {
+        let (assembly, own) = try GPUCode(program: program, target: target).assembly(in: Context())
+        text += assembly.utf8
+        launches.append(own)
+      }
+      let assembled = try assembler?.assemble(text, for: target)
+      part.images.append(GPUImage(target: target, ptx: text, code: assembled?.code, launches: launches))
+      part.resources.append(assembled?.resources ?? [:])
+    }
+    return part
+  }
+}

@@ -1,0 +1,161 @@
+import CUltra
+import Foundation
+
+/// The functions of NVIDIA's driver that launch stubs call, over the host's memory: it notes what is asked of it, and can refuse.
+///
+/// The driver's functions know nothing of who calls them, so there is one at a time.
+final class FakeDriver {
+  /// A launch as the driver saw it.
+  struct Launch {
+    var kernel: String
+    var blocks: UInt32
+    var threads: UInt32
+    var sharedBytes: UInt32
+    var stream: Int
+    /// The first 8 bytes behind each parameter's pointer; scalars have 4, the rest are whatever follows.
+    var parameters: [UInt64]
+  }
+
+  nonisolated(unsafe) static var current = FakeDriver()
+
+  /// Every call by name, in order.
+  var calls: [String] = []
+  var launches: [Launch] = []
+  /// Memory that was taken and not given back, by address.
+  var memory: [UInt64: UnsafeMutableRawBufferPointer] = [:]
+  var modules: Set<Int> = []
+  /// Names of functions of the loaded module, by handle from 1000 on.
+  var kernels: [String] = []
+  /// The most shared memory that functions may have, by handle.
+  var sharedBytes: [Int: Int32] = [:]
+  /// The context that is current, and that of a thread before.
+  var context = 0
+  /// A function that there is not, one that refuses at its call number `refusedCall`, and how many parameters kernels have.
+  var missing: String?
+  var refused: (name: String, call: Int)?
+  var parameterCounts: [String: Int] = [:]
+  /// Whether machine code is refused, as by a driver that does not know it.
+  var refusesCode = false
+
+  deinit { for block in memory.values { block.deallocate() } }
+
+  /// Notes a call; the status that it gets.
+  fileprivate func status(_ name: String) -> Int32 {
+    calls.append(name)
+    guard let refused, refused.name == name, calls.count(where: { $0 == name }) == refused.call else { return 0 }
+    return 999
+  }
+
+  /// What gives the driver's functions to `load`.
+  static var host: ultra_gpu_host {
+    var host = ultra_gpu_host()
+    host.struct_size = UInt32(MemoryLayout<ultra_gpu_host>.size)
+    host.find = { (_: UnsafeMutableRawPointer?, name: UnsafePointer<CChar>?) -> UnsafeMutableRawPointer? in
+      guard let name else { return nil }
+      return FakeDriver.address(String(cString: name))
+    }
+    return host
+  }
+
+  private static func address(_ name: String) -> UnsafeMutableRawPointer? {
+    current.missing == name ? nil : functions[name]
+  }
+
+  /// What would be a kernel's parameters, in words of 8 bytes.
+  fileprivate static func words(_ pointers: UnsafePointer<UnsafeRawPointer?>?, _ count: Int) -> [UInt64] {
+    (0..<count).compactMap { pointers?[$0]?.loadUnaligned(as: UInt64.self) }
+  }
+
+  private typealias P = UnsafeMutablePointer<Int>
+
+  private static func raw<Function>(_ function: Function) -> UnsafeMutableRawPointer {
+    unsafeBitCast(function, to: UnsafeMutableRawPointer.self)
+  }
+
+  nonisolated(unsafe) private static let functions = makeFunctions()
+
+  private static func makeFunctions() -> [String: UnsafeMutableRawPointer] {
+    let cuInit: @convention(c) (UInt32) -> Int32 = { _ in FakeDriver.current.status("cuInit") }
+    let getCurrent: @convention(c) (P) -> Int32 = {
+      $0.pointee = FakeDriver.current.context
+      return FakeDriver.current.status("cuCtxGetCurrent")
+    }
+    let setCurrent: @convention(c) (Int) -> Int32 = {
+      FakeDriver.current.context = $0
+      return FakeDriver.current.status("cuCtxSetCurrent")
+    }
+    let device: @convention(c) (UnsafeMutablePointer<Int32>, Int32) -> Int32 = {
+      $0.pointee = 3 + $1
+      return FakeDriver.current.status("cuDeviceGet")
+    }
+    let retain: @convention(c) (P, Int32) -> Int32 = {
+      $0.pointee = 70 + Int($1)
+      return FakeDriver.current.status("cuDevicePrimaryCtxRetain")
+    }
+    let load: @convention(c) (P, UnsafePointer<CChar>) -> Int32 = {
+      let status = FakeDriver.current.status("cuModuleLoadData")
+      // Machine code is an ELF file, PTX begins with a comment.
+      if FakeDriver.current.refusesCode, $1.pointee == 0x7F { return 209 }
+      if status == 0 {
+        $0.pointee = 500 + FakeDriver.current.modules.count
+        FakeDriver.current.modules.insert($0.pointee)
+      }
+      return status
+    }
+    let unload: @convention(c) (Int) -> Int32 = {
+      FakeDriver.current.modules.remove($0)
+      return FakeDriver.current.status("cuModuleUnload")
+    }
+    let function: @convention(c) (P, Int, UnsafePointer<CChar>) -> Int32 = {
+      $0.pointee = 1000 + FakeDriver.current.kernels.count
+      FakeDriver.current.kernels.append(String(cString: $2))
+      return FakeDriver.current.status("cuModuleGetFunction")
+    }
+    let attribute: @convention(c) (Int, Int32, Int32) -> Int32 = {
+      if $1 == 8 { FakeDriver.current.sharedBytes[$0] = $2 }
+      return FakeDriver.current.status("cuFuncSetAttribute")
+    }
+    let allocate: @convention(c) (UnsafeMutablePointer<UInt64>, Int) -> Int32 = {
+      let status = FakeDriver.current.status("cuMemAlloc_v2")
+      if status == 0 {
+        let block = UnsafeMutableRawBufferPointer.allocate(byteCount: $1, alignment: 256)
+        $0.pointee = UInt64(UInt(bitPattern: block.baseAddress))
+        FakeDriver.current.memory[$0.pointee] = block
+      }
+      return status
+    }
+    let free: @convention(c) (UInt64) -> Int32 = {
+      FakeDriver.current.memory.removeValue(forKey: $0)?.deallocate()
+      return FakeDriver.current.status("cuMemFree_v2")
+    }
+    let copy: @convention(c) (UInt64, UnsafeRawPointer, Int) -> Int32 = {
+      UnsafeMutableRawPointer(bitPattern: UInt($0))?.copyMemory(from: $1, byteCount: $2)
+      return FakeDriver.current.status("cuMemcpyHtoD_v2")
+    }
+    let copyAsync: @convention(c) (UInt64, UnsafeRawPointer, Int, Int) -> Int32 = { target, source, count, _ in
+      UnsafeMutableRawPointer(bitPattern: UInt(target))?.copyMemory(from: source, byteCount: count)
+      return FakeDriver.current.status("cuMemcpyHtoDAsync_v2")
+    }
+    let launch:
+      @convention(c) (
+        Int, UInt32, UInt32, UInt32, UInt32, UInt32, UInt32, UInt32, Int, UnsafePointer<UnsafeRawPointer?>?, Int
+      ) -> Int32 = { kernel, blocks, y, z, threads, threadsY, threadsZ, shared, stream, parameters, extra in
+        let name = FakeDriver.current.kernels[kernel - 1000]
+        FakeDriver.current.launches.append(
+          Launch(
+            kernel: name, blocks: blocks * y * z, threads: threads * threadsY * threadsZ, sharedBytes: shared,
+            stream: stream, parameters: FakeDriver.words(parameters, FakeDriver.current.parameterCounts[name] ?? 0)))
+        return extra == 0 ? FakeDriver.current.status("cuLaunchKernel") : 1
+      }
+    return [
+      "cuInit": raw(cuInit), "cuCtxGetCurrent": raw(getCurrent), "cuCtxSetCurrent": raw(setCurrent),
+      "cuDeviceGet": raw(device), "cuDevicePrimaryCtxRetain": raw(retain), "cuModuleLoadData": raw(load),
+      "cuModuleUnload": raw(unload), "cuModuleGetFunction": raw(function), "cuFuncSetAttribute": raw(attribute),
+      "cuMemAlloc_v2": raw(allocate), "cuMemFree_v2": raw(free), "cuMemcpyHtoD_v2": raw(copy),
+      "cuMemcpyHtoDAsync_v2": raw(copyAsync), "cuLaunchKernel": raw(launch),
+    ]
+  }
+
+  /// The functions that stubs want.
+  static var names: [String] { functions.keys.sorted() }
+}

@@ -1,0 +1,161 @@
+import Codegen
+@testable import Driver
+import Foundation
+import Interpreter
+import LLVMKit
+import Passes
+import TensorIR
+import TestSupport
+import Testing
+import TileIR
+
+/// Programs for GPUs: what they mean, without a GPU.
+@Suite("Programs for GPUs")
+struct GPUProgramTests {
+  private static func backend(_ module: Module) -> Backend { CompiledProgram.backend(module, [.avx2], .less) }
+
+  @Test("mean what the function means", arguments: RandomProgram.Kind.allCases.filter { $0 != .precision })
+  func meaning(kind: RandomProgram.Kind) throws {
+    for seed in 1...12 as ClosedRange<UInt64> {
+      let random = try RandomProgram(kind, seed: seed)
+      try check(random.module, random.weights, random.inputs, kind, .f64, scale: 0x1p-29, "\(random)")
+    }
+  }
+
+  @Test("of narrow numbers mean what the function means", arguments: [RandomProgram.Kind.production, .recommendation])
+  func narrow(kind: RandomProgram.Kind) throws {
+    for seed in 1...12 as ClosedRange<UInt64> {
+      let random = try RandomProgram(kind, seed: seed)
+      var module = random.module
+      try PassManager(PassPipeline(parsing: "lower-precision{matmul=bf16,attention=bf16}")).run(on: &module)
+      // A number between two of bf16 may be rounded to either.
+      try check(module, random.weights, random.inputs, kind, .f32, scale: 0x1p-6 / 2e-5, "\(random)")
+    }
+  }
+
+  private func check(
+    _ module: Module, _ weights: WeightTable, _ inputs: [String: HostTensor], _ kind: RandomProgram.Kind,
+    _ precision: Interpreter.Precision, scale: Double, _ context: String
+  ) throws {
+    let program = try Self.backend(module).lowerForGPU(module)
+    let derived = DerivedWeights(module, base: weights)
+    let found = try TileInterpreter(program: program, weights: derived, precision: precision).run(inputs)
+    let expected = try Interpreter(module: module, weights: weights, precision: precision).run("forward", inputs: inputs)
+    for (found, expected) in zip(found, expected) {
+      expectClose(
+        found.tensor, expected.tensor, atol: kind.tolerance(of: expected.tensor) * scale, rtol: 0,
+        "\(context): \(found.name)")
+    }
+  }
+
+  @Test("attention is a kernel of its own, and no kernel has a product after a norm of another's result")
+  func kernels() throws {
+    let (module, _) = try GPUStubTests.model()
+    let program = try Self.backend(module).lowerForGPU(module)
+    #expect(
+      program.kernels.map(\.summary) == [
+        "layer_norm + convert + linear + silu + convert + convert + convert", "attention",
+        "layer_norm + multiply + concatenate + convert + linear + add",
+        "layer_norm + convert + linear + silu + convert + convert + convert", "attention",
+        "layer_norm + multiply + concatenate + convert + linear + add", "select_rows",
+      ])
+    let weights = program.buffers.filter { $0.element == .bf16 }
+    #expect(weights.contains { if case .weight(_, .fragments) = $0.home { true } else { false } })
+  }
+
+  /// A warp's right side of a product of 16 x 16 with 16 x 8 numbers, by PTX ISA's "Matrix Fragments for mma.m16n8k16": the words of a
+  /// lane are pairs of rows `2 * place` and `2 * place + 8` of column `group`.
+  @Test("fragments are what a warp's lanes take", arguments: [(16, 32), (40, 33), (7, 5), (512, 64)])
+  func fragments(rows: Int, columns: Int) throws {
+    for transposed in [false, true] {
+      let numbers = (0..<rows * columns).map { UInt16($0 & 0xFFFF) + 1 }
+      func number(_ row: Int, _ column: Int) -> UInt16 {
+        row < rows && column < columns ? numbers[transposed ? column * rows + row : row * columns + column] : 0
+      }
+      let packing = Packing.fragments(transposed: transposed)
+      let (stored, storedColumns) = transposed ? (columns, rows) : (rows, columns)
+      var bytes: [UInt8] = []
+      try numbers.withUnsafeBytes {
+        try WeightPacking.write(packing, .bf16, rows: stored, columns: storedColumns, elements: $0) { bytes += $0 }
+      }
+      #expect(bytes.count == packing.byteCount(rows: stored, columns: storedColumns, .bf16))
+      let packed = bytes.withUnsafeBytes { Array($0.bindMemory(to: UInt16.self)) }
+      let steps = (rows + 15) / 16
+      for panel in 0..<(columns + 31) / 32 {
+        for step in 0..<steps {
+          for lane in 0..<32 {
+            let (group, place) = (lane / 4, lane % 4)
+            // Each lane reads 16 bytes of both halves: two words for each of four tiles of eight columns.
+            for tile in 0..<4 {
+              for word in 0..<2 {
+                let start = ((panel * steps + step) * 2 + tile / 2) * 32 * 8 + lane * 8 + tile % 2 * 4 + word * 2
+                let row = step * 16 + 2 * place + 8 * word
+                let column = panel * 32 + 4 * group + tile
+                #expect(packed[start] == number(row, column) && packed[start + 1] == number(row + 1, column))
+              }
+            }
+          }
+        }
+      }
+    }
+  }
+
+  /// The assembler that `make test` installs, or one on the PATH.
+  static let assembler: PTXAssembler? = {
+    if let path = ProcessInfo.processInfo.environment["PTXAS"], !path.isEmpty { return PTXAssembler(path: path) }
+    return PTXAssembler.search()
+  }()
+
+  @Test(
+    "kernels are assembled, and no matrix kernel spills", .enabled(if: GPUProgramTests.assembler != nil),
+    arguments: GPUTarget.allCases,
+    [
+      (512, 4, 128, Mask.causal), (512, 4, 128, Mask(.windowed(window: 256, fullTail: 256))), (256, 4, 64, .causal),
+      (256, 8, 32, Mask(.keyPrefix(local: 64, global: 32, targets: .history))), (64, 2, 32, .causal), (50, 2, 25, .causal),
+      (24, 3, 8, Mask(.keyPrefix(local: 5, global: 2, targets: .windowed), contextual: 3)),
+    ])
+  func assembled(target: GPUTarget, shape: (Int, Int, Int, Mask)) throws {
+    var random = Random(seed: 3)
+    var (module, _) = try GPUModels.stack(
+      &random, width: shape.0, heads: shape.1, headWidth: shape.2, layers: 2, mask: shape.3)
+    try PassManager(PassPipeline(parsing: "lower-precision{matmul=bf16,attention=bf16},prune-demand")).run(on: &module)
+    let program = try Self.backend(module).lowerForGPU(module)
+    let (text, launches) = try GPUCode(program: program, target: target).assembly(in: Context())
+    let (code, resources) = try #require(Self.assembler).assemble(Array(text.utf8), for: target)
+    #expect(code.starts(with: [0x7F] + Array("ELF".utf8)))
+    #expect(Set(resources.keys) == Set(launches.map(\.symbol)))
+    for launch in launches {
+      let own = try #require(resources[launch.symbol])
+      #expect(own.spilledBytes == 0, "\(launch.symbol) of \(shape)")
+      #expect(own.registers > 0 && own.registers * launch.threads <= 65536)
+      #expect(launch.sharedBytes <= target.sharedBytes)
+    }
+    // Products run on the matrix units.
+    let products = program.kernels.count { $0.summary.contains("linear") || $0.summary.contains("attention") }
+    #expect(text.split(separator: "\n").count { $0.contains("mma") } >= products)
+  }
+
+  @Test("random models either have code for GPUs or are refused with the kernel and the reason")
+  func refusals() throws {
+    for kind in RandomProgram.Kind.allCases {
+      for seed in 1...6 as ClosedRange<UInt64> {
+        let random = try RandomProgram(kind, seed: seed)
+        let program = try Self.backend(random.module).lowerForGPU(random.module)
+        do {
+          let (text, launches) = try GPUCode(program: program, target: .sm80).assembly(in: Context())
+          #expect(launches.count == program.kernels.count && text.contains(".target sm_80"))
+        } catch let error as GPUError {
+          #expect(error.message.hasPrefix("kernel ") && error.message.contains(": no code yet for "))
+        }
+      }
+    }
+  }
+
+  @Test("equal programs give equal text")
+  func sameText() throws {
+    let (module, _) = try GPUStubTests.model()
+    let program = try Self.backend(module).lowerForGPU(module)
+    let texts = try (0..<2).map { _ in try GPUCode(program: program, target: .sm90a).assembly(in: Context()).text }
+    #expect(texts[0] == texts[1])
+  }
+}

@@ -1,0 +1,333 @@
+import CUltra
+import Codegen
+@testable import Driver
+import Foundation
+import Interpreter
+import LLVMKit
+import Passes
+import TensorIR
+import TestSupport
+import Testing
+import TileIR
+import UltraRuntime
+
+/// The host's side of code for GPUs, against a driver that only takes notes.
+@Suite("Launch stubs", .serialized)
+struct GPUStubTests {
+  /// A compiled model of two layers, its GPU program, and what its kernels should be given.
+  final class Subject {
+    let loaded: LoadedModel
+    let program: Program
+    let launches: [GPULaunch]
+    let weights: any WeightProvider
+    let gpu: ultra_gpu
+
+    init(code: [UInt8]? = nil) throws {
+      let (module, weights) = try GPUStubTests.model()
+      var backend = CompiledProgram.backend(module, [.avx2], .less)
+      backend.gpus = [.sm80]
+      var part = try backend.generateGPU(module)
+      part.images[0].code = code
+      self.weights = DerivedWeights(module, base: weights)
+      (program, launches) = (part.programs[0], part.images[0].launches[0])
+      let programs = try backend.lower(module)
+      loaded = try withTemporaryFolder { folder in
+        let path = folder.appendingPathComponent("model.ultra").path
+        let (generated, machine) = try backend.generate(programs, of: module, gpu: part, in: Context())
+        _ = try backend.write(
+          programs + part.programs, object: machine.emitObject(generated), weights: DerivedWeights(module, base: weights),
+          to: path)
+        return try LoadedModel(path: path)
+      }
+      gpu = try #require(ultra_gpu_for(loaded.table, "sm_80")).pointee
+      FakeDriver.current = FakeDriver()
+      for launch in launches { FakeDriver.current.parameterCounts[launch.symbol] = launch.parameters.count }
+    }
+
+    /// Memory for the model's state.
+    func withState<Result>(_ body: (UnsafeMutableRawPointer) throws -> Result) rethrows -> Result {
+      let state = UnsafeMutableRawPointer.allocate(byteCount: Int(gpu.state_size), alignment: 8)
+      defer { state.deallocate() }
+      return try body(state)
+    }
+
+    func load(_ state: UnsafeMutableRawPointer, weights: UInt64 = 0) -> (status: Int32, error: ultra_gpu_error) {
+      var (host, error) = (FakeDriver.host, ultra_gpu_error())
+      error.struct_size = UInt32(MemoryLayout<ultra_gpu_error>.size)
+      return (gpu.load(state, &host, weights, &error), error)
+    }
+
+    /// Calls the entry for sequences of these lengths; `size` is added to the workspace.
+    func run(
+      _ state: UnsafeMutableRawPointer, lengths: [Int], targets: [Int], size: Int = 0, offsetError: Int = 0,
+      workspace given: UnsafeMutableRawBufferPointer? = nil
+    ) -> (status: Int32, error: ultra_gpu_error, refusal: ultra_error) {
+      let entry = gpu.entries[0]
+      var offsets = lengths.reduce(into: [Int64(0)]) { $0.append($0[$0.count - 1] + Int64($1)) }
+      if offsetError != 0 { offsets[offsets.count - 1] += Int64(offsetError) }
+      let counts = targets.map { Int64($0) }
+      let rows = lengths.reduce(0, +)
+      let dimensions = [Int64(rows), Int64(lengths.count)]
+      let bytes = Int(entry.workspace_size(dimensions))
+      let workspace = given ?? .allocate(byteCount: bytes, alignment: 256)
+      defer { if given == nil { workspace.deallocate() } }
+      let host = UnsafeMutableRawBufferPointer.allocate(
+        byteCount: entry.host_workspace_size(dimensions, 1), alignment: 64)
+      defer { host.deallocate() }
+      var (failure, refusal) = (ultra_gpu_error(), ultra_error())
+      failure.struct_size = UInt32(MemoryLayout<ultra_gpu_error>.size)
+      refusal.struct_size = UInt32(MemoryLayout<ultra_error>.size)
+      let elsewhere = UnsafeMutableRawPointer(bitPattern: 0x7000_0000)
+      let status = offsets.withUnsafeMutableBytes { offsets in
+        var counts = counts
+        return counts.withUnsafeMutableBytes { counts in
+          let inputs = [
+            ultra_tensor(data: elsewhere, count: Int64(rows * 32)),
+            ultra_tensor(data: offsets.baseAddress, count: Int64(lengths.count + 1)),
+            ultra_tensor(data: counts.baseAddress, count: Int64(lengths.count)),
+          ]
+          var outputs = [ultra_tensor(data: elsewhere.map { $0 + 4096 }, count: Int64(rows * 32))]
+          return dimensions.withUnsafeBufferPointer { dimensions in
+            inputs.withUnsafeBufferPointer { inputs in
+              outputs.withUnsafeMutableBufferPointer { outputs in
+                var call = ultra_gpu_call()
+                call.call.struct_size = UInt32(MemoryLayout<ultra_gpu_call>.size)
+                call.call.dimension_count = 2
+                call.call.dimensions = dimensions.baseAddress
+                call.call.inputs = inputs.baseAddress
+                call.call.outputs = outputs.baseAddress
+                (call.call.input_count, call.call.output_count) = (3, 1)
+                (call.call.workspace, call.call.workspace_size) = (host.baseAddress, host.count)
+                (call.state, call.stream) = (UnsafeRawPointer(state), UnsafeMutableRawPointer(bitPattern: 0x55))
+                call.workspace = UInt64(UInt(bitPattern: workspace.baseAddress))
+                call.workspace_size = UInt64(bytes + size)
+                return withUnsafeMutablePointer(to: &failure) { failure in
+                  withUnsafeMutablePointer(to: &refusal) { refusal in
+                    (call.error, call.call.error) = (failure, refusal)
+                    return withUnsafePointer(to: &call) { entry.run($0) }
+                  }
+                }
+              }
+            }
+          }
+        }
+      }
+      return (status, failure, refusal)
+    }
+  }
+
+  /// Two layers on rows, with targets, in bf16.
+  static func model() throws -> (Module, WeightTable) {
+    var random = Random(seed: 11)
+    var (module, weights) = try GPUModels.stack(&random, width: 32, heads: 2, headWidth: 16, layers: 2, mask: .causal)
+    try PassManager(PassPipeline(parsing: "lower-precision{matmul=bf16,attention=bf16}")).run(on: &module)
+    try module.verify()
+    return (module, weights)
+  }
+
+  @Test("weights are brought to the GPU as the program packs them, and kernels may have the shared memory that they want")
+  func loads() throws {
+    let subject = try Subject()
+    let driver = FakeDriver.current
+    try subject.withState { state in
+      let (status, _) = subject.load(state)
+      #expect(status == 0)
+      #expect(driver.kernels == subject.launches.map(\.symbol))
+      for (index, launch) in subject.launches.enumerated() where launch.sharedBytes > 48 << 10 {
+        #expect(driver.sharedBytes[1000 + index] == Int32(launch.sharedBytes))
+      }
+      #expect(driver.context != 0, "where no context was current the first card's is")
+      let memory = try #require(driver.memory.values.first)
+      let layout = WeightLayout([subject.program])
+      #expect(memory.count == layout.byteCount && driver.memory.count == 1)
+      for entry in layout.entries {
+        let expected = try bytes(of: entry.buffer, subject.weights)
+        #expect(Array(memory[entry.offset..<entry.offset + entry.byteCount]) == expected, "\(entry.name)")
+      }
+      var error = ultra_gpu_error()
+      #expect(subject.gpu.unload(state, &error) == 0)
+      #expect(driver.memory.isEmpty && driver.modules.isEmpty)
+    }
+  }
+
+  @Test("weights may lie in memory of the caller's, which unload leaves alone")
+  func ownWeights() throws {
+    let subject = try Subject()
+    let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: Int(subject.gpu.weights_size), alignment: 256)
+    defer { memory.deallocate() }
+    try subject.withState { state in
+      #expect(subject.load(state, weights: UInt64(UInt(bitPattern: memory.baseAddress))).status == 0)
+      let entry = try #require(WeightLayout([subject.program]).entries.last)
+      #expect(
+        try Array(memory[entry.offset..<entry.offset + entry.byteCount]) == bytes(of: entry.buffer, subject.weights))
+      #expect(subject.gpu.unload(state, nil) == 0)
+      #expect(!FakeDriver.current.calls.contains("cuMemAlloc_v2") && !FakeDriver.current.calls.contains("cuMemFree_v2"))
+    }
+  }
+
+  private func bytes(of buffer: Buffer, _ weights: any WeightProvider) throws -> [UInt8] {
+    var result: [UInt8] = []
+    switch buffer.home {
+    case .table(let numbers): numbers.withUnsafeBytes { result += $0 }
+    case .weight(let name, let packing):
+      try weights.withWeight(name) { _, _, elements in
+        try WeightPacking.write(
+          packing, buffer.element, rows: buffer.rows.dimension.extent ?? 0, columns: buffer.columns, elements: elements
+        ) { result += $0 }
+      }
+    default: break
+    }
+    return result
+  }
+
+  @Test("machine code is loaded first, and the text where the driver refuses it", arguments: [false, true])
+  func code(isRefused: Bool) throws {
+    let subject = try Subject(code: [0x7F] + Array("ELF machine code".utf8))
+    FakeDriver.current.refusesCode = isRefused
+    subject.withState { state in
+      #expect(subject.load(state).status == 0)
+      #expect(FakeDriver.current.calls.count { $0 == "cuModuleLoadData" } == (isRefused ? 2 : 1))
+      #expect(subject.gpu.unload(state, nil) == 0)
+    }
+  }
+
+  @Test("every kernel is launched once, for the blocks that the batch has, with what it reads")
+  func runs() throws {
+    let subject = try Subject()
+    let driver = FakeDriver.current
+    let (lengths, targets) = ([5, 300, 0, 129], [2, 40, 0, 1])
+    let dimensions = [Int64(434), 4]
+    let workspace = UnsafeMutableRawBufferPointer.allocate(
+      byteCount: Int(subject.gpu.entries[0].workspace_size(dimensions)), alignment: 256)
+    defer { workspace.deallocate() }
+    let base = UInt64(UInt(bitPattern: workspace.baseAddress))
+    try subject.withState { state in
+      #expect(subject.load(state).status == 0)
+      let result = subject.run(state, lengths: lengths, targets: targets, workspace: workspace)
+      #expect(result.status == 0, "\(result.refusal) \(result.error)")
+      #expect(driver.launches.map(\.kernel) == subject.launches.map(\.symbol))
+      let weights = try #require(driver.memory.keys.first)
+      let layout = WeightLayout([subject.program])
+      for (launch, seen) in zip(subject.launches, driver.launches) {
+        let kernel = subject.program.kernels[launch.kernel]
+        let blocks: Int
+        switch kernel.domain {
+        case .rows(let dimension, _, let parts):
+          let rows = dimension == .symbol("rows") ? 434 : 43
+          blocks = (rows + launch.rows - 1) / launch.rows * parts
+        case .sequences(let offsets, _, _, let block, let parts):
+          let own = subject.program[offsets].name == "offsets" ? lengths : targets
+          blocks = own.reduce(0) { $0 + ($1 + block.most - 1) / block.most } * parts * launch.pieces(of: kernel)
+        }
+        #expect(Int(seen.blocks) == blocks && Int(seen.threads) == launch.threads, "\(launch.symbol)")
+        #expect(Int(seen.sharedBytes) == launch.sharedBytes && seen.stream == 0x55)
+        for (parameter, word) in zip(launch.parameters, seen.parameters) {
+          switch parameter {
+          case .extent(let name):
+            #expect(word == ["rows": 434, "sequences": 4, "target_rows": 43][name] ?? 0, "\(name)")
+          case .scalar: break
+          case .buffer(let id):
+            let buffer = subject.program[id]
+            switch buffer.home {
+            case .weight, .table: #expect(word == weights + UInt64(layout.offset(of: buffer) ?? -1))
+            case .output: #expect(word == 0x7000_1000)
+            case .input where buffer.element != .i64: #expect(word == 0x7000_0000)
+            case .input, .workspace:
+              let size = UInt64(subject.program.greatestRowsForTest(buffer) * buffer.columns * buffer.element.workingByteCount)
+              #expect(word >= base && word + size <= base + UInt64(workspace.count) && word % 16 == 0, "\(buffer.name)")
+              if buffer.name == "offsets" {
+                let table = UnsafeRawPointer(bitPattern: UInt(word))
+                #expect((0...4).map { table?.load(fromByteOffset: 8 * $0, as: Int64.self) } == [0, 5, 305, 305, 434])
+              }
+              if buffer.name == "target_offsets" {
+                let table = UnsafeRawPointer(bitPattern: UInt(word))
+                #expect((0...4).map { table?.load(fromByteOffset: 8 * $0, as: Int64.self) } == [0, 2, 42, 42, 43])
+              }
+            }
+          }
+        }
+      }
+      _ = subject.gpu.unload(state, nil)
+    }
+  }
+
+  @Test("a batch without rows launches nothing")
+  func empty() throws {
+    let subject = try Subject()
+    subject.withState { state in
+      #expect(subject.load(state).status == 0)
+      #expect(subject.run(state, lengths: [], targets: []).status == 0)
+      #expect(FakeDriver.current.launches.isEmpty)
+      _ = subject.gpu.unload(state, nil)
+    }
+  }
+
+  @Test("what the driver lacks is named", arguments: FakeDriver.names)
+  func missing(name: String) throws {
+    let subject = try Subject()
+    FakeDriver.current.missing = name
+    subject.withState { state in
+      let (status, error) = subject.load(state)
+      #expect(status == Int32(ULTRA_NO_DRIVER.rawValue) && error.status == status)
+      #expect(error.function.map { String(cString: $0) } == name)
+    }
+  }
+
+  @Test(
+    "what the driver refuses on loading is named, and nothing is left behind",
+    arguments: FakeDriver.names.filter { !["cuLaunchKernel", "cuMemcpyHtoDAsync_v2", "cuMemFree_v2", "cuModuleUnload"].contains($0) })
+  func refusedLoading(name: String) throws {
+    let subject = try Subject()
+    FakeDriver.current.refused = (name, 1)
+    // Kernels of so few columns want less shared memory than they must ask for.
+    if name == "cuFuncSetAttribute", subject.launches.allSatisfy({ $0.sharedBytes <= 48 << 10 }) { return }
+    subject.withState { state in
+      let (status, error) = subject.load(state)
+      #expect(status == Int32(ULTRA_DRIVER_FAILED.rawValue) && error.driver_status == 999)
+      #expect(error.function.map { String(cString: $0) } == name)
+      #expect(FakeDriver.current.memory.isEmpty && FakeDriver.current.modules.isEmpty)
+    }
+  }
+
+  @Test("what the driver refuses in a call is named, with the kernel")
+  func refusedLaunch() throws {
+    let subject = try Subject()
+    FakeDriver.current.refused = ("cuLaunchKernel", 2)
+    subject.withState { state in
+      #expect(subject.load(state).status == 0)
+      let result = subject.run(state, lengths: [9], targets: [1])
+      #expect(result.status == Int32(ULTRA_DRIVER_FAILED.rawValue) && result.error.driver_status == 999)
+      #expect(result.error.kernel.map { String(cString: $0) } == subject.launches[1].symbol)
+      _ = subject.gpu.unload(state, nil)
+    }
+  }
+
+  @Test("bad batches and workspaces are refused before anything is launched")
+  func refusals() throws {
+    let subject = try Subject()
+    subject.withState { state in
+      #expect(subject.load(state).status == 0)
+      #expect(subject.run(state, lengths: [9], targets: [10]).status == Int32(ULTRA_BAD_TARGETS.rawValue))
+      #expect(subject.run(state, lengths: [9, 2], targets: [1, 1], offsetError: 1).status == Int32(ULTRA_BAD_OFFSETS.rawValue))
+      #expect(subject.run(state, lengths: [9], targets: [1], size: -1).status == Int32(ULTRA_BAD_WORKSPACE.rawValue))
+      #expect(FakeDriver.current.launches.isEmpty)
+      #expect(subject.gpu.load(state, nil, 0, nil) == Int32(ULTRA_BAD_CALL.rawValue))
+      #expect(subject.gpu.entries[0].workspace_size([-1, 1]) == .max)
+      _ = subject.gpu.unload(state, nil)
+    }
+  }
+}
+
+extension Program {
+  /// Rows of a buffer for the batch of `runs`.
+  fileprivate func greatestRowsForTest(_ buffer: Buffer) -> Int {
+    let rows =
+      switch buffer.rows.dimension {
+      case .fixed(let count): count
+      case .symbol("rows"): 434
+      case .symbol("sequences"): 4
+      case .symbol: 43
+      }
+    return rows + buffer.rows.plus
+  }
+}

@@ -1,0 +1,184 @@
+"""Runs a compiled model on the card at hand: correctness against fp64 with poisoned memory, then times.
+
+    python3 run.py model.ultra model.json [--lengths 1024,4096,16384] [--torch]
+
+The model is a stack of production layers on rows (examples/published); its weights are those of model.json.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import time
+
+import torch
+
+import reference
+from artifact import Model
+
+
+def read_weights(path):
+    """The tensors of a safetensors file."""
+    with open(path, "rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        data = bytearray(file.read())
+    kinds = {"F32": torch.float32, "BF16": torch.bfloat16}
+    weights = {}
+    for name, entry in header.items():
+        if name == "__metadata__" or entry["data_offsets"][0] == entry["data_offsets"][1]:
+            continue
+        kind = kinds[entry["dtype"]]
+        count = (entry["data_offsets"][1] - entry["data_offsets"][0]) // kind.itemsize
+        weights[name] = torch.frombuffer(data, dtype=kind, count=count, offset=entry["data_offsets"][0]).reshape(entry["shape"])
+    return weights
+
+
+def batch(lengths, targets, width, seed):
+    generator = torch.Generator().manual_seed(seed)
+    offsets = torch.tensor([0] + lengths).cumsum(0)
+    return torch.randn(int(offsets[-1]), width, generator=generator).cuda(), offsets, torch.tensor(targets)
+
+
+def prepare(model, description, lengths, targets, seed):
+    x, offsets, counts = batch(lengths, targets, description["width"], seed)
+    result = torch.empty(sum(targets), description["width"], device="cuda")
+    run = model.prepare({"x": x, "offsets": offsets, "num_targets": counts}, [len(x), len(lengths)], {"targets": result})
+    return x, offsets, counts, result, run
+
+
+def check(model, weights, description, lengths, targets, seed):
+    x, offsets, counts, result, run = prepare(model, description, lengths, targets, seed)
+    found = []
+    for _ in range(2):
+        result.fill_(float("nan"))
+        run.workspace.fill_(0xFF)
+        run()
+        torch.cuda.synchronize()
+        found.append(result.clone())
+    expected = reference.model(x.double(), weights, description, offsets, counts, torch.float64)
+    error = ((found[0].double() - expected).norm() / expected.norm()).item() if expected.numel() else 0.0
+    same = torch.equal(found[0], found[1])
+    print(f"  lengths {lengths}, targets {targets}: error {error:.2e}{'' if same else ', OTHER BITS the second time'}", flush=True)
+    return error < 2e-2 and same
+
+
+def check_alone(model, description):
+    """A sequence's result has the same bits alone and among others."""
+    lengths, targets = [700, 33, 1500], [30, 5, 64]
+    x, _, _, together, run = prepare(model, description, lengths, targets, 7)
+    run()
+    first, place, same = 0, 0, True
+    for length, count in zip(lengths, targets):
+        result = torch.empty(count, description["width"], device="cuda")
+        own = model.prepare({"x": x[first:first + length].clone(), "offsets": torch.tensor([0, length]),
+                             "num_targets": torch.tensor([count])}, [length, 1], {"targets": result})
+        own()
+        torch.cuda.synchronize()
+        same &= torch.equal(result, together[place:place + count])
+        first, place = first + length, place + count
+    print(f"  alone and among others: {'the same bits' if same else 'OTHER BITS'}")
+    return same
+
+
+def seconds(run, least=0.3):
+    """The median of device times."""
+    for _ in range(3):
+        run()
+    torch.cuda.synchronize()
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    times, began = [], time.time()
+    while time.time() - began < least or len(times) < 5:
+        start.record()
+        run()
+        end.record()
+        torch.cuda.synchronize()
+        times.append(start.elapsed_time(end) * 1e-3)
+    return statistics.median(times)
+
+
+def kernel_times(run, count=5):
+    """Microseconds of each kernel, by name, the mean of some runs."""
+    from torch.profiler import ProfilerActivity, profile
+    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+        for _ in range(count):
+            run()
+        torch.cuda.synchronize()
+    times = {}
+    for event in profiler.events():
+        if event.device_type == torch.autograd.DeviceType.CUDA and event.name.startswith("forward"):
+            times[event.name] = times.get(event.name, 0.0) + event.device_time / count
+    return times
+
+
+def pairs_seen(mask, length, targets):
+    """Pairs of a query and a key that it sees."""
+    return sum(int(reference.visible(mask, length, targets, "cuda")[first:first + 1024].sum())
+               for first in range(0, length, 1024)) if length <= 20000 else 0
+
+
+def timings(model, weights, description, length, peak, against_torch):
+    layer, width = description["layer"], description["width"]
+    inner = layer["heads"] * layer["hidden_dim"]
+    targets = min(128, length // 8)
+    x, offsets, counts, _, run = prepare(model, description, [length], [targets], 1)
+    total = seconds(run)
+    pairs = pairs_seen(layer["mask"], length, targets)
+    print(f"  {length} rows: {total * 1e3:.3f} ms")
+    computes = {k["name"]: k["computes"] for k in model.manifest["gpus"][-1]["kernels"]}
+    for name, took in list(kernel_times(run).items())[:8]:
+        rows, what = length, computes.get(name, "")
+        flop = 0
+        if what == "attention":
+            flop = 4 * pairs * inner
+        elif "multiply" in what and "linear" in what:
+            flop = 2 * rows * 3 * inner * width
+        elif "linear" in what:
+            flop = 2 * rows * width * width * what.count("linear")
+        rate = flop / took / 1e6
+        print(f"    {name[:36]:36} {took:9.1f} us {rate:7.1f} TFLOP/s {100 * rate / peak:5.1f} %  {what[:70]}")
+    if against_torch:
+        reference_model = torch.compile(lambda x: reference.model(x, weights, description, offsets, counts, torch.bfloat16))
+        own = {k: v.cuda().bfloat16() for k, v in weights.items()}
+        weights_before = dict(weights)
+        weights.update(own)
+        try:
+            best = seconds(lambda: reference_model(x.bfloat16()))
+            print(f"    PyTorch, torch.compile, bf16: {best * 1e3:.2f} ms, {best / total:.2f} times as long")
+        except torch.cuda.OutOfMemoryError:
+            print("    PyTorch, torch.compile, bf16: out of memory")
+        weights.update(weights_before)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("artifact")
+    parser.add_argument("model")
+    parser.add_argument("--lengths", default="1024,4096,16384")
+    parser.add_argument("--target")
+    parser.add_argument("--torch", action="store_true", help="measure PyTorch's torch.compile beside it")
+    parser.add_argument("--only-check", action="store_true")
+    arguments = parser.parse_args()
+    description = json.load(open(arguments.model))
+    weights = read_weights(os.path.join(os.path.dirname(arguments.model) or ".", description["weights"][0]))
+    began = time.time()
+    model = Model(arguments.artifact, arguments.target)
+    print(f"{torch.cuda.get_device_name()}; PyTorch {torch.__version__}; {arguments.artifact}: {model.target}, loaded in "
+          f"{time.time() - began:.2f} s")
+    fine = True
+    for lengths, targets in [([200], [20]), ([1, 130, 64, 1000, 2], [1, 3, 0, 100, 0]), ([513, 2048], [40, 128]), ([], [])]:
+        fine &= check(model, weights, description, lengths, targets, len(lengths))
+    fine &= check_alone(model, description)
+    if not arguments.only_check:
+        a, b = (torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16) for _ in range(2))
+        peak = 2 * 8192**3 / seconds(lambda: a @ b) / 1e12
+        print(f"  PyTorch's product of 8192 x 8192: {peak:.0f} TFLOP/s in bf16")
+        for length in map(int, arguments.lengths.split(",")):
+            timings(model, weights, description, length, peak, arguments.torch)
+    model.close()
+    print("all right" if fine else "WRONG")
+    sys.exit(0 if fine else 1)
+
+
+if __name__ == "__main__":
+    main()
