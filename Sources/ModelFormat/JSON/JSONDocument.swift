@@ -70,6 +70,12 @@ public struct JSONDocument: Hashable, Sendable {
     self.file = file
   }
 
+  /// The text of a file. Throws `inaccessible` where it cannot be read, `malformed` as above.
+  public init(path: String) throws(ModelError) {
+    let file = try MappedFile(path: path)
+    try self.init(bytes: file.bytes, file: path)
+  }
+
   /// The same over text in memory. Throws `malformed` with the line and column of the first fault.
   public init(_ text: String, file: String) throws(ModelError) {
     var text = text

@@ -26,7 +26,7 @@ public enum Safetensors {
     var seen: Set<String> = ["__metadata__"]
     var fields: [String] = []
     if !metadata.isEmpty {
-      let pairs = metadata.map { "\(literal($0.key)):\(literal($0.value))" }
+      let pairs = metadata.map { "\(jsonLiteral($0.key)):\(jsonLiteral($0.value))" }
       fields.append("\"__metadata__\":{\(pairs.joined(separator: ","))}")
     }
     var offset = 0
@@ -38,7 +38,7 @@ public enum Safetensors {
       let type = SafetensorsType(tensor.element).rawValue
       let shape = tensor.shape.map(String.init).joined(separator: ",")
       fields.append(
-        "\(literal(tensorName)):{\"dtype\":\"\(type)\",\"shape\":[\(shape)],\"data_offsets\":[\(offset),\(end)]}")
+        "\(jsonLiteral(tensorName)):{\"dtype\":\"\(type)\",\"shape\":[\(shape)],\"data_offsets\":[\(offset),\(end)]}")
       offset = end
     }
     var header = Array("{\(fields.joined(separator: ","))}".utf8)
@@ -49,20 +49,5 @@ public enum Safetensors {
     bytes.append(contentsOf: header)
     for (_, tensor) in sorted { bytes.append(contentsOf: tensor.bytes) }
     return bytes
-  }
-
-  /// A string as JSON writes it.
-  private static func literal(_ text: String) -> String {
-    var result = "\""
-    for scalar in text.unicodeScalars {
-      switch scalar {
-      case "\"", "\\": result += "\\\(scalar)"
-      case _ where scalar.value < 0x20:
-        let digits = String(scalar.value, radix: 16)
-        result += "\\u" + String(repeating: "0", count: 4 - digits.count) + digits
-      default: result.unicodeScalars.append(scalar)
-      }
-    }
-    return result + "\""
   }
 }
