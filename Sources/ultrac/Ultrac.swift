@@ -12,6 +12,7 @@ struct Ultrac: ParsableCommand {
       `compile` turns it into one file, an artifact (.ultra), which any program can \
       load with dlopen: see include/ultra.h.
 
+        ultrac import weights.safetensors --family gr-retrieval        write model.json
         ultrac compile model.json         write model.ultra
         ultrac inspect model.ultra        what it takes and gives, how it was made
         ultrac run model.ultra --inputs in.safetensors --outputs out.safetensors
@@ -24,7 +25,8 @@ struct Ultrac: ParsableCommand {
       """,
     version: compilerVersion,
     subcommands: [
-      CompileCommand.self, RunCommand.self, CheckCommand.self, BenchCommand.self, InspectCommand.self, OptCommand.self,
+      ImportCommand.self, CompileCommand.self, RunCommand.self, CheckCommand.self, BenchCommand.self,
+      InspectCommand.self, OptCommand.self,
     ])
 
   static func main() {

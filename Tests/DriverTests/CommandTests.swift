@@ -11,7 +11,7 @@ import Testing
   }
 
   @Test func everySubcommandTeaches() throws {
-    for name in ["compile", "run", "check", "bench", "inspect", "opt"] {
+    for name in ["import", "compile", "run", "check", "bench", "inspect", "opt"] {
       let help = try ultrac(name, "--help")
       #expect(help.status == 0 && help.errors.isEmpty)
       #expect(help.output.contains("ultrac \(name) "), "an example of \(name)")
