@@ -74,11 +74,14 @@ public struct Manifest: Codable, Hashable, Sendable {
     public var name: String
     /// Null where the caller gives the extent. Otherwise the model computes it, and this is what it is at most.
     public var atMost: Bound?
+    /// Of rows that the model computes, how many a sequence has at most; null where only `atMost` is known.
+    public var atMostOfSequence: Int?
 
     /// A dimension that the caller gives, or one that the model computes and that is at most so much.
-    public init(name: String, atMost: Bound? = nil) {
+    public init(name: String, atMost: Bound? = nil, atMostOfSequence: Int? = nil) {
       self.name = name
       self.atMost = atMost
+      self.atMostOfSequence = atMostOfSequence
     }
   }
 
@@ -158,14 +161,20 @@ public struct Manifest: Codable, Hashable, Sendable {
     public var type: PortType
     /// What the numbers of an integer input mean, where the model depends on it.
     public var role: Role?
+    /// Of an input that the caller keeps from one call to the next, the input or output of `prefill` whose rows it brings
+    /// back; null for what is new with each call.
+    public var keeps: String?
     /// What it is, for people.
     public var description: String?
 
     /// An input or output of this name and type.
-    public init(name: String, type: PortType, role: Role? = nil, description: String? = nil) {
+    public init(
+      name: String, type: PortType, role: Role? = nil, keeps: String? = nil, description: String? = nil
+    ) {
       self.name = name
       self.type = type
       self.role = role
+      self.keeps = keeps
       self.description = description
     }
   }

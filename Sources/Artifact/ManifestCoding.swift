@@ -57,7 +57,7 @@ extension Manifest.Bound: Codable, ExpressibleByStringLiteral {
 
 extension Manifest.Port: Codable {
   private enum Key: String, CodingKey {
-    case name, kind, element, shape, sequences, rows, role, below, description
+    case name, kind, element, shape, sequences, rows, role, below, keeps, description
   }
   private enum Kind: String, Codable { case tensor, offsets }
   private enum RoleName: String, Codable {
@@ -67,12 +67,13 @@ extension Manifest.Port: Codable {
   }
 
   /// From an object of `name`, `kind`, `element` and what the kind has: `shape`, or `sequences` and `rows`; optionally
-  /// `role` (with `below` for ids) and `description`. Throws `DecodingError` where a key is missing or its value is of
+  /// `role` (with `below` for ids), `keeps` and `description`. Throws `DecodingError` where a key is missing or its value is of
   /// another kind.
   public init(from decoder: any Decoder) throws {
     let container = try decoder.container(keyedBy: Key.self)
     name = try container.decode(String.self, forKey: .name)
     description = try container.decodeIfPresent(String.self, forKey: .description)
+    keeps = try container.decodeIfPresent(String.self, forKey: .keeps)
     role =
       switch try container.decodeIfPresent(RoleName.self, forKey: .role) {
       case .ids: .ids(below: try container.decode(Int.self, forKey: .below))
@@ -102,6 +103,7 @@ extension Manifest.Port: Codable {
     var container = encoder.container(keyedBy: Key.self)
     try container.encode(name, forKey: .name)
     try container.encodeIfPresent(description, forKey: .description)
+    try container.encodeIfPresent(keeps, forKey: .keeps)
     try container.encode(type.element, forKey: .element)
     switch role {
     case .ids(let below):

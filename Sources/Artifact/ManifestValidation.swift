@@ -44,6 +44,9 @@ extension Manifest {
 
     let given = Set(dimensions.lazy.filter { $0.atMost == nil }.map(\.name))
     for (index, dimension) in dimensions.enumerated() {
+      if let most = dimension.atMostOfSequence, most < 0 || dimension.atMost == nil {
+        throw fail("dimensions[\(index)].atMostOfSequence: \(most) is negative, or the caller gives the extent")
+      }
       guard let bound = dimension.atMost else { continue }
       if bound.constant < 0 || (bound.terms.isEmpty && bound.constant == 0) {
         throw fail("dimensions[\(index)].atMost: no terms, or a negative constant")
@@ -120,6 +123,14 @@ extension Manifest {
     }
     if let most = entry.maximumSequenceLength, most < 0 {
       throw fail("\(place).maximumSequenceLength: \(most) is negative")
+    }
+    let prefill = entries.first { $0.name == "prefill" }
+    for (index, port) in entry.inputs.enumerated() {
+      guard let kept = port.keeps else { continue }
+      if prefill?.inputs.contains(where: { $0.name == kept }) == true { continue }
+      guard prefill?.outputs.contains(where: { $0.name == kept }) == true else {
+        throw fail("\(place).inputs[\(index)].keeps: \"\(kept)\" is no input or output of \"prefill\"")
+      }
     }
     try check(entry.inputs, "inputs", inputSymbols)
     try check(entry.outputs, "outputs", outputSymbols)

@@ -66,7 +66,7 @@ extension Backend {
     let inputs = function.arguments.map { argument in
       Manifest.Port(
         name: function[argument].name, type: portType(function[argument].type),
-        role: function.role(ofArgument: argument))
+        role: function.role(ofArgument: argument), keeps: module.kept(byArgument: argument, of: function))
     }
     let outputs = function.results.map { result in
       Manifest.Port(name: result.name, type: portType(function[result.value].type))
@@ -93,7 +93,8 @@ private struct ManifestDimensions {
     var renamed: [String: String] = [:]
     for derived in program.derivedDimensions {
       var dimension = Manifest.Dimension(
-        name: derived.name, atMost: program.givenBound(of: derived.name)?.manifestBound)
+        name: derived.name, atMost: program.givenBound(of: derived.name)?.manifestBound,
+        atMostOfSequence: program.keptRows(of: derived.name)?.ofSequence)
       if let other = dimensions.first(where: { $0.name == derived.name }), other != dimension {
         dimension.name = "\(program.name).\(derived.name)"
         renamed[derived.name] = dimension.name

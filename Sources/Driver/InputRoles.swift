@@ -49,3 +49,22 @@ extension Operation {
     }
   }
 }
+
+extension Module {
+  /// The argument or result of `prefill` whose rows an argument of another function brings back, as `cached-scoring` calls
+  /// them; nil for what is new with each call.
+  func kept(byArgument argument: ValueID, of function: Function) -> String? {
+    guard let prefill = self.function(named: "prefill"), function.name != prefill.name,
+      function.arguments.contains(where: {
+        function.cutsKeptRows($0) && ($0 == argument || function[$0].type.dimensions.last == function[argument].rows)
+      })
+    else { return nil }
+    let name = function[argument].name
+    if prefill.results.contains(where: { $0.name == name }) { return name }
+    return prefill.arguments.lazy.map { prefill[$0].name }.first { "cached_\($0)" == name }
+  }
+}
+
+extension Value {
+  fileprivate var rows: Dimension? { type.tensor?.shape.first }
+}

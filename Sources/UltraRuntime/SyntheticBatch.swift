@@ -18,23 +18,33 @@ public struct SyntheticBatch: Sendable {
   }
 
   /// Values for all inputs of an entry. A dimension is the number of rows or of sequences by the entry's offsets; any
-  /// other is told in `dimensions`.
+  /// other is told in `dimensions`. What the entry takes of histories that are kept is no made-up number: `kept` holds what
+  /// `prefill` took and gave for as many sequences, by name, and times of new rows follow theirs.
   public func inputs(
-    for entry: Manifest.Entry, dimensions: [String: Int] = [:]
+    for entry: Manifest.Entry, dimensions: [String: Int] = [:], kept: [String: Tensor] = [:]
   ) throws(RuntimeError) -> [String: Tensor] {
     guard lengths.allSatisfy({ $0 >= 0 && $0 <= 1 << 40 }), lengths.count <= 1 << 40 else {
       throw RuntimeError(.invalidInput, "lengths \(lengths.prefix(8)): expected 0 to \(1 << 40)")
     }
-    var extents = dimensions
+    var inputs: [String: Tensor] = [:]
     for port in entry.inputs {
+      guard let name = port.keeps else { continue }
+      guard let tensor = kept[name] else {
+        throw RuntimeError(
+          .invalidInput, "\(port.name): \"\(entry.name)\" takes rows that are kept, but \"\(name)\" is not given")
+      }
+      inputs[port.name] = tensor
+    }
+    var extents = dimensions
+    for port in entry.inputs where port.keeps == nil {
       guard case .offsets(let sequences, let rows) = port.type else { continue }
       if case .symbol(let name) = sequences { extents[name] = lengths.count }
       if case .symbol(let name) = rows { extents[name] = rowCounts(of: port).reduce(0, +) }
     }
+    let earlier = kept["offsets"].flatMap { try? $0.values(as: Int64.self).last } ?? 0
     var generator = Generator(state: seed)
-    var inputs: [String: Tensor] = [:]
-    for port in entry.inputs {
-      inputs[port.name] = try tensor(for: port, extents, &generator)
+    for port in entry.inputs where port.keeps == nil {
+      inputs[port.name] = try tensor(for: port, extents, after: Int(clamping: earlier), &generator)
     }
     return inputs
   }
@@ -45,7 +55,7 @@ public struct SyntheticBatch: Sendable {
   }
 
   private func tensor(
-    for port: Manifest.Port, _ extents: [String: Int], _ generator: inout Generator
+    for port: Manifest.Port, _ extents: [String: Int], after earlier: Int, _ generator: inout Generator
   ) throws(RuntimeError) -> Tensor {
     guard case .tensor(let element, let declared) = port.type else {
       var offsets: [Int64] = [0]
@@ -70,8 +80,11 @@ public struct SyntheticBatch: Sendable {
     switch element {
     case .f32: return try Tensor((0..<count).map { _ in Float(generator.symmetric()) }, shape: shape)
     case .f64: return try Tensor((0..<count).map { _ in generator.symmetric() }, shape: shape)
-    case .i64: return try Tensor(integers(port.role, count, &generator).map { Int64($0) }, shape: shape)
-    case .i32: return try Tensor(integers(port.role, count, &generator).map { Int32(clamping: $0) }, shape: shape)
+    case .i64:
+      return try Tensor(integers(port.role, count, after: earlier, &generator).map { Int64($0) }, shape: shape)
+    case .i32:
+      return try Tensor(
+        integers(port.role, count, after: earlier, &generator).map { Int32(clamping: $0) }, shape: shape)
     case .bf16:
       let values = (0..<count).map { _ in UInt16(truncatingIfNeeded: Float(generator.symmetric()).bitPattern >> 16) }
       return try Tensor(element: element, shape: shape, bytes: values.withUnsafeBytes { Array($0) })
@@ -81,11 +94,13 @@ public struct SyntheticBatch: Sendable {
     }
   }
 
-  private func integers(_ role: Manifest.Role?, _ count: Int, _ generator: inout Generator) -> [Int] {
+  private func integers(
+    _ role: Manifest.Role?, _ count: Int, after earlier: Int, _ generator: inout Generator
+  ) -> [Int] {
     switch role {
     case .ids(let below): (0..<count).map { _ in Int(generator.next() % UInt64(max(1, below))) }
     case .targetCounts: (0..<count).map { $0 < lengths.count ? min(targets, lengths[$0]) : 0 }
-    case .timestamps: (0..<count).map { 1_700_000_000 + 600 * $0 }
+    case .timestamps: (0..<count).map { 1_700_000_000 &+ 600 &* ($0 &+ earlier) }
     case .featureOffsets, nil: [Int](repeating: 0, count: count)
     }
   }

@@ -19,6 +19,11 @@ struct BenchCommand: ParsableCommand {
         ultrac bench model.ultra
         ultrac bench model.ultra --lengths 256,1024,4096 --threads 2
         ultrac bench model.ultra --lengths 1024 --trace out.json     open it at ui.perfetto.dev
+        ultrac bench model.ultra --history 1024,4096 --candidates 100                   history and candidates again
+        ultrac bench model.ultra --entry score --history 1024,4096 --candidates 100     candidates alone
+
+      What is kept of histories, which score and extend take, is what the artifact's prefill gives for them: it is run \
+      first, once for each length.
       """)
 
   @Argument(help: "The artifact.", completion: .file(extensions: ["ultra"]))
@@ -29,10 +34,23 @@ struct BenchCommand: ParsableCommand {
     transform: Self.lengths)
   var lengths: [Int]?
 
+  @Option(
+    help: """
+      In place of --lengths, rows of each sequence before its candidates, several with commas; of score and extend the \
+      rows that are kept (default: as those of --lengths).
+      """, transform: Self.lengths)
+  var history: [Int]?
+
+  @Option(help: "With score or --history, candidates of each sequence (default: 100).")
+  var candidates: Int?
+
+  @Option(help: "With extend, further rows of each history (default: 1).")
+  var events: Int?
+
   @Option(help: "Sequences of each batch.")
   var batch = 1
 
-  @Option(help: "Rows at the end of each sequence that are targets, for models that have them.")
+  @Option(help: "With --lengths, rows at the end of each sequence that are targets, for models that have them.")
   var targets = 1
 
   @Option(help: "Threads to run on.")
@@ -68,6 +86,10 @@ struct BenchCommand: ParsableCommand {
   func validate() throws {
     guard (1...1 << 20).contains(batch) else { throw ValidationError("--batch must be from 1 to 1048576") }
     guard targets >= 0 else { throw ValidationError("--targets must not be negative") }
+    for (name, count) in [("--candidates", candidates), ("--events", events)] {
+      guard (0...1 << 20).contains(count ?? 0) else { throw ValidationError("\(name) must be from 0 to 1048576") }
+    }
+    if lengths != nil && history != nil { throw ValidationError("--lengths and --history exclude each other") }
     guard (1...4096).contains(threads) else { throw ValidationError("--threads must be from 1 to 4096") }
     guard (1...1000).contains(runs) else { throw ValidationError("--runs must be from 1 to 1000") }
     guard seconds > 0 && seconds <= 3600 else { throw ValidationError("--seconds must be above 0, at most 3600") }
@@ -76,7 +98,10 @@ struct BenchCommand: ParsableCommand {
   func run() throws {
     defer { Terminal.endProgress() }
     let model = try LoadedModel(path: artifact)
-    let session = try Session(model, entry: entry, pool: makePool(threads: threads))
+    let pool = try makePool(threads: threads)
+    let session = try Session(model, entry: entry, pool: pool)
+    let batches = BenchBatches(model: model, entry: session.entry, pool: pool, sequences: batch)
+    try checkLengths(batches)
     let function = try function(of: model)
     Terminal.showProgress("measuring the machine's peak")
     var report = Report(
@@ -88,11 +113,13 @@ struct BenchCommand: ParsableCommand {
     }
     report.bandwidth = try MachineBandwidth.measureRead(level: model.level, threads: threads)
     let kernels = model.manifest.kernels.filter { $0.entry == entry }
-    for length in lengths ?? Self.defaultLengths(function?.longestSequence) {
-      Terminal.showProgress("\(length) rows")
-      var point = try measure(session, function, length: length, peaks: report.peaks)
+    for rows in rowCounts(batches, longest: function?.longestSequence) {
+      Terminal.showProgress("\(rows.kept + rows.new) rows")
+      let made = try batches.make(rows)
+      try session.bind(made.inputs)
+      var point = try measure(session, function, rows, made.shape, peaks: report.peaks)
       point.kernels = try KernelTimes.measure(
-        session, kernels, function, shape(length), runs: min(runs, 7), peaks: report.peaks, bandwidth: report.bandwidth)
+        session, kernels, function, made.shape, runs: min(runs, 7), peaks: report.peaks, bandwidth: report.bandwidth)
       report.points.append(point)
     }
     if let trace {
@@ -121,24 +148,50 @@ struct BenchCommand: ParsableCommand {
     try model.manifest.program.flatMap { try TensorIRParser.parse($0, file: artifact).function(named: entry) }
   }
 
-  private func shape(_ length: Int) -> BatchShape {
-    BatchShape(
-      lengths: [Int](repeating: length, count: batch), targets: [Int](repeating: min(targets, length), count: batch))
+  /// Options of lengths that mean nothing for the entry are errors, not looked over.
+  private func checkLengths(_ batches: BenchBatches) throws {
+    if batches.takesKept, lengths != nil {
+      throw ValidationError("--lengths is of whole sequences; \(entry) takes --history, the rows that are kept")
+    }
+    if candidates != nil, entry == "extend" {
+      throw ValidationError("extend has no candidates; further rows are --events")
+    }
+    if candidates != nil, !batches.takesKept, history == nil {
+      throw ValidationError("--candidates needs --history; --targets says how many of --lengths are candidates")
+    }
+    if candidates ?? 0 > 0, !batches.takesKept, !batches.hasTargets {
+      throw ValidationError("\(entry) takes no candidates")
+    }
+    if events != nil, entry != "extend" { throw ValidationError("--events is for extend") }
+  }
+
+  /// The rows of each sequence that the options ask for, one batch after the other.
+  private func rowCounts(_ batches: BenchBatches, longest: Int?) -> [BenchBatches.Rows] {
+    if batches.takesKept {
+      let new = entry == "extend" ? events ?? 1 : candidates ?? 100
+      return (history ?? Self.defaultLengths(longest.map { max($0 - new, 0) })).map {
+        BenchBatches.Rows(kept: $0, new: new, targets: 0)
+      }
+    }
+    if let history {
+      let candidates = batches.hasTargets ? candidates ?? 100 : 0
+      return history.map { BenchBatches.Rows(kept: 0, new: $0 + candidates, targets: candidates) }
+    }
+    return (lengths ?? Self.defaultLengths(longest)).map {
+      BenchBatches.Rows(kept: 0, new: $0, targets: min(targets, $0))
+    }
   }
 
   private func measure(
-    _ session: Session, _ function: Function?, length: Int, peaks: [String: Double]
+    _ session: Session, _ function: Function?, _ rows: BenchBatches.Rows, _ shape: BatchShape, peaks: [String: Double]
   ) throws -> Report.Point {
-    let shape = shape(length)
-    let synthetic = SyntheticBatch(lengths: shape.lengths, targets: min(targets, length))
-    try session.bind(synthetic.inputs(for: session.entry))
     let plan = MeasurementPlan(warmups: min(3, runs), minimumRuns: runs, seconds: seconds)
     let measurement = try plan.measure { () throws(RuntimeError) in try session.call() }
     let atPeak = function.map { function in
       function.costs(on: shape).reduce(0) { $0 + function.secondsAtPeak($1.operation, $1.cost.flops, peaks) }
     }
     return Report.Point(
-      length: length, median: measurement.median, p99: measurement.p99, runs: measurement.runs,
+      kept: rows.kept, length: rows.new, median: measurement.median, p99: measurement.p99, runs: measurement.runs,
       flops: function?.cost(on: shape).flops, shareOfPeak: atPeak.map { $0 / measurement.median },
       workspaceBytes: session.workspaceSize)
   }
@@ -171,7 +224,9 @@ extension BenchCommand {
   /// What was measured.
   struct Report: Encodable {
     struct Point: Encodable {
-      /// Rows of each sequence.
+      /// Rows of each sequence that are kept from an earlier call.
+      var kept: Int
+      /// Rows of each sequence that the call brings.
       var length: Int
       /// Seconds a batch: half of the runs took no longer, and 99 of 100.
       var median: Double
@@ -185,6 +240,11 @@ extension BenchCommand {
       var kernels: [KernelTimes] = []
 
       var flopsPerSecond: Double? { flops.map { $0 / median } }
+
+      /// "100 rows behind 4096 that are kept", of the whole batch.
+      func rowsText(_ batch: Int) -> String {
+        "\(length * batch) rows" + (kept > 0 ? " behind \(kept * batch) that are kept" : "")
+      }
     }
 
     var model: String
@@ -200,17 +260,20 @@ extension BenchCommand {
     var points: [Point]
 
     var lines: [String] {
-      var table = TextTable([
-        ("rows", .right), ("median", .right), ("p99", .right), ("runs", .right), ("GFLOP", .right),
-        ("GFLOP/s", .right), ("of peak", .right), ("workspace", .right),
-      ])
-      for point in points {
-        table.add([
-          "\(point.length * batch)", Quantity.seconds(point.median), Quantity.seconds(point.p99), "\(point.runs)",
-          point.flops.map { Quantity.digits($0 / 1e9) } ?? "-",
-          point.flopsPerSecond.map { Quantity.digits($0 / 1e9) } ?? "-", share(point) ?? "-",
-          Quantity.bytes(Double(point.workspaceBytes)),
+      let keeps = points.contains { $0.kept > 0 }
+      var table = TextTable(
+        (keeps ? [("kept", .right)] : []) + [
+          ("rows", .right), ("median", .right), ("p99", .right), ("runs", .right), ("GFLOP", .right),
+          ("GFLOP/s", .right), ("of peak", .right), ("workspace", .right),
         ])
+      for point in points {
+        table.add(
+          (keeps ? ["\(point.kept * batch)"] : []) + [
+            "\(point.length * batch)", Quantity.seconds(point.median), Quantity.seconds(point.p99), "\(point.runs)",
+            point.flops.map { Quantity.digits($0 / 1e9) } ?? "-",
+            point.flopsPerSecond.map { Quantity.digits($0 / 1e9) } ?? "-", share(point) ?? "-",
+            Quantity.bytes(Double(point.workspaceBytes)),
+          ])
       }
       let sequences = batch == 1 ? "one sequence" : "\(batch) sequences"
       let place = "\(level), \(threads) thread\(threads == 1 ? "" : "s")"
@@ -233,7 +296,7 @@ extension BenchCommand {
     /// Where the time of the last length goes.
     private var kernelLines: [String] {
       guard let last = points.last, !last.kernels.isEmpty else { return [] }
-      let title = "kernels at \(last.length * batch) rows, memory \(Quantity.digits(bandwidth / 1e9)) GB/s"
+      let title = "kernels at \(last.rowsText(batch)), memory \(Quantity.digits(bandwidth / 1e9)) GB/s"
       return ["", title] + KernelTimes.lines(last.kernels) + [""]
     }
 
@@ -242,7 +305,7 @@ extension BenchCommand {
       guard let last = points.last, let share = share(last) else { return [] }
       let speed = Quantity.digits((last.flopsPerSecond ?? 0) / 1e9)
       return [
-        "\(model): \(last.length * batch) rows in \(Quantity.seconds(last.median)), \(speed) GFLOP/s, "
+        "\(model): \(last.rowsText(batch)) in \(Quantity.seconds(last.median)), \(speed) GFLOP/s, "
           + "\(share) of this machine's \(peaks.count > 1 ? "" : "fp32 ")peak on \(threads) thread\(threads == 1 ? "" : "s")"
       ]
     }

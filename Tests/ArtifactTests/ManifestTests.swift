@@ -53,6 +53,26 @@ import Testing
     #expect(error?.message.contains(message) == true, "\(String(describing: error))")
   }
 
+  @Test func whatIsKeptIsOfPrefill() throws {
+    var manifest = try ModelFixture.manifest()
+    var prefill = manifest.entries[0]
+    prefill.name = "prefill"
+    var score = manifest.entries[0]
+    score.name = "score"
+    score.inputs[0].keeps = prefill.inputs[0].name
+    score.inputs[1].keeps = prefill.outputs[0].name
+    manifest.entries += [prefill, score]
+    let kept = try #require(manifest.dimensions.firstIndex { $0.atMost != nil })
+    manifest.dimensions[kept].atMostOfSequence = 512
+    #expect(try Manifest(json: manifest.encoded()) == manifest)
+    manifest.entries[manifest.entries.count - 1].inputs[1].keeps = "nothing"
+    let error = #expect(throws: ArtifactError.self) { try manifest.encoded() }
+    #expect(error?.message.contains("inputs[1].keeps: \"nothing\" is no input or output of \"prefill\"") == true)
+    manifest.entries[manifest.entries.count - 1].inputs[1].keeps = nil
+    manifest.dimensions[kept].atMostOfSequence = -1
+    #expect(throws: ArtifactError.self) { try manifest.encoded() }
+  }
+
   @Test func anotherVersionIsRefused() throws {
     let text = String(decoding: try ModelFixture.manifest().encoded(), as: UTF8.self)
     let error = #expect(throws: ArtifactError.self) {

@@ -9,7 +9,9 @@ struct ModelFolder {
   let model: String
   let folder: URL
 
-  init(_ folder: URL, layers: Int = 2) throws {
+  /// Under `candidates`, the last rows of sequences are candidates, and the model gives their rows; under `ranks` it gives the five best
+  /// items that were not seen too. `others` are fields of the description.
+  init(_ folder: URL, layers: Int = 2, candidates: Bool = false, ranks: Bool = false, others: String = "") throws {
     self.folder = folder
     model = folder.appendingPathComponent("model.json").path
     try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
@@ -30,6 +32,7 @@ struct ModelFolder {
       "format": "ultrac-model/1", "name": "small", "weights": ["weights.safetensors"], "width": 8,
       "names": {"preset": "gr-production"},
       "input": {"kind": "embedding", "item": {"rows": 20}},
+      \(candidates ? "\"sequence\": {\"targets\": true}," : "")\(others)
       "layer_count": 2,
       "layer": {
         "heads": 2, "attention_dim": 4, "hidden_dim": 4, "alpha": 0.5, "divisor": 32,
@@ -39,7 +42,8 @@ struct ModelFolder {
         "output_norm": {"kind": "layer_norm", "affine": true, "epsilon": 1e-6},
         "concatenate": ["u", "attention", "gated"], "output": {"bias": false}
       },
-      "output": {"rows": "last", "norm": {"kind": "l2", "epsilon": 1e-6}, "name": "users"}
+      "output": {"rows": "\(candidates ? "targets" : "last")", "norm": {"kind": "l2", "epsilon": 1e-6}, "name": "users"
+        \(ranks ? ", \"top_k\": {\"k\": 5, \"first_row\": 1, \"norm\": {\"kind\": \"none\"}, \"seen\": \"leave_out\"}" : "")}
     }
     """.write(toFile: model, atomically: true, encoding: .utf8)
   }

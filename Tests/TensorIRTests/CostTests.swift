@@ -37,6 +37,31 @@ import Testing
     #expect(byName["gather"]?.bytes == 392)
   }
 
+  /// Rows behind those that are kept see these too: as candidates each beside them itself alone, as history the earlier ones.
+  @Test(arguments: [("", 16), (", continued", 17)])
+  func countsKeysThatAreKept(flag: String, pairs: Int) throws {
+    let text = """
+      module m
+      func @score(%k: tensor<cached x 4 x f32>, %kept: offsets<sequences x cached>, %x: tensor<rows x 4 x f32>, %at: offsets<sequences x rows>) -> (y: tensor<rows x 4 x f32>) {
+        %own = lengths %at : tensor<sequences x i64>
+        %ends = extend_offsets %kept, %own {add = appended, into = all} : offsets<sequences x all>
+        %keys = extend_rows %x, %k, %kept, %ends, %own {add = appended} : tensor<all x 4 x f32>
+        %y = attention %x, %keys, %keys, %ends, %own, %at {heads = 1, alpha = 1, divisor = fixed(8), activation = silu, mask = causal, targets\(flag), queries = targets} : tensor<rows x 4 x f32>
+        return %y
+      }
+      """
+    let function = try #require(TensorIRParser.parse(text, file: "m.tir").function(named: "score"))
+    #expect(function.arguments.map { function.cutsKeptRows($0) } == [false, true, false, false])
+    // Two rows behind 5, one behind 3, none behind 2: 6 + 6 keys, or 6 + 7, and 4.
+    let batch = BatchShape(lengths: [2, 1, 0], kept: ["kept": [5, 3, 2]])
+    #expect(function.cost(on: batch).flops == Double(2 * pairs * 8))
+    let joined = try #require(
+      function.costs(on: batch).first { function[function[$0.operation].results[0]].name == "keys" })
+    // Rows that are there, those that come, and all of them; three offsets of four numbers, three counts.
+    let bytes = (10 + 3 + 13) * 4 * 4 + 2 * 4 * 8 + 3 * 8
+    #expect(joined.cost.bytes == Double(bytes))
+  }
+
   /// What stays inside a region moves nothing; what several of its operations read comes in once.
   @Test func aRegionMovesWhatCrossesItsEdge() throws {
     let text = """

@@ -4,11 +4,14 @@ public struct BatchShape: Hashable, Sendable {
   public var lengths: [Int]
   /// As many as lengths, each at most its length.
   public var targets: [Int]
+  /// Rows that are kept of each sequence, before those of the batch, by the name of the offsets that cut them.
+  public var kept: [String: [Int]]
 
-  /// A batch without targets, unless they are given.
-  public init(lengths: [Int], targets: [Int]? = nil) {
+  /// A batch without targets, and with nothing kept, unless they are given.
+  public init(lengths: [Int], targets: [Int]? = nil, kept: [String: [Int]] = [:]) {
     self.lengths = lengths
     self.targets = targets ?? [Int](repeating: 0, count: lengths.count)
+    self.kept = kept
   }
 }
 
@@ -69,11 +72,12 @@ extension Function {
 }
 
 extension Mask {
-  /// (row, key) pairs that the mask lets through in one sequence, of the rows that `queries` keeps or of all.
-  public func visiblePairs(length: Int, targets: Int, queries: RowSelection? = nil) -> Int {
+  /// (row, key) pairs that the mask lets through in one sequence, of the rows that `queries` keeps or of all; `last` are its
+  /// targets by `queries`, where those are not the mask's.
+  public func visiblePairs(length: Int, targets: Int, queries: RowSelection? = nil, last: Int? = nil) -> Int {
     let intervals = intervals
     var count = 0
-    let dropped = queries?.dropped(length: length, targets: targets) ?? 0..<0
+    let dropped = queries?.dropped(length: length, targets: last ?? targets) ?? 0..<0
     for position in 0..<length where !dropped.contains(position) {
       let lookup = { (variable: IndexVariable) in
         switch variable {
@@ -101,6 +105,14 @@ extension Function {
         return !self[id].operands.dropFirst(2).contains(offsets)
       }
   }
+
+  /// Whether offsets cut rows that are kept from one call to the next: a call's own are appended to them.
+  public func cutsKeptRows(_ offsets: ValueID) -> Bool {
+    body.contains { id in
+      guard case .extendRows(let extend) = self[id].payload, extend.addition == .appended else { return false }
+      return self[id].operands[extend.places(among: self[id].operands.count).offsets] == offsets
+    }
+  }
 }
 
 /// Follows the extents of a batch through a function.
@@ -110,6 +122,8 @@ struct CostAnalysis {
   /// Lengths of the sequences that an offsets value cuts.
   var lengths: [ValueID: [Int]] = [:]
   var extents: [Dimension: Int] = [:]
+  /// The lengths that a value holds.
+  var counts: [ValueID: [Int]] = [:]
   /// Layers often share a mask and a length.
   var visiblePairs: [PairsKey: Int] = [:]
 
@@ -118,13 +132,22 @@ struct CostAnalysis {
     var length: Int
     var targets: Int
     var queries: RowSelection?
+    var last: Int
   }
 
   init(function: Function, batch: BatchShape) {
     self.function = function
     self.batch = batch
     for argument in function.arguments {
-      define(argument, lengths: function.cutsFeatures(argument) ? batch.lengths.map { _ in 1 } : batch.lengths)
+      let lengths =
+        if function.cutsFeatures(argument) {
+          batch.lengths.map { _ in 1 }
+        } else if function.cutsKeptRows(argument) {
+          batch.kept[function[argument].name] ?? batch.lengths.map { _ in 0 }
+        } else {
+          batch.lengths
+        }
+      define(argument, lengths: lengths)
     }
   }
 
@@ -157,27 +180,35 @@ struct CostAnalysis {
       flops = 2 * rows(operation.operands[0]) * (weight.tensor?.fixedElementCount).map(Double.init, default: 0)
     case .attention(let attention):
       let widths = width(operation.operands[0]) + width(operation.operands[2])
-      flops = 2 * pairs(attention, offsets: operation.operands[3]) * widths
+      flops = 2 * pairs(attention, operation) * widths
     case .gather:
       let row = function[operation.operands[0]].type.tensor.map { extent($0.shape[1]) * Double($0.element.byteCount) }
       traffic[0] = rows(operation.results[0]) * (row ?? 0)
     case .extendOffsets(let extend):
       let before = lengths[operation.operands[0]] ?? []
-      define(operation.results[0], lengths: zip(before, targets(before)).map { extended($0, $1, by: extend.addition) })
+      define(
+        operation.results[0],
+        lengths: zip(before, targets(of: operation, before)).map { extended($0, $1, by: extend.addition) })
+    case .lengths: counts[operation.results[0]] = lengths[operation.operands[0]]
     case .topK:
       // Of rows of bytes as many numbers are multiplied as a query has.
       let items = function[operation.operands[1]].type.tensor.map { extent($0.shape[0]) } ?? 0
       flops = 2 * rows(operation.operands[0]) * items * width(operation.operands[0])
     case .selectOffsets(let select):
       let before = lengths[operation.operands[0]] ?? []
-      define(operation.results[0], lengths: zip(before, targets(before)).map { kept($0, $1, by: select.selection) })
+      define(
+        operation.results[0],
+        lengths: zip(before, targets(of: operation, before)).map { kept($0, $1, by: select.selection) })
     default: break
     }
     return Work(flops: flops, read: traffic, written: operation.results.map(bytes))
   }
 
-  /// Targets of sequences of these lengths: selections keep them all.
-  private func targets(_ lengths: [Int]) -> [Int] { zip(batch.targets, lengths).map { min($0, $1) } }
+  /// Targets of sequences of these lengths, as an operation counts them: selections keep them all.
+  private func targets(of operation: Operation, _ lengths: [Int]) -> [Int] {
+    if let targets = operation.batch?.targets, let counts = counts[targets] { return counts }
+    return zip(batch.targets, lengths).map { min($0, $1) }
+  }
 
   private func extended(_ length: Int, _ targets: Int, by addition: RowAddition) -> Int {
     addition.extendedLength.evaluate { variable in
@@ -193,14 +224,17 @@ struct CostAnalysis {
     length - selection.dropped(length: length, targets: targets).count
   }
 
-  private mutating func pairs(_ attention: Attention, offsets: ValueID) -> Double {
-    let lengths = lengths[offsets] ?? []
+  private mutating func pairs(_ attention: Attention, _ operation: Operation) -> Double {
+    let lengths = lengths[operation.operands[3]] ?? []
     var sum = 0.0
-    for (length, targets) in zip(lengths, targets(lengths)) {
+    for (length, targets) in zip(lengths, targets(of: operation, lengths)) {
+      let last = attention.hasTargets ? targets : 0
       let key = PairsKey(
-        mask: attention.mask, length: length, targets: attention.hasTargets ? targets : 0, queries: attention.queries)
+        mask: attention.mask, length: length, targets: attention.continuesHistory ? 0 : last,
+        queries: attention.queries, last: last)
       let count =
-        visiblePairs[key] ?? key.mask.visiblePairs(length: key.length, targets: key.targets, queries: key.queries)
+        visiblePairs[key]
+        ?? key.mask.visiblePairs(length: key.length, targets: key.targets, queries: key.queries, last: key.last)
       visiblePairs[key] = count
       sum += Double(count)
     }
