@@ -104,6 +104,9 @@ public struct CachedBatch {
       let times = inputs[String(name.dropFirst(6))]?.integers ?? []
       given[name] = HostTensor(zip(offsets, offsets.dropFirst()).map { $0 < $1 ? times[$1 - 1] : 0 })
     }
+    if isHistory, names.contains("candidate_offsets") {
+      given["candidate_offsets"] = HostTensor(own.reduce(into: [Int64(0)]) { $0.append($0[$0.count - 1] + Int64($1)) })
+    }
     // After a history comes its next row, not yet the request.
     if isHistory, let times = inputs["times"]?.integers, let requests = given["request_times"]?.integers {
       given["request_times"] = HostTensor(

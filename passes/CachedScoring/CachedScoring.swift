@@ -28,6 +28,9 @@ public let cachedScoring = ModulePass(
       left.append("no @\(entry.rawValue): \(error.message)")
     }
   }
+  guard left.count < CachedEntry.allCases.count - 1 else {
+    throw PassError("nothing can go on from a history that is kept: \(left.joined(separator: "; "))")
+  }
   for reason in left { context.note(reason) }
 }
 
@@ -44,7 +47,9 @@ struct CachedModel {
   let targets: ValueID?
   /// Layers with attention, in order.
   let layers: [OperationID]
-  /// What is kept, each value once: keys, values, times of keys.
+  /// What reads rows of a whole history, and what cuts these as its fourth operand: the layers, and lists of what was not seen.
+  let readers: [OperationID]
+  /// What is kept, each value once: keys, values, times of keys, ids that were seen.
   let kept: [(name: String, value: ValueID)]
   /// The offsets that cut what is kept, each once in the order of the layers, and what the dimension of their rows is called
   /// where they are brought: layers on fewer rows keep fewer.
@@ -68,24 +73,40 @@ struct CachedModel {
     targets = counted.first
     var kept: [(name: String, value: ValueID)] = []
     var cuts: [(offsets: ValueID, rows: String)] = []
+    func keep(_ name: String, _ value: ValueID) {
+      guard !kept.contains(where: { $0.value == value }) else { return }
+      // What the caller brought, it has.
+      let isBrought = if case .argument = forward[value].definition { true } else { false }
+      kept.append((isBrought ? "cached_\(forward[value].name)" : name, value))
+    }
+    func cut(_ offsets: ValueID) {
+      if !cuts.contains(where: { $0.offsets == offsets }) {
+        cuts.append((offsets, cuts.isEmpty ? "cached" : "cached.\(cuts.count)"))
+      }
+    }
     for (index, id) in layers.enumerated() {
       let operation = forward[id]
       guard case .attention(let attention) = operation.payload, attention.queries == nil else {
         throw PassError("queries of layer \(index) are a selection already; cached-scoring comes before prune-demand")
       }
-      if !cuts.contains(where: { $0.offsets == operation.operands[3] }) {
-        cuts.append((operation.operands[3], cuts.isEmpty ? "cached" : "cached.\(cuts.count)"))
-      }
-      var own = [("cache.\(index).k", operation.operands[1]), ("cache.\(index).v", operation.operands[2])]
+      cut(operation.operands[3])
+      keep("cache.\(index).k", operation.operands[1])
+      keep("cache.\(index).v", operation.operands[2])
       if attention.bias == .positionAndTime {
-        own.append(("cache.\(index).times", operation.operands[attention.firstBiasOperand + 3]))
-      }
-      for (name, value) in own where !kept.contains(where: { $0.value == value }) {
-        // What the caller brought, it has.
-        let isBrought = if case .argument = forward[value].definition { true } else { false }
-        kept.append((isBrought ? "cached_\(forward[value].name)" : name, value))
+        keep("cache.\(index).times", operation.operands[attention.firstBiasOperand + 3])
       }
     }
+    // What a history has seen, its further rows have not seen alone. Lists of ids with offsets of their own are each call's.
+    let sequences = offsets
+    let lists = forward.body.filter { id in
+      guard case .topK = forward[id].payload, forward[id].operands.count == 4 else { return false }
+      return Self.root(of: forward[id].operands[3], in: forward) == sequences
+    }
+    for id in lists {
+      cut(forward[id].operands[3])
+      keep("cache.seen", forward[id].operands[2])
+    }
+    readers = layers + lists
     self.kept = kept
     self.cuts = cuts
   }
@@ -140,15 +161,20 @@ struct CachedModel {
     for argument in forward.arguments where argument != targets && (read.contains(argument) || argument == offsets) {
       copy.addArgument(argument)
     }
+    var expected: ValueID?
     for id in forward.body where needed.contains(id) {
       var operation = forward[id]
       if case .replaceTargets = operation.payload {
         copy[operation.results[0]] = try copy.value(of: operation.operands[0])
         continue
       }
-      if case .pickRows(let pick) = operation.payload, pick.minimum > 0, counts(operation.operands[2]) {
-        throw PassError(
-          "%\(forward[operation.results[0]].name) depends on how many rows a sequence has, those to come counted")
+      if case .pickRows(let pick) = operation.payload, pick.minimum > 0, targets != nil, counts(operation.operands[2]) {
+        let ends = if let expected { expected } else { try expectedOffsets(&copy, operation) }
+        expected = ends
+        let operands = [try copy.value(of: operation.operands[0]), try copy.value(of: operation.operands[1]), ends]
+        copy[operation.results[0]] = try copy.emit(
+          operation.payload, operands, [forward[operation.results[0]].name])[0]
+        continue
       }
       if case .lastRows = operation.payload, targets != nil, counts(operation.operands[1]) {
         let query = try queryArgument(operation)
@@ -173,6 +199,21 @@ struct CachedModel {
       .init(name: result.name, value: try copy.value(of: result.value))
     }
     return copy.function
+  }
+
+  /// What cuts sequences as long as they will be with their candidates, which features that ask for so many events count: the
+  /// caller tells how many there will be, by offsets of their own.
+  private func expectedOffsets(_ copy: inout FunctionCopy, _ operation: Operation) throws(PassError) -> ValueID {
+    let cut = operation.operands[2]
+    guard cut == offsets, case .offsets(let sequences, _) = forward[offsets].type else {
+      throw PassError("%\(forward[operation.results[0]].name) counts rows of sequences that others were added to")
+    }
+    let candidates = copy.function.addArgument(
+      name: "candidate_offsets", type: .offsets(sequences: sequences, rows: .symbol("candidates")))
+    let count = try copy.emit(.lengths(Lengths()), [candidates], ["candidate_lengths"])[0]
+    let own = try copy.value(of: cut)
+    return try copy.emit(
+      .extendOffsets(ExtendOffsets(.appended, into: "expected")), [own, count], ["expected_offsets"])[0]
   }
 
   /// What stands for the last rows' numbers where those rows are not there yet.

@@ -97,7 +97,7 @@ private struct Continuation {
   ) throws(PassError) {
     let forward = model.forward
     guard case .offsets(let sequences, _) = forward[offsets].type else { return }
-    let attended = model.layers.filter(needed.contains)
+    let attended = model.readers.filter(needed.contains)
     for (name, value) in model.kept where attended.contains(where: { forward[$0].operands.contains(value) }) {
       guard var type = forward[value].type.tensor,
         let rows = model.cuts.first(where: { forward[$0.offsets].type.dimensions.last == type.shape[0] })?.rows
@@ -136,6 +136,13 @@ private struct Continuation {
       guard let source = CachedModel.source(operation) else { return }
       copy[operation.results[0]] = try copy.value(of: source)
     case .attention(let attention): try append(attention, operation)
+    case .topK where operation.operands.count == 4 && kept[operation.operands[3]] != nil:
+      // The call's own rows are seen too: the last of them is what the list is for.
+      let (cached, every) = try ends(of: operation.operands[3])
+      let seen = try joined(operation.operands[2], cached, every)
+      let (queries, items) = (try copy.value(of: operation.operands[0]), try copy.value(of: operation.operands[1]))
+      let results = try copy.emit(operation.payload, [queries, items, seen, every], operation.results.map(name))
+      for (result, own) in zip(operation.results, results) { copy[result] = own }
     case .positions(let positions):
       // A place among all rows of the sequence: of the layers' first batch, whose rows are all kept.
       guard let every = all[operation.operands[0]] ?? all[offsets] else {
@@ -169,31 +176,39 @@ private struct Continuation {
   }
 
   private mutating func append(_ attention: Attention, _ operation: Operation) throws(PassError) {
-    let cut = operation.operands[3]
-    guard let every = all[cut], let cached = kept[cut] else {
-      throw PassError("%\(copy.original[cut].name) cuts rows that are not kept")
-    }
-    func joined(_ value: ValueID, _ copy: inout FunctionCopy) throws(PassError) -> ValueID {
-      guard let cache = caches[value] else { throw PassError("%\(copy.original[value].name) is not kept") }
-      let rows = try copy.value(of: value)
-      return try copy.emit(
-        .extendRows(ExtendRows(.appended)), [rows, cache, cached, every, count], ["all_\(copy.original[value].name)"])[
-          0]
-    }
+    let (cached, every) = try ends(of: operation.operands[3])
     var attention = attention
     let asHistory = entry == .extend || !attention.hasTargets
     let first = attention.firstBiasOperand
     let biasOperands = Array(operation.operands[first...])
     (attention.hasTargets, attention.continuesHistory, attention.queries) = (true, asHistory, .targets)
     var operands = [
-      try copy.value(of: operation.operands[0]), try joined(operation.operands[1], &copy),
-      try joined(operation.operands[2], &copy), every, count, own,
+      try copy.value(of: operation.operands[0]), try joined(operation.operands[1], cached, every),
+      try joined(operation.operands[2], cached, every), every, count, own,
     ]
     for (index, operand) in biasOperands.enumerated() {
-      operands.append(index == 3 ? try joined(operand, &copy) : try copy.value(of: operand))
+      operands.append(index == 3 ? try joined(operand, cached, every) : try copy.value(of: operand))
     }
     copy[operation.results[0]] = try copy.emit(
       .attention(attention), operands, [copy.original[operation.results[0]].name])[0]
+  }
+
+  /// The offsets of kept rows, and of these with the call's own behind.
+  private func ends(of cut: ValueID) throws(PassError) -> (cached: ValueID, every: ValueID) {
+    guard let every = all[cut], let cached = kept[cut] else {
+      throw PassError("%\(copy.original[cut].name) cuts rows that are not kept")
+    }
+    return (cached, every)
+  }
+
+  /// The kept rows of a value with the call's own behind.
+  private mutating func joined(
+    _ value: ValueID, _ cached: ValueID, _ every: ValueID
+  ) throws(PassError) -> ValueID {
+    guard let cache = caches[value] else { throw PassError("%\(copy.original[value].name) is not kept") }
+    let rows = try copy.value(of: value)
+    let name = "all_\(copy.original[value].name)"
+    return try copy.emit(.extendRows(ExtendRows(.appended)), [rows, cache, cached, every, count], [name])[0]
   }
 
   mutating func finish(_ results: [Function.Result]) throws(PassError) {
