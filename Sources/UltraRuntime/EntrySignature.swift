@@ -15,12 +15,30 @@ struct EntrySignature: Sendable {
 
   private func invalid(_ message: String) -> RuntimeError { RuntimeError(.invalidInput, message) }
 
-  /// Checks the inputs, and gives the extents of the entry's dimensions, in order.
-  func extents(of inputs: [String: Tensor], given: [String: Int]) throws(RuntimeError) -> [Int] {
-    for name in inputs.keys.sorted() where !entry.inputs.contains(where: { $0.name == name }) {
-      let names = entry.inputs.map(\.name).joined(separator: ", ")
-      throw invalid("\(name): no input of \"\(entry.name)\", which takes \(names)")
+  /// Checks that there are all inputs but those that are `lent`, and no others, and that their elements are the entry's.
+  func checkElements(of inputs: [String: Tensor], lent: Set<String>) throws(RuntimeError) {
+    for name in inputs.keys.sorted() {
+      guard entry.inputs.contains(where: { $0.name == name }) else {
+        let names = entry.inputs.map(\.name).filter { !lent.contains($0) }.joined(separator: ", ")
+        throw invalid("\(name): no input of \"\(entry.name)\", which takes \(names)")
+      }
+      if lent.contains(name) { throw invalid("\(name): the kept history brings it") }
     }
+    for port in entry.inputs where !lent.contains(port.name) {
+      guard let tensor = inputs[port.name] else {
+        throw invalid("\(port.name): missing; \"\(entry.name)\" needs it as \(port.type)")
+      }
+      guard tensor.element == port.type.element else {
+        throw invalid("\(port.name): \(tensor.element.rawValue), expected \(port.type)")
+      }
+    }
+  }
+
+  /// Checks the inputs, and gives the extents of the entry's dimensions, in order. Of inputs that are `lent`, extents are given.
+  func extents(
+    of inputs: [String: Tensor], given: [String: Int], lent: Set<String> = []
+  ) throws(RuntimeError) -> [Int] {
+    try checkElements(of: inputs, lent: lent)
     var found: [String: (extent: Int, source: String)] = [:]
     for name in given.keys.sorted() {
       guard let extent = given[name], entry.dimensions.contains(name) else {
@@ -37,12 +55,7 @@ struct EntrySignature: Sendable {
     }
 
     for port in entry.inputs {
-      guard let tensor = inputs[port.name] else {
-        throw invalid("\(port.name): missing; \"\(entry.name)\" needs it as \(port.type)")
-      }
-      guard tensor.element == port.type.element else {
-        throw invalid("\(port.name): \(tensor.element.rawValue), expected \(port.type)")
-      }
+      guard let tensor = inputs[port.name] else { continue }
       switch port.type {
       case .tensor(_, let shape):
         guard shape.count == tensor.shape.count else {

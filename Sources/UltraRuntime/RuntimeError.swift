@@ -16,6 +16,8 @@ public struct RuntimeError: Error, Hashable, Sendable, CustomStringConvertible {
     case invalidInput
     /// The call refused the values; `status` is an `ultra_status`.
     case refusedCall(status: Int32)
+    /// A block of a kept history was refused; `status` is an `ultra_cache_status`.
+    case keptHistory(status: Int32)
     /// Memory or threads could not be had.
     case resources
   }

@@ -21,6 +21,7 @@ public final class Session {
   private var outputs: [ultra_tensor]
   private var capacities: [Int64]
   private var outputShapes: [[Int]] = []
+  private var lentOutputs: Set<Int> = []
   private let workspace = AlignedBuffer()
   private var isBound = false
   private var hasResults = false
@@ -53,9 +54,30 @@ public final class Session {
   /// Checks inputs against the manifest, copies them, and makes room for outputs and workspace. Extents that no input's
   /// shape tells are given in `dimensions`.
   public func bind(_ tensors: [String: Tensor], dimensions given: [String: Int] = [:]) throws(RuntimeError) {
+    try bind(tensors, dimensions: given, lender: nil)
+  }
+
+  /// As `bind` does, but for arguments that are lent, which stay where they lie and must do so until the call has returned.
+  func bind(
+    _ tensors: [String: Tensor], dimensions given: [String: Int] = [:], lender: ArgumentLender?
+  ) throws(RuntimeError) {
     isBound = false
     hasResults = false
-    extents = try signature.extents(of: tensors, given: given)
+    lentOutputs = lender?.outputs ?? []
+    var given = given
+    let lent = Set((lender?.inputs ?? []).map { signature.entry.inputs[$0].name })
+    if let lender {
+      try signature.checkElements(of: tensors, lent: lent)
+      try copyInputs(tensors)
+      dimensions = signature.entry.dimensions.map { _ in 0 }
+      try lender.place(&dimensions, &inputs, &outputs)
+      for index in lender.inputs {
+        for case .symbol(let name) in signature.entry.inputs[index].type.extents {
+          if let place = signature.entry.dimensions.firstIndex(of: name) { given[name] = Int(dimensions[place]) }
+        }
+      }
+    }
+    extents = try signature.extents(of: tensors, given: given, lent: lent)
     outputShapes = try signature.outputShapes(extents)
     dimensions = extents.map { Int64($0) }
     // Before any room is made for what is too large.
@@ -63,13 +85,12 @@ public final class Session {
       throw RuntimeError(
         .invalidInput, "a batch of \(signature.describe(extents)) is too large for \"\(signature.entry.name)\"")
     }
-    for (index, port) in signature.entry.inputs.enumerated() {
-      guard let tensor = tensors[port.name] else { continue }
-      try inputBuffers[index].reserve(tensor.bytes.count, for: port.name)
-      tensor.bytes.withUnsafeBytes { inputBuffers[index].copy($0) }
-      inputs[index] = ultra_tensor(data: inputBuffers[index].address, count: Int64(tensor.count))
-    }
+    if lender == nil { try copyInputs(tensors) }
     for (index, port) in signature.entry.outputs.enumerated() {
+      if lentOutputs.contains(index) {
+        capacities[index] = outputs[index].count
+        continue
+      }
       let count = outputShapes[index].reduce(1, *)
       try outputBuffers[index].reserve(count * port.type.element.byteCount, for: port.name)
       outputs[index] = ultra_tensor(data: outputBuffers[index].address, count: 0)
@@ -78,6 +99,22 @@ public final class Session {
     try workspace.reserve(size, for: "workspace")
     workspaceSize = size
     isBound = true
+  }
+
+  private func copyInputs(_ tensors: [String: Tensor]) throws(RuntimeError) {
+    for (index, port) in signature.entry.inputs.enumerated() {
+      guard let tensor = tensors[port.name] else { continue }
+      try inputBuffers[index].reserve(tensor.bytes.count, for: port.name)
+      tensor.bytes.withUnsafeBytes { inputBuffers[index].copy($0) }
+      inputs[index] = ultra_tensor(data: inputBuffers[index].address, count: Int64(tensor.count))
+    }
+  }
+
+  /// The arguments of the bound call, as the call left them: for who lent some.
+  func withArguments<Result>(
+    _ body: (inout [Int64], inout [ultra_tensor], inout [ultra_tensor]) -> Result
+  ) -> Result {
+    body(&dimensions, &inputs, &outputs)
   }
 
   /// Runs the entry on the bound inputs. Nothing is allocated; it may be called again and again.
@@ -136,13 +173,13 @@ public final class Session {
     return functions.run(call)
   }
 
-  /// Copies of the outputs of the last call, cut to what it wrote.
+  /// Copies of the outputs of the last call, cut to what it wrote; those that were lent are with who lent them.
   public func results() throws(RuntimeError) -> [(name: String, tensor: Tensor)] {
     guard hasResults else {
       throw RuntimeError(.invalidInput, "\"\(signature.entry.name)\" has no results: no call succeeded")
     }
     var results: [(name: String, tensor: Tensor)] = []
-    for (index, port) in signature.entry.outputs.enumerated() {
+    for (index, port) in signature.entry.outputs.enumerated() where !lentOutputs.contains(index) {
       let written = Int(outputs[index].count)
       let shape = try signature.finalShape(
         ofOutput: index, largest: outputShapes[index], extents: extents, written: written)
@@ -161,6 +198,18 @@ public final class Session {
     try call()
     return try results()
   }
+}
+
+/// Who has some of a call's arguments in memory of its own.
+struct ArgumentLender {
+  /// Their places among the entry's inputs.
+  var inputs: Set<Int>
+  /// Their places among the entry's outputs.
+  var outputs: Set<Int>
+  /// Sets them, and the extents that they tell; the other inputs are set already.
+  var place:
+    (_ dimensions: inout [Int64], _ inputs: inout [ultra_tensor], _ outputs: inout [ultra_tensor])
+      throws(RuntimeError) -> Void
 }
 
 /// Memory aligned for vectors, kept until more is needed.

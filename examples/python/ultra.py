@@ -114,7 +114,8 @@ class Model:
         if table.refusal:
             raise RuntimeError(f"{path}: {table.refusal.decode()}")
         self.level = table.level.decode()
-        self.manifest = json.loads(ctypes.string_at(table.manifest, table.manifest_size))
+        self.manifest_bytes = ctypes.string_at(table.manifest, table.manifest_size)
+        self.manifest = json.loads(self.manifest_bytes)
         self._bounds = {d["name"]: d.get("atMost") for d in self.manifest["dimensions"]}
         self._entries = {
             entry["name"]: (entry, table.entries[index])
@@ -126,17 +127,18 @@ class Model:
         return self._entries[entry][0]
 
     def convert(self, inputs, entry="forward"):
-        """The inputs as contiguous arrays of the element types that the entry takes, in order."""
+        """The inputs as contiguous arrays of the element types that the entry takes, in order: themselves where they are."""
         arrays = []
         for port in self.signature(entry)["inputs"]:
             if port["name"] not in inputs:
                 raise ValueError(f"{port['name']}: missing")
             array = numpy.asarray(inputs[port["name"]])
-            arrays.append(numpy.ascontiguousarray(array.astype(DTYPES[port["element"]], casting="same_kind")))
+            array = array.astype(DTYPES[port["element"]], casting="same_kind", copy=False)
+            arrays.append(numpy.ascontiguousarray(array))
         return arrays
 
     def bind(self, inputs, entry="forward", parallel=None, workers=1):
-        """A call of an entry on named arrays, with memory of its own, to be run as often as one likes.
+        """A call of an entry on named arrays, with a workspace and outputs of its own, to be run as often as one likes.
 
         `parallel` is the address of an ultra_parallel with so many workers; None: the calling thread alone.
         """
