@@ -7,7 +7,7 @@
     make bench BENCH="--only own"                no peers: what `ultrac bench` says of published shapes
 
 Sections: what was to be reached, with what was; stacks against peers in fp32 and bf16; lookups in a table of int4 rows; the best of a million
-items; from the start of a process to its first result; our own models beside each other. Ends with status 1 where results differ by
+items; candidates against a history that is kept; from the start of a process to its first result; our own models beside each other. Ends with status 1 where results differ by
 more than their precision explains. Peers that cannot be installed or cannot do a case are named, and are no failure.
 """
 
@@ -18,6 +18,7 @@ import os
 import pathlib
 import sys
 
+import cached_scoring
 import comparison
 import goals
 import lookup
@@ -88,6 +89,7 @@ def main() -> None:
     comparisons = [c for row in rows if options.only in row.case.name for c in comparison.compare(row, options, tell)]
     lookups = lookup.compare(options, tell)
     rankings = retrieval.compare(options, tell)
+    scorings = cached_scoring.measure(options, tell)
     starts = startup.compare(options, tell)
     ours = own.measure(options, tell)
     tell("")
@@ -95,11 +97,12 @@ def main() -> None:
     versions = sorted({r.version for c in [*comparisons, *lookups, *rankings, *starts] for r in c.results if r.version})
     lines = described(about, versions, options)
     lines += goals.lines(comparisons, lookups, starts, ours)
-    lines += comparison.lines(comparisons) + lookup.lines(lookups) + retrieval.lines(rankings) + startup.lines(starts) + own.lines(ours)
+    lines += comparison.lines(comparisons) + lookup.lines(lookups) + retrieval.lines(rankings) + cached_scoring.lines(scorings)
+    lines += startup.lines(starts) + own.lines(ours)
     print("\n".join(lines))
     if options.json:
         figures = {"machine": about, "versions": versions, "rounds": options.rounds, "seconds": options.seconds}
-        for name, section in (("stacks", comparisons), ("lookups", lookups), ("rankings", rankings), ("starts", starts), ("own", ours)):
+        for name, section in (("stacks", comparisons), ("lookups", lookups), ("rankings", rankings), ("scorings", scorings), ("starts", starts), ("own", ours)):
             figures[name] = [dataclasses.asdict(entry) for entry in section]
         options.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     if options.write:
