@@ -211,6 +211,9 @@ class BoundCall:
         self._outputs = []
         for port in self._signature["outputs"]:
             shape = [model._extent(extent, extents) for extent in model._shape(port)]
+            if port["kind"] == "offsets":
+                # One more than sequences.
+                shape[0] += 1
             self._outputs.append(numpy.empty(shape, DTYPES[port["element"]]))
 
         self._error = Error(struct_size=ctypes.sizeof(Error))
