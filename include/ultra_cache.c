@@ -73,6 +73,17 @@ bool ultra_cache_cut_capacity(const ultra_cache_cut *cut, int64_t rows, int64_t 
   return true;
 }
 
+bool ultra_cache_fit(const ultra_cache_cut *cut, int64_t capacity, int64_t held, int64_t added, int64_t *rows,
+                     int64_t *left_out) {
+  int64_t most;
+  *left_out = 0;
+  if (!ultra_cache_add(held, added, rows) || !ultra_cache_cut_capacity(cut, capacity, &most)) return false;
+  const int64_t needed = cut->first + cut->latest;
+  if (*rows > most && cut->latest > 0 && *rows > needed) *left_out = (*rows - needed) / 2 * 2;
+  *rows -= *left_out;
+  return *rows <= most;
+}
+
 /* The bytes of a block up to the section, or of all of it; false where they are no number of 62 bits. */
 static bool offset_of(const ultra_cache *cache, uint32_t section, int64_t capacity, int64_t *offset) {
   *offset = header_bytes(cache);

@@ -52,16 +52,13 @@ static bool are_offsets(const ultra_cache_call *call, const ultra_tensor *tensor
 /* Whether a block has room for the rows that a call brings for it. */
 static bool has_room(const walk *walk, uint32_t user) {
   ultra_cache_block block = walk->call->blocks[user];
-  int64_t room = ultra_cache_room(block), rows = own_rows(walk, user), needed;
+  int64_t room = ultra_cache_room(block), rows = own_rows(walk, user), needed, left_out;
   if (walk->call->kind == ULTRA_CACHE_SCORE) return true;
   if (walk->call->kind == ULTRA_CACHE_PREFILL) return rows <= room;
   if (!ultra_cache_add(ultra_cache_rows(walk->cache, block), rows, &needed) || needed > room) return false;
   for (uint32_t index = 0; index < walk->cache->cut_count; index++) {
-    int64_t most;
-    if (!ultra_cache_add(ultra_cache_cut_rows(block)[index], rows, &needed) ||
-        !ultra_cache_cut_capacity(&walk->cache->cuts[index], room, &most) || needed > most) {
-      return false;
-    }
+    const int64_t held = ultra_cache_cut_rows(block)[index];
+    if (!ultra_cache_fit(&walk->cache->cuts[index], room, held, rows, &needed, &left_out)) return false;
   }
   return true;
 }
@@ -156,6 +153,12 @@ static bool place_input(walk *walk, uint32_t index, ultra_tensor *input) {
   return true;
 }
 
+/* Whether the call computes rows where they stay: those of one user, but for what goes on in a window, where others may have to make
+ * room for them. */
+static bool is_in_place(const walk *walk, const ultra_cache_cut *cut) {
+  return walk->call->users == 1 && (walk->call->kind == ULTRA_CACHE_PREFILL || cut->latest == 0);
+}
+
 /* Room for what the entry computes of a section: behind what is kept, or of several users in scratch. */
 static bool place_output(walk *walk, uint32_t index, ultra_tensor *output) {
   const ultra_cache_section *section = &walk->cache->sections[index];
@@ -168,7 +171,7 @@ static bool place_output(walk *walk, uint32_t index, ultra_tensor *output) {
     if ((fills && !ultra_cache_cut_capacity(cut, own, &own)) || !ultra_cache_add(rows, own, &rows)) return false;
   }
   char *memory;
-  if (call->users == 1) {
+  if (is_in_place(walk, cut)) {
     int64_t held = fills ? 0 : ultra_cache_cut_rows(call->blocks[0])[section->cut];
     memory = ultra_cache_section_memory(walk->cache, call->blocks[0], index) + held * section->row_bytes;
   } else if (!ultra_cache_multiply(rows, section->row_bytes, &bytes) || !take(walk, bytes, &memory)) {
@@ -244,7 +247,7 @@ static bool are_given(const walk *walk) {
     int64_t rows = given_offsets(walk, &walk->cache->cuts[section->cut])[call->users], count;
     if (!ultra_cache_multiply(rows, section->row_count, &count) || given->count != count) return false;
     if (given->data == NULL && count > 0) return false;
-    if (call->users == 1 && !isBrought) {
+    if (!isBrought && is_in_place(walk, &walk->cache->cuts[section->cut])) {
       int64_t held = call->kind == ULTRA_CACHE_PREFILL ? 0 : ultra_cache_cut_rows(call->blocks[0])[section->cut];
       char *memory = ultra_cache_section_memory(walk->cache, call->blocks[0], index) + held * section->row_bytes;
       if (given->data != memory) return false;
@@ -256,39 +259,63 @@ static bool are_given(const walk *walk) {
 /* Whether a user's rows fit behind what the block holds: nothing, where `prefill` filled it. */
 static bool fit(const walk *walk, uint32_t user) {
   ultra_cache_block block = walk->call->blocks[user];
-  int64_t room = ultra_cache_room(block), held = ultra_cache_rows(walk->cache, block), needed, most;
+  int64_t room = ultra_cache_room(block), held = ultra_cache_rows(walk->cache, block), needed, left_out;
   if (walk->call->kind == ULTRA_CACHE_PREFILL && held != 0) return false;
   if (!ultra_cache_add(held, own_rows(walk, user), &needed) || needed > room) return false;
   for (uint32_t index = 0; index < walk->cache->cut_count; index++) {
     const ultra_cache_cut *cut = &walk->cache->cuts[index];
     const int64_t *offsets = given_offsets(walk, cut);
-    if (!ultra_cache_add(ultra_cache_cut_rows(block)[index], offsets[user + 1] - offsets[user], &needed) ||
-        !ultra_cache_cut_capacity(cut, room, &most) || needed > most) {
+    if (!ultra_cache_fit(cut, room, ultra_cache_cut_rows(block)[index], offsets[user + 1] - offsets[user], &needed,
+                         &left_out)) {
       return false;
     }
   }
   return true;
 }
 
+/* Moves rows `from` to `end` of a section's `held` rows and of new ones behind them to its place `into`, which is no later. */
+static void move_rows(char *memory, int64_t held, const char *added, int64_t row_bytes, int64_t from, int64_t end,
+                      int64_t into) {
+  const int64_t old_end = end < held ? end : held, new_start = from > held ? from : held;
+  if (from < old_end) {
+    memmove(memory + into * row_bytes, memory + from * row_bytes, (size_t)((old_end - from) * row_bytes));
+    into += old_end - from;
+  }
+  if (new_start < end) {
+    memcpy(memory + into * row_bytes, added + (new_start - held) * row_bytes, (size_t)((end - new_start) * row_bytes));
+  }
+}
+
 /* Moves a user's rows from where the call has them into the block. */
 static void put(const walk *walk, uint32_t user) {
   const ultra_cache_call *call = walk->call;
   ultra_cache_block block = call->blocks[user];
+  const int64_t room = ultra_cache_room(block);
+  int64_t rows, left_out;
   for (uint32_t index = 0; index < walk->cache->section_count; index++) {
     const ultra_cache_section *section = &walk->cache->sections[index];
+    const ultra_cache_cut *cut = &walk->cache->cuts[section->cut];
     const int32_t brought = section->brought[call->kind];
-    if (call->users == 1 && brought < 0) continue;
-    const int64_t *offsets = given_offsets(walk, &walk->cache->cuts[section->cut]);
-    const char *rows = brought >= 0 ? call->inputs[brought].data : call->outputs[section->output[call->kind]].data;
-    size_t size = (size_t)((offsets[user + 1] - offsets[user]) * section->row_bytes);
-    if (size == 0) continue;
+    if (brought < 0 && is_in_place(walk, cut)) continue;
+    const int64_t *offsets = given_offsets(walk, cut);
+    const char *from = brought >= 0 ? call->inputs[brought].data : call->outputs[section->output[call->kind]].data;
+    const int64_t held = ultra_cache_cut_rows(block)[section->cut], added = offsets[user + 1] - offsets[user];
+    if (added == 0) continue;
+    ultra_cache_fit(cut, room, held, added, &rows, &left_out);
+    from += offsets[user] * section->row_bytes;
     char *memory = ultra_cache_section_memory(walk->cache, block, index);
-    memory += ultra_cache_cut_rows(block)[section->cut] * section->row_bytes;
-    memcpy(memory, rows + offsets[user] * section->row_bytes, size);
+    if (left_out > 0) {
+      move_rows(memory, held, from, section->row_bytes, 0, cut->first, 0);
+      move_rows(memory, held, from, section->row_bytes, cut->first + left_out, held + added, cut->first);
+    } else {
+      move_rows(memory, held, from, section->row_bytes, held, held + added, held);
+    }
   }
   for (uint32_t index = 0; index < walk->cache->cut_count; index++) {
     const int64_t *offsets = given_offsets(walk, &walk->cache->cuts[index]);
-    ultra_cache_cut_rows(block)[index] += offsets[user + 1] - offsets[user];
+    int64_t *held = &ultra_cache_cut_rows(block)[index];
+    ultra_cache_fit(&walk->cache->cuts[index], room, *held, offsets[user + 1] - offsets[user], &rows, &left_out);
+    *held = rows;
   }
   ultra_cache_count(walk->cache, block, own_rows(walk, user));
 }

@@ -247,6 +247,17 @@ static int find_section(const ultra_cache *cache, text name) {
   return -1;
 }
 
+/* The window that an offsets input has, if it has one. A quarter more room lets rows be left out a few at a time. */
+static bool read_window(text port, ultra_cache_cut *cut) {
+  text window, first, latest;
+  if (!find(port, "window", &window)) return true;
+  if (!find(window, "first", &first) || !read_number(first, &cut->first)) return false;
+  if (!find(window, "latest", &latest) || !read_number(latest, &cut->latest) || cut->latest < 1) return false;
+  int64_t needed;
+  if (!ultra_cache_add(cut->first, cut->latest, &needed) || cut->most <= needed) return false;
+  return ultra_cache_add(cut->most, cut->latest / 4, &cut->most);
+}
+
 /* A cut that an entry's input brings. */
 static bool add_cut(ultra_cache *cache, text manifest, text entry, int kind, text port, int32_t place) {
   text name, keeps, prefill, source, rows;
@@ -262,7 +273,7 @@ static bool add_cut(ultra_cache *cache, text manifest, text entry, int kind, tex
       if (cut->output < 0) return false;
     }
     if (!is_offsets(source) || !find_string(source, "rows", &rows)) return false;
-    if (!read_bound(cache, manifest, prefill, rows, cut)) return false;
+    if (!read_bound(cache, manifest, prefill, rows, cut) || !read_window(port, cut)) return false;
   }
   if (!find_string(port, "rows", &rows)) return false;
   cache->cuts[index].input[kind] = place;

@@ -23,6 +23,10 @@ typedef struct ultra_cache_cut {
   int32_t dimension[ULTRA_CACHE_KINDS];
   /* The place of its offsets among the outputs of `prefill`; -1 where the caller's own rows are cut so. */
   int32_t output;
+  /* Of a window, the rows that are needed: so many first and latest ones, of which there is one at least; the others may be left out,
+   * an even number at a time. Else 0. */
+  int64_t first;
+  int64_t latest;
   /* At most so many rows: `of_rows` times the rows of a history and `constant`, and no more than `most`. */
   int64_t of_rows;
   int64_t constant;
@@ -82,6 +86,10 @@ int64_t *ultra_cache_cut_rows(ultra_cache_block block);
 bool ultra_cache_cut_capacity(const ultra_cache_cut *cut, int64_t rows, int64_t *capacity);
 /* A section's first row. */
 char *ultra_cache_section_memory(const ultra_cache *cache, ultra_cache_block block, uint32_t section);
+/* The rows of a cut when `added` rows come behind `held` ones, and how many behind the first are left out for it: none where there is
+ * room for all. False where they do not fit. */
+bool ultra_cache_fit(const ultra_cache_cut *cut, int64_t capacity, int64_t held, int64_t added, int64_t *rows,
+                     int64_t *left_out);
 /* Rows of history that the block has room for. */
 int64_t ultra_cache_room(ultra_cache_block block);
 /* Empties a block. */

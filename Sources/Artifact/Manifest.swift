@@ -164,18 +164,37 @@ public struct Manifest: Codable, Hashable, Sendable {
     /// Of an input that the caller keeps from one call to the next, the input or output of `prefill` whose rows it brings
     /// back; null for what is new with each call.
     public var keeps: String?
+    /// Of offsets that are kept, which of their rows are needed; null where all are.
+    public var window: Window?
     /// What it is, for people.
     public var description: String?
 
     /// An input or output of this name and type.
     public init(
-      name: String, type: PortType, role: Role? = nil, keeps: String? = nil, description: String? = nil
+      name: String, type: PortType, role: Role? = nil, keeps: String? = nil, window: Window? = nil,
+      description: String? = nil
     ) {
       self.name = name
       self.type = type
       self.role = role
       self.keeps = keeps
+      self.window = window
       self.description = description
+    }
+  }
+
+  /// The rows of a kept history that later calls can see: its first and its latest ones. The others may be left out, an even number at a
+  /// time, so that keys stay in the pairs that they are multiplied in.
+  public struct Window: Codable, Hashable, Sendable {
+    /// Rows at the start of a sequence.
+    public var first: Int
+    /// Rows at its end, 1 at least.
+    public var latest: Int
+
+    /// So many first and latest rows.
+    public init(first: Int, latest: Int) {
+      self.first = first
+      self.latest = latest
     }
   }
 

@@ -57,7 +57,7 @@ extension Manifest.Bound: Codable, ExpressibleByStringLiteral {
 
 extension Manifest.Port: Codable {
   private enum Key: String, CodingKey {
-    case name, kind, element, shape, sequences, rows, role, below, keeps, description
+    case name, kind, element, shape, sequences, rows, role, below, keeps, window, description
   }
   private enum Kind: String, Codable { case tensor, offsets }
   private enum RoleName: String, Codable {
@@ -67,13 +67,14 @@ extension Manifest.Port: Codable {
   }
 
   /// From an object of `name`, `kind`, `element` and what the kind has: `shape`, or `sequences` and `rows`; optionally
-  /// `role` (with `below` for ids), `keeps` and `description`. Throws `DecodingError` where a key is missing or its value is of
+  /// `role` (with `below` for ids), `keeps`, `window` and `description`. Throws `DecodingError` where a key is missing or its value is of
   /// another kind.
   public init(from decoder: any Decoder) throws {
     let container = try decoder.container(keyedBy: Key.self)
     name = try container.decode(String.self, forKey: .name)
     description = try container.decodeIfPresent(String.self, forKey: .description)
     keeps = try container.decodeIfPresent(String.self, forKey: .keeps)
+    window = try container.decodeIfPresent(Manifest.Window.self, forKey: .window)
     role =
       switch try container.decodeIfPresent(RoleName.self, forKey: .role) {
       case .ids: .ids(below: try container.decode(Int.self, forKey: .below))
@@ -104,6 +105,7 @@ extension Manifest.Port: Codable {
     try container.encode(name, forKey: .name)
     try container.encodeIfPresent(description, forKey: .description)
     try container.encodeIfPresent(keeps, forKey: .keeps)
+    try container.encodeIfPresent(window, forKey: .window)
     try container.encode(type.element, forKey: .element)
     switch role {
     case .ids(let below):

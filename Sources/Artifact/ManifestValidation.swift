@@ -126,6 +126,13 @@ extension Manifest {
     }
     let prefill = entries.first { $0.name == "prefill" }
     for (index, port) in entry.inputs.enumerated() {
+      guard let window = port.window else { continue }
+      if window.first < 0 || window.latest < 1 || port.keeps == nil {
+        throw fail(
+          "\(place).inputs[\(index)].window: \(window.first) first and \(window.latest) latest rows of what is kept")
+      }
+    }
+    for (index, port) in entry.inputs.enumerated() {
       guard let kept = port.keeps else { continue }
       if prefill?.inputs.contains(where: { $0.name == kept }) == true { continue }
       guard prefill?.outputs.contains(where: { $0.name == kept }) == true else {

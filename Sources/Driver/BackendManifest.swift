@@ -66,7 +66,8 @@ extension Backend {
     let inputs = function.arguments.map { argument in
       Manifest.Port(
         name: function[argument].name, type: portType(function[argument].type),
-        role: function.role(ofArgument: argument), keeps: module.kept(byArgument: argument, of: function))
+        role: function.role(ofArgument: argument), keeps: module.kept(byArgument: argument, of: function),
+        window: module.window(ofArgument: argument, of: function))
     }
     let outputs = function.results.map { result in
       Manifest.Port(name: result.name, type: portType(function[result.value].type))

@@ -63,6 +63,16 @@ extension Module {
     if prefill.results.contains(where: { $0.name == name }) { return name }
     return prefill.arguments.lazy.map { prefill[$0].name }.first { "cached_\($0)" == name }
   }
+
+  /// The window that offsets of kept rows have, as `prefill` selects it; nil where all rows are needed.
+  func window(ofArgument argument: ValueID, of function: Function) -> Manifest.Window? {
+    guard let name = kept(byArgument: argument, of: function), let prefill = self.function(named: "prefill"),
+      let result = prefill.results.first(where: { $0.name == name }),
+      case .result(let id, _) = prefill[result.value].definition, case .selectOffsets(let select) = prefill[id].payload,
+      case .pairedLatest(let keep, let contextual) = select.selection
+    else { return nil }
+    return Manifest.Window(first: contextual, latest: keep)
+  }
 }
 
 extension Value {

@@ -95,10 +95,11 @@ import UltraRuntime
       }
       let whole = try run(
         "forward", ["x": all, "offsets": cut(rows), "targets": HostTensor(candidates.map { Int64($0) })])
-      var given = try run("prefill", ["x": old, "offsets": cut(histories)])
+      let takes = Set(try #require(module.function(named: "score")).argumentNames)
+      var given = try run("prefill", ["x": old, "offsets": cut(histories)]).filter { takes.contains($0.key) }
       for (name, tensor) in [
         "cached_offsets": cut(histories), "x": try all.rows(new), "offsets": cut(candidates),
-      ] {
+      ] where takes.contains(name) {
         given[name] = tensor
       }
       #expect(try run("score", given)["y"] == whole["y"]?.rows(new), "\(mask) for \(level)")

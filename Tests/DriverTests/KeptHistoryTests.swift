@@ -11,11 +11,14 @@ struct KeptModel {
   var model: LoadedModel { cache.model }
 
   /// Two layers on ids; `others` are fields of model.json.
-  init(candidates: Bool, ranks: Bool = false, others: String = "", precision: String = "") throws {
+  init(
+    candidates: Bool, ranks: Bool = false, mask: String = "\"form\": \"causal\"", others: String = "",
+    precision: String = ""
+  ) throws {
     hasCandidates = candidates
     cache = try withTemporaryFolder { folder in
       var options = CompileOptions(
-        model: try ModelFolder(folder, candidates: candidates, ranks: ranks, others: others).model)
+        model: try ModelFolder(folder, candidates: candidates, ranks: ranks, mask: mask, others: others).model)
       options.rewrites = precision + "cached-scoring"
       var compiler = Compiler(options)
       let path = folder.appendingPathComponent("model.ultra").path

@@ -11,7 +11,11 @@ struct ModelFolder {
 
   /// Under `candidates`, the last rows of sequences are candidates, and the model gives their rows; under `ranks` it gives the five best
   /// items that were not seen too. `others` are fields of the description.
-  init(_ folder: URL, layers: Int = 2, candidates: Bool = false, ranks: Bool = false, others: String = "") throws {
+  init(
+    _ folder: URL, layers: Int = 2, candidates: Bool = false, ranks: Bool = false,
+    mask: String = "\"form\": \"causal\"",
+    others: String = ""
+  ) throws {
     self.folder = folder
     model = folder.appendingPathComponent("model.json").path
     try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
@@ -38,7 +42,7 @@ struct ModelFolder {
         "heads": 2, "attention_dim": 4, "hidden_dim": 4, "alpha": 0.5, "divisor": 32,
         "activations": {"u": "silu", "v": "none", "q": "none", "k": "none"},
         "input_norm": {"kind": "layer_norm", "affine": true, "epsilon": 1e-6}, "uvqk": {"bias": true},
-        "mask": {"form": "causal"},
+        "mask": {\(mask)},
         "output_norm": {"kind": "layer_norm", "affine": true, "epsilon": 1e-6},
         "concatenate": ["u", "attention", "gated"], "output": {"bias": false}
       },

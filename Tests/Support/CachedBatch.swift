@@ -117,5 +117,6 @@ public struct CachedBatch {
 }
 
 extension Function {
-  fileprivate var argumentNames: [String] { arguments.map { self[$0].name } }
+  /// What its arguments are called, in order.
+  public var argumentNames: [String] { arguments.map { self[$0].name } }
 }

@@ -76,6 +76,39 @@ import Testing
     }
   }
 
+  @Test("rows that stay in pairs are those of the latest, and one more where that leaves out an even number")
+  func pairedRows() {
+    for keep in 0...6 {
+      for contextual in 0...3 {
+        let plain = RowSelection.latest(keep: keep, contextual: contextual)
+        let paired = RowSelection.pairedLatest(keep: keep, contextual: contextual)
+        for length in 0...15 {
+          for targets in 0...min(length, 3) {
+            let dropped = paired.dropped(length: length, targets: targets)
+            let all = plain.dropped(length: length, targets: targets)
+            #expect(dropped.lowerBound == all.lowerBound && dropped.count == all.count & ~1, "\(paired) of \(length)")
+            // Again it drops nothing, and fewer of the latest are those of all rows.
+            let left = length - dropped.count
+            #expect(paired.dropped(length: left, targets: targets).isEmpty)
+            for fewer in 0...keep {
+              let second = RowSelection.latest(keep: fewer, contextual: contextual)
+              #expect(second.isUnchanged(after: paired))
+              let rows = (0..<length).filter { !dropped.contains($0) }
+              let again = second.dropped(length: left, targets: targets)
+              let once = second.dropped(length: length, targets: targets)
+              #expect(
+                rows.enumerated().filter { !again.contains($0.offset) }.map(\.element)
+                  == (0..<length).filter { !once.contains($0) })
+            }
+          }
+        }
+        // Which rows are pairs follows from the number of all.
+        #expect(!paired.isUnchanged(after: .latest(keep: keep + 1, contextual: contextual)))
+        #expect(paired.isUnchanged(after: paired))
+      }
+    }
+  }
+
   @Test("of the keys alone, demanded rows see the same keys as of all rows")
   func keys() {
     var narrowed = 0

@@ -90,7 +90,18 @@ class Histories:
             own = self._port("prefill", "inputs", self._own_offsets("prefill"))["rows"]
             terms = sum(term["times"] * (rows if term["dimension"] == own else 1) for term in bound["terms"])
             rows = terms + bound.get("constant", 0)
-        return min(rows, dimension.get("atMostOfSequence", rows))
+        most = dimension.get("atMostOfSequence")
+        # A quarter more than a window lets rows be left out a few at a time.
+        window = self._cuts[cut].get("window")
+        return rows if most is None else min(rows, most + (window["latest"] // 4 if window else 0))
+
+    def _left_out(self, cut, capacity, rows):
+        """Which of so many rows of a cut are left out to make room, in pairs behind the first ones: none without a window."""
+        window = self._cuts[cut].get("window")
+        if window is None or rows <= self._most_rows(cut, capacity):
+            return slice(0, 0)
+        count = max(rows - window["first"] - window["latest"], 0) // 2 * 2
+        return slice(window["first"], window["first"] + count)
 
     def layout(self, capacity):
         """For each section its offset, rows, numbers of a row, and type; and the bytes of the block."""
@@ -189,18 +200,25 @@ class Histories:
         """Puts what a call computed, or brought, behind what histories hold."""
         offsets = {cut: results.get(port["keeps"], own) for cut, port in self._cuts.items()}
         for user, history in enumerate(histories):
-            added = {cut: int(found[user + 1] - found[user]) for cut, found in offsets.items()}
             if history.rows + int(own[user + 1] - own[user]) > history.capacity:
                 raise ValueError(f"history {user} has room for {history.capacity} rows only")
+        for user, history in enumerate(histories):
+            added = {cut: int(found[user + 1] - found[user]) for cut, found in offsets.items()}
             for name, (port, cut) in self._sections.items():
                 rows = numpy.asarray(results.get(port["keeps"], inputs.get(port["keeps"])))
-                start, held = int(offsets[cut][user]), history.cut_rows[cut]
-                section = history.section(name)
-                section[held : held + added[cut]] = rows[start : start + added[cut]].reshape(-1, section.shape[1])
-        for user, history in enumerate(histories):
+                start, held, section = int(offsets[cut][user]), history.cut_rows[cut], history.section(name)
+                new = rows[start : start + added[cut]].reshape(-1, section.shape[1])
+                left_out = self._left_out(cut, history.capacity, held + added[cut])
+                if left_out.stop > left_out.start:
+                    kept = numpy.delete(numpy.concatenate([section[:held], new]), left_out, axis=0)
+                    section[: len(kept)] = kept
+                else:
+                    section[held : held + added[cut]] = new
+            for cut, count in added.items():
+                rows = history.cut_rows[cut] + count
+                left_out = self._left_out(cut, history.capacity, rows)
+                history.cut_rows[cut] = rows - (left_out.stop - left_out.start)
             history.rows += int(own[user + 1] - own[user])
-            history.cut_rows = {
-                cut: history.cut_rows[cut] + int(found[user + 1] - found[user]) for cut, found in offsets.items()}
             history.seal()
 
 

@@ -10,10 +10,11 @@ public enum RowDemand: Hashable, Sendable {
   /// Every row.
   case all
 
-  /// What a selection keeps.
+  /// What a selection keeps, but for a row more that `pairedLatest` may keep.
   public init(_ selection: RowSelection) {
     switch selection {
-    case .latest(let keep, let contextual): self = .ends(first: contextual, latest: keep)
+    case .latest(let keep, let contextual), .pairedLatest(let keep, let contextual):
+      self = .ends(first: contextual, latest: keep)
     case .targets: self = .ends(first: 0, latest: 0)
     }
   }
@@ -43,11 +44,18 @@ public enum RowDemand: Hashable, Sendable {
 }
 
 extension RowSelection {
+  /// Whether it keeps pairs of rows together, and so no demand has its name.
+  public var isPaired: Bool { if case .pairedLatest = self { true } else { false } }
+
   /// Whether a selection that keeps this one's rows of a sequence leaves this one's result as it is.
   ///
   /// Of the rows that `latest(b') contextual(a')` keeps, `latest(b) contextual(a)` with a <= a' and b <= b' keeps those that
   /// it keeps of all rows: where the first selection drops any, its first a' and latest b' history rows are theirs.
-  public func isUnchanged(after other: RowSelection) -> Bool { RowDemand(self).isWithin(RowDemand(other)) }
+  /// What `pairedLatest` keeps follows from the number of all rows.
+  public func isUnchanged(after other: RowSelection) -> Bool {
+    if case .pairedLatest = self { return self == other }
+    return RowDemand(self).isWithin(RowDemand(other))
+  }
 }
 
 extension Mask {

@@ -82,12 +82,18 @@ extension Program {
   /// How many rows of a sequence a derived dimension counts at most, and the dimension of the sequences: those of a selection of
   /// the latest rows, unless it keeps targets too, of which there may be any number. Nil where nothing is known.
   public func keptRows(of name: String) -> (ofSequence: Int, sequences: String)? {
-    for case .selectOffsets(.latest(let keep, let contextual), let offsets, nil, _, name) in setup {
+    for case .selectOffsets(let selection, let offsets, nil, _, name) in setup {
+      let most: (keep: Int, contextual: Int)
+      switch selection {
+      case .latest(let keep, let contextual): most = (keep, contextual)
+      case .pairedLatest(let keep, let contextual): most = (keep, contextual + 1)
+      case .targets: return nil
+      }
       guard case .symbol(let sequences) = self[offsets].rows.dimension, dimensions.contains(sequences) else {
         return nil
       }
       // More is no bound, and a product with the number of sequences must be one of 64 bits.
-      let (count, overflow) = keep.addingReportingOverflow(contextual)
+      let (count, overflow) = most.keep.addingReportingOverflow(most.contextual)
       return overflow || count > Int(Int32.max) ? nil : (count, sequences)
     }
     return nil

@@ -39,92 +39,7 @@ enum CachedEntry: String, CaseIterable {
   case prefill, score, extend
 }
 
-/// What `forward` keeps of a history, and what counts its rows.
-struct CachedModel {
-  let forward: Function
-  /// What cuts the rows of every input into sequences, and counts candidates; nil where there are none.
-  let offsets: ValueID
-  let targets: ValueID?
-  /// Layers with attention, in order.
-  let layers: [OperationID]
-  /// What reads rows of a whole history, and what cuts these as its fourth operand: the layers, and lists of what was not seen.
-  let readers: [OperationID]
-  /// What is kept, each value once: keys, values, times of keys, ids that were seen.
-  let kept: [(name: String, value: ValueID)]
-  /// The offsets that cut what is kept, each once in the order of the layers, and what the dimension of their rows is called
-  /// where they are brought: layers on fewer rows keep fewer.
-  let cuts: [(offsets: ValueID, rows: String)]
-
-  init(_ forward: Function) throws(PassError) {
-    self.forward = forward
-    layers = forward.body.filter { forward[$0].isAttention }
-    guard !layers.isEmpty else { throw PassError("@forward has no attention layer") }
-    offsets = Self.root(of: forward[layers[0]].operands[3], in: forward)
-    for id in layers where Self.root(of: forward[id].operands[3], in: forward) != offsets {
-      throw PassError("layers run on the rows of several batches; it is known what to keep of one only")
-    }
-    var counted: [ValueID] = []
-    for id in forward.body {
-      if let value = forward[id].batch?.targets, !counted.contains(value) { counted.append(value) }
-    }
-    guard counted.count <= 1, counted.allSatisfy({ forward.arguments.contains($0) }) else {
-      throw PassError("targets are counted by \(counted.map { "%" + forward[$0].name }.joined(separator: ", "))")
-    }
-    targets = counted.first
-    var kept: [(name: String, value: ValueID)] = []
-    var cuts: [(offsets: ValueID, rows: String)] = []
-    func keep(_ name: String, _ value: ValueID) {
-      guard !kept.contains(where: { $0.value == value }) else { return }
-      // What the caller brought, it has.
-      let isBrought = if case .argument = forward[value].definition { true } else { false }
-      kept.append((isBrought ? "cached_\(forward[value].name)" : name, value))
-    }
-    func cut(_ offsets: ValueID) {
-      if !cuts.contains(where: { $0.offsets == offsets }) {
-        cuts.append((offsets, cuts.isEmpty ? "cached" : "cached.\(cuts.count)"))
-      }
-    }
-    for (index, id) in layers.enumerated() {
-      let operation = forward[id]
-      guard case .attention(let attention) = operation.payload, attention.queries == nil else {
-        throw PassError("queries of layer \(index) are a selection already; cached-scoring comes before prune-demand")
-      }
-      cut(operation.operands[3])
-      keep("cache.\(index).k", operation.operands[1])
-      keep("cache.\(index).v", operation.operands[2])
-      if attention.bias == .positionAndTime {
-        keep("cache.\(index).times", operation.operands[attention.firstBiasOperand + 3])
-      }
-    }
-    // What a history has seen, its further rows have not seen alone. Lists of ids with offsets of their own are each call's.
-    let sequences = offsets
-    let lists = forward.body.filter { id in
-      guard case .topK = forward[id].payload, forward[id].operands.count == 4 else { return false }
-      return Self.root(of: forward[id].operands[3], in: forward) == sequences
-    }
-    for id in lists {
-      cut(forward[id].operands[3])
-      keep("cache.seen", forward[id].operands[2])
-    }
-    readers = layers + lists
-    self.kept = kept
-    self.cuts = cuts
-  }
-
-  /// The offsets that selections and additions of rows began with.
-  private static func root(of offsets: ValueID, in forward: Function) -> ValueID {
-    guard case .result(let id, _) = forward[offsets].definition else { return offsets }
-    return root(of: forward[id].operands[0], in: forward)
-  }
-
-  /// Whether these offsets cut sequences that candidates belong to, and not a feature's ids.
-  private func counts(_ cut: ValueID) -> Bool { Self.root(of: cut, in: forward) == offsets }
-
-  /// What a call gives of what is kept: all that it computes.
-  var computed: [Function.Result] {
-    kept.filter { !forward.arguments.contains($0.value) }.map { Function.Result(name: $0.name, value: $0.value) }
-  }
-
+extension CachedModel {
   /// The module with the entry in it.
   func derive(_ entry: CachedEntry, in module: Module) throws(PassError) -> Module {
     var module = module
@@ -151,13 +66,13 @@ struct CachedModel {
 
   /// Keys and values of a history, which is all that a batch has; what comes last of it too, where the model gives that.
   private func prefill(in module: Module) throws(PassError) -> Function {
-    var results = computed
+    let own = targets == nil ? forward.results : []
     // The caller knows the offsets that it brought.
-    for (cut, rows) in cuts where cut != offsets { results.append(.init(name: "\(rows)_offsets", value: cut)) }
-    if targets == nil { results = forward.results + results }
-    let needed = slice(results.map(\.value))
+    let given = cuts.filter { $0.offsets != offsets || $0.window != nil }
+    let values = (own + computed).map(\.value) + given.map(\.offsets)
+    let needed = slice(values)
     var copy = FunctionCopy(of: forward, named: CachedEntry.prefill.rawValue, in: module)
-    let read = Set(forward.body.filter(needed.contains).flatMap { forward[$0].operands } + results.map(\.value))
+    let read = Set(forward.body.filter(needed.contains).flatMap { forward[$0].operands } + values)
     for argument in forward.arguments where argument != targets && (read.contains(argument) || argument == offsets) {
       copy.addArgument(argument)
     }
@@ -195,10 +110,37 @@ struct CachedModel {
       }
       try copy.append(operation)
     }
-    copy.function.results = try results.map { (result) throws(PassError) in
-      .init(name: result.name, value: try copy.value(of: result.value))
+    for result in own {
+      copy.function.results.append(.init(name: result.name, value: try copy.value(of: result.value)))
     }
+    try keep(&copy)
     return copy.function
+  }
+
+  /// Gives what is kept of the rows at hand: of a window, its rows alone.
+  private func keep(_ copy: inout FunctionCopy) throws(PassError) {
+    var ends: [ValueID] = []
+    for (index, cut) in cuts.enumerated() {
+      let all = try copy.value(of: cut.offsets)
+      guard let window = cut.window else {
+        ends.append(all)
+        continue
+      }
+      let select = SelectOffsets(window, into: "window.\(index)")
+      ends.append(try copy.emit(.selectOffsets(select), [all], ["\(cut.rows)_offsets"])[0])
+    }
+    for kept in kept where !forward.arguments.contains(kept.value) {
+      var value = try copy.value(of: kept.value)
+      let cut = cuts[kept.cut]
+      if let window = cut.window {
+        let operands = [value, try copy.value(of: cut.offsets), ends[kept.cut]]
+        value = try copy.emit(.selectRows(SelectRows(window)), operands, [kept.name])[0]
+      }
+      copy.function.results.append(.init(name: kept.name, value: value))
+    }
+    for (cut, end) in zip(cuts, ends) where cut.offsets != offsets || cut.window != nil {
+      copy.function.results.append(.init(name: "\(cut.rows)_offsets", value: end))
+    }
   }
 
   /// What cuts sequences as long as they will be with their candidates, which features that ask for so many events count: the
@@ -224,62 +166,5 @@ struct CachedModel {
       throw PassError("%\(forward[operation.results[0]].name) looks at the last row, which is not there yet")
     }
     return ("query_\(forward[operation.operands[0]].name)", forward[operation.results[0]].type)
-  }
-}
-
-/// A function that is made of another's operations, with other operands for some of them.
-struct FunctionCopy {
-  let original: Function
-  let module: Module
-  var function: Function
-  private var stands: [ValueID: ValueID] = [:]
-
-  init(of original: Function, named name: String, in module: Module) {
-    self.original = original
-    self.module = module
-    function = Function(name: name)
-  }
-
-  /// What stands for a value of the original.
-  subscript(value: ValueID) -> ValueID? {
-    get { stands[value] }
-    set { stands[value] = newValue }
-  }
-
-  /// What stands for a value of the original; its weights stand for themselves.
-  mutating func value(of value: ValueID) throws(PassError) -> ValueID {
-    if let known = stands[value] { return known }
-    guard case .weight(let weight) = original[value].definition else {
-      throw PassError("%\(original[value].name) is not at hand")
-    }
-    let own = function.value(of: weight, in: module)
-    stands[value] = own
-    return own
-  }
-
-  /// Takes an argument of the original over.
-  mutating func addArgument(_ argument: ValueID) {
-    stands[argument] = function.addArgument(name: original[argument].name, type: original[argument].type)
-  }
-
-  /// Appends an operation of the original, its operands replaced by what stands for them.
-  mutating func append(_ operation: Operation) throws(PassError) {
-    var operands: [ValueID] = []
-    for operand in operation.operands { operands.append(try value(of: operand)) }
-    let names = operation.results.map { original[$0].name }
-    let results = try emit(operation.payload, operands, names)
-    for (result, own) in zip(operation.results, results) { stands[result] = own }
-  }
-
-  /// Appends an operation on values of the copy.
-  @discardableResult
-  mutating func emit(_ payload: Payload, _ operands: [ValueID], _ names: [String]) throws(PassError) -> [ValueID] {
-    do {
-      let types = try payload.definition.resultTypes(for: operands.map { function[$0].type })
-      let results = zip(names, types).map { (name: $0, type: $1) }
-      return function[function.append(payload, operands: operands, results: results)].results
-    } catch {
-      throw PassError("\(payload.mnemonic) %\(names.first ?? ""): \(error)")
-    }
   }
 }

@@ -13,13 +13,13 @@ extension CachedModel {
     let needed = slice(results.map(\.value), upTo: { Self.source($0).map { [$0] } })
     if entry == .extend { try requireThatHistoryStays(needed) }
     var continuation = Continuation(
-      copy: FunctionCopy(of: forward, named: entry.rawValue, in: module), entry: entry, offsets: offsets)
+      model: self, copy: FunctionCopy(of: forward, named: entry.rawValue, in: module), entry: entry)
     let read = Set(
       forward.body.filter(needed.contains).flatMap { id in
         Self.source(forward[id]).map { [$0] } ?? forward[id].operands
       } + results.map(\.value))
-    try continuation.begin(self, needed, read)
-    for id in forward.body where needed.contains(id) { try continuation.append(forward[id]) }
+    try continuation.begin(needed, read)
+    for id in forward.body where needed.contains(id) { try continuation.append(id) }
     try continuation.finish(results)
     return continuation.copy.function
   }
@@ -73,59 +73,64 @@ extension Mask.Form {
 
 /// `score` or `extend` while it is written.
 private struct Continuation {
+  let model: CachedModel
   var copy: FunctionCopy
   let entry: CachedEntry
-  /// Of `forward`: what cuts its inputs.
-  let offsets: ValueID
   /// Of the copy: what cuts the call's own rows, and their number in each sequence.
   var own: ValueID
   var count: ValueID
-  /// By offsets of `forward` the kept rows of the same sequences, and these with the call's own behind.
-  var kept: [ValueID: ValueID] = [:]
-  var all: [ValueID: ValueID] = [:]
-  /// By kept values of `forward` what the caller brings of them.
-  var caches: [ValueID: ValueID] = [:]
+  /// Of the copy, by cuts that it has: the kept rows of the same sequences, and these with the call's own behind.
+  var ends: [Int: (cached: ValueID, every: ValueID)] = [:]
+  /// What the caller brings of what is kept, by its place in `model.kept`.
+  var caches: [Int: ValueID] = [:]
 
-  init(copy: FunctionCopy, entry: CachedEntry, offsets: ValueID) {
-    (self.copy, self.entry, self.offsets) = (copy, entry, offsets)
-    (own, count) = (offsets, offsets)
+  init(model: CachedModel, copy: FunctionCopy, entry: CachedEntry) {
+    (self.model, self.copy, self.entry) = (model, copy, entry)
+    (own, count) = (model.offsets, model.offsets)
   }
 
   /// Arguments: what is kept and its offsets, then the call's own rows.
-  mutating func begin(
-    _ model: CachedModel, _ needed: Set<OperationID>, _ read: Set<ValueID>
-  ) throws(PassError) {
+  mutating func begin(_ needed: Set<OperationID>, _ read: Set<ValueID>) throws(PassError) {
     let forward = model.forward
-    guard case .offsets(let sequences, _) = forward[offsets].type else { return }
-    let attended = model.readers.filter(needed.contains)
-    for (name, value) in model.kept where attended.contains(where: { forward[$0].operands.contains(value) }) {
-      guard var type = forward[value].type.tensor,
-        let rows = model.cuts.first(where: { forward[$0.offsets].type.dimensions.last == type.shape[0] })?.rows
+    guard case .offsets(let sequences, _) = forward[model.offsets].type else { return }
+    /// The operations that read rows of a history, by the cut that they read.
+    let readers = forward.body.filter(needed.contains).compactMap { id in model.readers[id].map { (id, $0) } }
+    for (place, kept) in model.kept.enumerated() {
+      guard readers.contains(where: { $0.1 == kept.cut && forward[$0.0].operands.contains(kept.value) }),
+        var type = forward[kept.value].type.tensor
       else { continue }
-      type.shape[0] = .symbol(rows)
-      caches[value] = copy.function.addArgument(name: name, type: .tensor(type))
+      type.shape[0] = .symbol(model.cuts[kept.cut].rows)
+      caches[place] = copy.function.addArgument(name: kept.name, type: .tensor(type))
     }
-    for (cut, rows) in model.cuts where attended.contains(where: { forward[$0].operands[3] == cut }) {
-      kept[cut] = copy.function.addArgument(
-        name: "\(rows)_offsets", type: .offsets(sequences: sequences, rows: .symbol(rows)))
+    // Rows are numbered among all of a sequence, whatever is kept of them.
+    let numbered = forward.body.filter(needed.contains).compactMap { id in
+      if case .positions = forward[id].payload { model.cut(numbering: forward[id].operands[0]) } else { nil }
+    }
+    var cached: [(cut: Int, offsets: ValueID)] = []
+    for (index, cut) in model.cuts.enumerated()
+    where readers.contains(where: { $0.1 == index }) || numbered.contains(index) {
+      let type = ValueType.offsets(sequences: sequences, rows: .symbol(cut.rows))
+      cached.append((index, copy.function.addArgument(name: "\(cut.rows)_offsets", type: type)))
     }
     for argument in forward.arguments
-    where argument != model.targets && (read.contains(argument) || argument == offsets) {
+    where argument != model.targets && (read.contains(argument) || argument == model.offsets) {
       copy.addArgument(argument)
     }
-    own = try copy.value(of: offsets)
+    own = try copy.value(of: model.offsets)
     count = try copy.emit(.lengths(Lengths()), [own], ["own_lengths"])[0]
-    for (cut, _) in model.cuts {
-      guard let cached = kept[cut] else { continue }
-      let name = all.isEmpty ? "all" : "all.\(all.count)"
-      all[cut] = try copy.emit(
-        .extendOffsets(ExtendOffsets(.appended, into: name)), [cached, count], ["\(name)_offsets"])[0]
+    for (index, offsets) in cached {
+      let name = ends.isEmpty ? "all" : "all.\(ends.count)"
+      let every = try copy.emit(
+        .extendOffsets(ExtendOffsets(.appended, into: name)), [offsets, count], ["\(name)_offsets"])[0]
+      ends[index] = (offsets, every)
     }
   }
 
-  mutating func append(_ operation: Operation) throws(PassError) {
+  mutating func append(_ id: OperationID) throws(PassError) {
     let original = copy.original
+    let operation = original[id]
     func name(_ value: ValueID) -> String { original[value].name }
+    if let cut = model.readers[id] { return try append(operation, cut) }
     switch operation.payload {
     case .selectOffsets(let select) where select.selection == .targets && operation.batch?.targets == nil:
       throw PassError("%\(name(operation.results[0])) keeps candidates of sequences that have none")
@@ -135,17 +140,8 @@ private struct Continuation {
     case .selectRows, .restoreRows, .originalRows, .extendRows:
       guard let source = CachedModel.source(operation) else { return }
       copy[operation.results[0]] = try copy.value(of: source)
-    case .attention(let attention): try append(attention, operation)
-    case .topK where operation.operands.count == 4 && kept[operation.operands[3]] != nil:
-      // The call's own rows are seen too: the last of them is what the list is for.
-      let (cached, every) = try ends(of: operation.operands[3])
-      let seen = try joined(operation.operands[2], cached, every)
-      let (queries, items) = (try copy.value(of: operation.operands[0]), try copy.value(of: operation.operands[1]))
-      let results = try copy.emit(operation.payload, [queries, items, seen, every], operation.results.map(name))
-      for (result, own) in zip(operation.results, results) { copy[result] = own }
     case .positions(let positions):
-      // A place among all rows of the sequence: of the layers' first batch, whose rows are all kept.
-      guard let every = all[operation.operands[0]] ?? all[offsets] else {
+      guard let every = model.cut(numbering: operation.operands[0]).flatMap({ ends[$0]?.every }) else {
         throw PassError("%\(name(operation.results[0])) numbers rows that no layer has")
       }
       let counted = operation.operands.count > 1
@@ -175,37 +171,42 @@ private struct Continuation {
     }
   }
 
-  private mutating func append(_ attention: Attention, _ operation: Operation) throws(PassError) {
-    let (cached, every) = try ends(of: operation.operands[3])
-    var attention = attention
-    let asHistory = entry == .extend || !attention.hasTargets
-    let first = attention.firstBiasOperand
-    let biasOperands = Array(operation.operands[first...])
-    (attention.hasTargets, attention.continuesHistory, attention.queries) = (true, asHistory, .targets)
-    var operands = [
-      try copy.value(of: operation.operands[0]), try joined(operation.operands[1], cached, every),
-      try joined(operation.operands[2], cached, every), every, count, own,
-    ]
-    for (index, operand) in biasOperands.enumerated() {
-      operands.append(index == 3 ? try joined(operand, cached, every) : try copy.value(of: operand))
+  /// Appends what reads rows of a history: those that are kept, with the call's own behind.
+  private mutating func append(_ operation: Operation, _ cut: Int) throws(PassError) {
+    guard let every = ends[cut]?.every else {
+      throw PassError("%\(copy.original[operation.operands[3]].name) cuts rows that are not kept")
     }
-    copy[operation.results[0]] = try copy.emit(
-      .attention(attention), operands, [copy.original[operation.results[0]].name])[0]
-  }
-
-  /// The offsets of kept rows, and of these with the call's own behind.
-  private func ends(of cut: ValueID) throws(PassError) -> (cached: ValueID, every: ValueID) {
-    guard let every = all[cut], let cached = kept[cut] else {
-      throw PassError("%\(copy.original[cut].name) cuts rows that are not kept")
+    var operands: [ValueID] = []
+    var payload = operation.payload
+    switch operation.payload {
+    case .attention(var attention):
+      let asHistory = entry == .extend || !attention.hasTargets
+      let bias = Array(operation.operands[attention.firstBiasOperand...])
+      (attention.hasTargets, attention.continuesHistory, attention.queries) = (true, asHistory, .targets)
+      payload = .attention(attention)
+      operands = [
+        try copy.value(of: operation.operands[0]), try joined(operation.operands[1], cut),
+        try joined(operation.operands[2], cut), every, count, own,
+      ]
+      for (index, operand) in bias.enumerated() {
+        operands.append(index == 3 ? try joined(operand, cut) : try copy.value(of: operand))
+      }
+    default:
+      // Of a list, what was seen; the call's own rows too, the last of which the list is for.
+      operands = [
+        try copy.value(of: operation.operands[0]), try copy.value(of: operation.operands[1]),
+        try joined(operation.operands[2], cut), every,
+      ]
     }
-    return (cached, every)
+    let results = try copy.emit(payload, operands, operation.results.map { copy.original[$0].name })
+    for (result, own) in zip(operation.results, results) { copy[result] = own }
   }
 
   /// The kept rows of a value with the call's own behind.
-  private mutating func joined(
-    _ value: ValueID, _ cached: ValueID, _ every: ValueID
-  ) throws(PassError) -> ValueID {
-    guard let cache = caches[value] else { throw PassError("%\(copy.original[value].name) is not kept") }
+  private mutating func joined(_ value: ValueID, _ cut: Int) throws(PassError) -> ValueID {
+    guard let place = model.kept.firstIndex(where: { $0.value == value && $0.cut == cut }), let cache = caches[place],
+      let (cached, every) = ends[cut]
+    else { throw PassError("%\(copy.original[value].name) is not kept") }
     let rows = try copy.value(of: value)
     let name = "all_\(copy.original[value].name)"
     return try copy.emit(.extendRows(ExtendRows(.appended)), [rows, cache, cached, every, count], [name])[0]

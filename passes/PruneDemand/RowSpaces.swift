@@ -103,7 +103,7 @@ struct RowSpaces {
 
   /// Learns what a `select_offsets` keeps, where that can be told as rows of its space.
   private mutating func note(_ id: OperationID, in function: Function, _ shared: inout Set<String>) {
-    guard case .selectOffsets(let select) = function[id].payload,
+    guard case .selectOffsets(let select) = function[id].payload, !select.selection.isPaired,
       let space = space(of: function[id].operands[0], in: function),
       Array(function[id].operands.dropFirst()) == spaces[space].targets,
       let whole = whole(of: function[id].operands[0], in: function)

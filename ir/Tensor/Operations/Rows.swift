@@ -2,6 +2,9 @@
 public enum RowSelection: Hashable, Sendable {
   /// The first `contextual` rows, the latest `keep` history rows, and all targets: attention truncation.
   case latest(keep: Int, contextual: Int)
+  /// As `latest`, but for one row more where that leaves an even number of rows out: keys of narrow numbers are multiplied in pairs, by
+  /// their places in a sequence, and these pairs stay together.
+  case pairedLatest(keep: Int, contextual: Int)
   /// The targets alone.
   case targets
 
@@ -12,6 +15,10 @@ public enum RowSelection: Hashable, Sendable {
     case .latest(let keep, let contextual):
       let start = IndexExpression.min(.constant(contextual), history)
       return KeyInterval(start: start, end: .max(start, history - .constant(keep)))
+    case .pairedLatest(let keep, let contextual):
+      let start = IndexExpression.min(.constant(contextual), history)
+      let half = IndexExpression.half(.max(0, history - .constant(keep) - start))
+      return KeyInterval(start: start, end: start + half + half)
     case .targets: return KeyInterval(start: 0, end: history)
     }
   }
@@ -30,20 +37,24 @@ public enum RowSelection: Hashable, Sendable {
   }
 
   package func verify() throws(OperationError) {
-    if case .latest(let keep, let contextual) = self {
+    switch self {
+    case .latest(let keep, let contextual), .pairedLatest(let keep, let contextual):
       try requireExtent(keep, "keep")
       try requireExtent(contextual, "contextual")
+    case .targets: break
     }
   }
 
   /// What a selection's text must be, in words.
-  package static let expectedText = "latest(rows) [contextual(rows)], or targets"
+  package static let expectedText = "latest(rows) or paired_latest(rows) [contextual(rows)], or targets"
 
-  /// `latest(10) contextual(2)`, or `targets`.
+  /// `latest(10) contextual(2)`, `paired_latest(10)`, or `targets`.
   package var text: String {
     switch self {
     case .latest(let keep, 0): "latest(\(keep))"
     case .latest(let keep, let contextual): "latest(\(keep)) contextual(\(contextual))"
+    case .pairedLatest(let keep, 0): "paired_latest(\(keep))"
+    case .pairedLatest(let keep, let contextual): "paired_latest(\(keep)) contextual(\(contextual))"
     case .targets: "targets"
     }
   }
@@ -54,6 +65,8 @@ public enum RowSelection: Hashable, Sendable {
       self = .targets
     } else if let keep = phrase.takeInteger("latest") {
       self = .latest(keep: keep, contextual: phrase.takeInteger("contextual") ?? 0)
+    } else if let keep = phrase.takeInteger("paired_latest") {
+      self = .pairedLatest(keep: keep, contextual: phrase.takeInteger("contextual") ?? 0)
     } else {
       return nil
     }
