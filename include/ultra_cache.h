@@ -120,8 +120,9 @@ typedef struct ultra_cache_call {
   int64_t *dimensions;
   ultra_tensor *inputs;
   ultra_tensor *outputs;
-  /* Memory of the caller at a multiple of ULTRA_CACHE_ALIGNMENT. With one user, it holds offsets alone, and nothing that is kept is
-   * copied; with several, what they keep is gathered in it. It must stay as it is until `ultra_cache_end`. */
+  /* Memory of the caller at a multiple of ULTRA_CACHE_ALIGNMENT. With one user, it holds offsets, and new rows of layers that keep a
+   * window; nothing that is kept is copied. With several, what they keep is gathered in it. It must stay as it is until
+   * `ultra_cache_end`. */
   void *scratch;
   size_t scratch_size;
 } ultra_cache_call;
