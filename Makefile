@@ -12,7 +12,7 @@ SWIFT_FLAGS := -c release -Xswiftc -enable-testing
 PRODUCTS = $(shell swift build $(SWIFT_FLAGS) --show-bin-path)
 SOURCES := Package.swift ir passes Sources Tests
 
-.PHONY: demo test build lint packages python quality flop bench instructions
+.PHONY: demo test build lint packages python ptxas quality flop bench instructions
 
 demo: build python
 	.venv/bin/python examples/movielens-100k/recommend.py --ultrac $(PRODUCTS)/ultrac
@@ -21,14 +21,14 @@ build: packages
 	swift build $(SWIFT_FLAGS) --product ultrac
 
 # The Swift tests come last, so that a run ends with their count.
-test: packages python lint
+test: packages python ptxas lint
 	swift build $(SWIFT_FLAGS) --build-tests
 	$(PRODUCTS)/golden-runner Tests/Golden
 	$(PRODUCTS)/golden-runner Tests/Golden --interpret
 	$(PRODUCTS)/golden-runner Tests/RankingCases
 	PYTHON=$(CURDIR)/.venv/bin/python examples/run-examples $(PRODUCTS)/ultrac
 	.venv/bin/python benchmarks/count_instructions.py --ultrac $(PRODUCTS)/ultrac
-	swift test $(SWIFT_FLAGS) --skip-build --disable-xctest
+	PTXAS=$$(.venv-ptxas/bin/python scripts/find-ptxas) swift test $(SWIFT_FLAGS) --skip-build --disable-xctest
 
 lint:
 	swift format lint --strict --recursive $(SOURCES)
@@ -37,6 +37,10 @@ lint:
 
 packages:
 	scripts/install-packages
+
+# NVIDIA's assembler, which checks GPU code without a GPU; it is there for some machines only.
+ptxas: packages
+	scripts/python-environment .venv-ptxas /dev/null tests-gpu/requirements.txt
 
 python: packages
 	scripts/python-environment .venv examples/requirements.txt

@@ -39,7 +39,9 @@ extension GPUKernelEmitter {
   /// Emits the block; gives the bytes of shared memory that it takes.
   func emitAttention(_ b: inout IRBuilder, _ attention: GPUPlan.AttentionBlock) throws(GPUError) -> Int {
     for slice in [attention.queries, attention.keys, attention.values] where kernel[slice.tile].element != .bf16 {
-      throw error("attention of \(kernel[slice.tile].element.rawValue)")
+      throw GPUError(
+        message: error("attention of \(kernel[slice.tile].element.rawValue)").message,
+        hint: "matrix units multiply bf16: --rewrite \"lower-precision{matmul=bf16,attention=bf16}\"")
     }
     let shape = Shape(rows: plan.rows, queryWidth: attention.queries.count, valueWidth: attention.values.count)
     let intervals = attention.mask.intervals.count

@@ -33,6 +33,8 @@ public struct GPULaunch: Hashable, Sendable {
 public struct GPUError: Error, Hashable, Sendable, CustomStringConvertible {
   /// The kernel and what in it cannot be emitted.
   public var message: String
-  /// The message after `gpu: `.
-  public var description: String { "gpu: \(message)" }
+  /// What the user can do; nil where nothing is known.
+  public var hint: String?
+  /// The message after `gpu: `, and on a line of its own the hint.
+  public var description: String { "gpu: \(message)" + (hint.map { "\nhint: \($0)" } ?? "") }
 }
