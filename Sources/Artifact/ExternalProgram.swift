@@ -40,7 +40,7 @@ public struct ExternalProgram: Hashable, Sendable {
   /// The program runs in another folder: a relative path must not change its meaning there.
   private func absolutePath(_ kind: ArtifactError.Kind) throws(ArtifactError) -> String {
     guard let resolved = realpath(path, nil) else {
-      throw ArtifactError(path: "", kind: kind, message: "\(path): \(systemErrorText())")
+      throw ArtifactError(path: "", kind: kind, message: "\(kind.rawValue) \(path): \(systemErrorText())")
     }
     defer { free(resolved) }
     // lld acts by the name it is called by, so links to it are left alone.
@@ -72,12 +72,12 @@ public struct ExternalProgram: Hashable, Sendable {
     let failure = posix_spawn(&child, shell[0], &actions, nil, &argumentPointers, &environment)
     guard failure == 0 else {
       throw ArtifactError(
-        path: "", kind: kind, message: "\(arguments[0]): cannot be started: \(systemErrorText(failure))")
+        path: "", kind: kind, message: "\(kind.rawValue) \(arguments[0]): cannot be started: \(systemErrorText(failure))")
     }
     var status: Int32 = 0
     while waitpid(child, &status, 0) < 0 {
       guard errno == EINTR else {
-        throw ArtifactError(path: "", kind: kind, message: "\(arguments[0]): \(systemErrorText())")
+        throw ArtifactError(path: "", kind: kind, message: "\(kind.rawValue) \(arguments[0]): \(systemErrorText())")
       }
     }
     let signal = status & 0x7F

@@ -22,7 +22,8 @@ public struct GPUPart: Sendable {
       let launches = image.launches.flatMap(\.self)
       var text = "\(image.target.rawValue): \(launches.count) kernels"
       if let most = resources.values.map(\.registers).max() {
-        text += ", at most \(most) registers and \(Quantity.bytes(Double(launches.map(\.sharedBytes).max() ?? 0))) shared"
+        text +=
+          ", at most \(most) registers and \(Quantity.bytes(Double(launches.map(\.sharedBytes).max() ?? 0))) shared"
       }
       let spilling = launches.filter { (resources[$0.symbol]?.spilledBytes ?? 0) > 0 }.map(\.symbol)
       return spilling.isEmpty ? text : text + ", spilling in " + spilling.joined(separator: ", ")

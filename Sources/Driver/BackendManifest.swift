@@ -31,7 +31,8 @@ extension Backend {
       let kernels = zip(gpu.programs, image.launches).flatMap { program, launches in
         launches.map { launch in
           Manifest.GPU.Kernel(
-            name: launch.symbol, entry: program.name, computes: program.kernels[launch.kernel].summary, rows: launch.rows,
+            name: launch.symbol, entry: program.name, computes: program.kernels[launch.kernel].summary,
+            rows: launch.rows,
             threads: launch.threads, sharedBytes: launch.sharedBytes, registers: resources[launch.symbol]?.registers,
             spilledBytes: resources[launch.symbol]?.spilledBytes)
         }

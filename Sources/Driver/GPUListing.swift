@@ -12,7 +12,12 @@ struct GPUListing {
   var header: String {
     var lines: [String] = []
     for buffer in program.buffers {
-      lines.append("// buffer " + json(["name": buffer.name, "element": buffer.element.rawValue, "rows": rows(buffer.rows), "columns": buffer.columns, "home": home(buffer.home)]))
+      lines.append(
+        "// buffer "
+          + json([
+            "name": buffer.name, "element": buffer.element.rawValue, "rows": rows(buffer.rows),
+            "columns": buffer.columns, "home": home(buffer.home),
+          ]))
     }
     for launch in launches {
       let kernel = program.kernels[launch.kernel]
@@ -29,7 +34,8 @@ struct GPUListing {
       ]
       switch kernel.domain {
       case .rows(let dimension, let block, _): (fields["over"], fields["block"]) = (dimension.description, block)
-      case .sequences(_, _, let table, let block, _): (fields["table"], fields["block"]) = (program[table].name, block.most)
+      case .sequences(_, _, let table, let block, _):
+        (fields["table"], fields["block"]) = (program[table].name, block.most)
       }
       lines.append("// launch " + json(fields))
     }
@@ -51,7 +57,8 @@ struct GPUListing {
   }
 
   private func json(_ fields: [String: Any]) -> String {
-    let data = (try? JSONSerialization.data(withJSONObject: fields, options: [.sortedKeys, .withoutEscapingSlashes])) ?? Data()
+    let data =
+      (try? JSONSerialization.data(withJSONObject: fields, options: [.sortedKeys, .withoutEscapingSlashes])) ?? Data()
     return String(decoding: data, as: UTF8.self)
   }
 }

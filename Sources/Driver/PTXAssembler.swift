@@ -22,7 +22,8 @@ public struct PTXAssembler: Hashable, Sendable {
 
   /// The machine code of PTX, and what its kernels take, by name. Throws where the assembler refuses the text, with its first
   /// complaint.
-  public func assemble(_ text: [UInt8], for target: GPUTarget) throws -> (code: [UInt8], resources: [String: Resources]) {
+  public func assemble(_ text: [UInt8], for target: GPUTarget) throws -> (code: [UInt8], resources: [String: Resources])
+  {
     let ended = try program.run(
       ["-arch=\(target.rawValue)", "-v", "-o", "kernels.cubin", "kernels.ptx"], files: [("kernels.ptx", text)],
       result: "kernels.cubin", kind: .assembler)

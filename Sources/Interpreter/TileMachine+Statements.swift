@@ -71,7 +71,9 @@ extension TileMachine {
     case .panels(let buffer, let firstRow, let rows, let firstColumn):
       rights = memory[places[buffer.index]]
       steps = contraction.left.count
-      guard case .weight(_, let packing) = program[buffer].home, let panel = packing.contractedPanels?.width else { return }
+      guard case .weight(_, let packing) = program[buffer].home, let panel = packing.contractedPanels?.width else {
+        return
+      }
       width = panel
       start = { step, column in ((firstColumn + column) / panel * rows + firstRow + step) * panel }
     }

@@ -88,7 +88,8 @@ struct InspectCommand: ParsableCommand {
   private static func gpuKernels(_ manifest: Manifest) -> [String] {
     (manifest.gpus ?? []).flatMap { gpu in
       var table = TextTable([
-        ("\(gpu.target) kernels", .left), ("computes", .left), ("rows", .right), ("threads", .right), ("shared", .right),
+        ("\(gpu.target) kernels", .left), ("computes", .left), ("rows", .right), ("threads", .right),
+        ("shared", .right),
         ("registers", .right), ("spilled", .right),
       ])
       for kernel in gpu.kernels {

@@ -40,10 +40,11 @@ struct GPUProgramTests {
     let program = try Self.backend(module).lowerForGPU(module)
     let derived = DerivedWeights(module, base: weights)
     let found = try TileInterpreter(program: program, weights: derived, precision: precision).run(inputs)
-    let expected = try Interpreter(module: module, weights: weights, precision: precision).run("forward", inputs: inputs)
+    let expected = try Interpreter(module: module, weights: weights, precision: precision).run(
+      "forward", inputs: inputs)
     for (found, expected) in zip(found, expected) {
       // Rows of one number are columns of memory.
-      let own = HostTensor(element: found.tensor.element, shape: expected.tensor.shape, bytes: found.tensor.bytes)
+      let own = try HostTensor(element: found.tensor.element, shape: expected.tensor.shape, bytes: found.tensor.bytes)
       expectClose(
         own, expected.tensor, atol: kind.tolerance(of: expected.tensor) * scale, rtol: 0,
         "\(context): \(found.name)")
@@ -113,7 +114,8 @@ struct GPUProgramTests {
     arguments: GPUTarget.allCases,
     [
       (512, 4, 128, Mask.causal), (512, 4, 128, Mask(.windowed(window: 256, fullTail: 256))), (256, 4, 64, .causal),
-      (256, 8, 32, Mask(.keyPrefix(local: 64, global: 32, targets: .history))), (64, 2, 32, .causal), (50, 2, 25, .causal),
+      (256, 8, 32, Mask(.keyPrefix(local: 64, global: 32, targets: .history))), (64, 2, 32, .causal),
+      (50, 2, 25, .causal),
       (24, 3, 8, Mask(.keyPrefix(local: 5, global: 2, targets: .windowed), contextual: 3)),
     ])
   func assembled(target: GPUTarget, shape: (Int, Int, Int, Mask)) throws {

@@ -35,7 +35,8 @@ struct GPUStubTests {
         let path = folder.appendingPathComponent("model.ultra").path
         let (generated, machine) = try backend.generate(programs, of: module, gpu: part, in: Context())
         _ = try backend.write(
-          programs + part.programs, object: machine.emitObject(generated), weights: DerivedWeights(module, base: weights),
+          programs + part.programs, object: machine.emitObject(generated),
+          weights: DerivedWeights(module, base: weights),
           to: path)
         return try LoadedModel(path: path)
       }
@@ -125,7 +126,8 @@ struct GPUStubTests {
     return (module, weights)
   }
 
-  @Test("weights are brought to the GPU as the program packs them, and kernels may have the shared memory that they want")
+  @Test(
+    "weights are brought to the GPU as the program packs them, and kernels may have the shared memory that they want")
   func loads() throws {
     let subject = try Subject()
     let driver = FakeDriver.current
@@ -233,7 +235,8 @@ struct GPUStubTests {
             case .output: #expect(word == 0x7000_1000)
             case .input where buffer.element != .i64: #expect(word == 0x7000_0000)
             case .input, .workspace:
-              let size = UInt64(subject.program.greatestRowsForTest(buffer) * buffer.columns * buffer.element.workingByteCount)
+              let size = UInt64(
+                subject.program.greatestRowsForTest(buffer) * buffer.columns * buffer.element.workingByteCount)
               #expect(word >= base && word + size <= base + UInt64(workspace.count) && word % 16 == 0, "\(buffer.name)")
               if buffer.name == "offsets" {
                 let table = UnsafeRawPointer(bitPattern: UInt(word))
@@ -275,7 +278,9 @@ struct GPUStubTests {
 
   @Test(
     "what the driver refuses on loading is named, and nothing is left behind",
-    arguments: FakeDriver.names.filter { !["cuLaunchKernel", "cuMemcpyHtoDAsync_v2", "cuMemFree_v2", "cuModuleUnload"].contains($0) })
+    arguments: FakeDriver.names.filter {
+      !["cuLaunchKernel", "cuMemcpyHtoDAsync_v2", "cuMemFree_v2", "cuModuleUnload"].contains($0)
+    })
   func refusedLoading(name: String) throws {
     let subject = try Subject()
     FakeDriver.current.refused = (name, 1)
@@ -308,7 +313,9 @@ struct GPUStubTests {
     subject.withState { state in
       #expect(subject.load(state).status == 0)
       #expect(subject.run(state, lengths: [9], targets: [10]).status == Int32(ULTRA_BAD_TARGETS.rawValue))
-      #expect(subject.run(state, lengths: [9, 2], targets: [1, 1], offsetError: 1).status == Int32(ULTRA_BAD_OFFSETS.rawValue))
+      #expect(
+        subject.run(state, lengths: [9, 2], targets: [1, 1], offsetError: 1).status == Int32(ULTRA_BAD_OFFSETS.rawValue)
+      )
       #expect(subject.run(state, lengths: [9], targets: [1], size: -1).status == Int32(ULTRA_BAD_WORKSPACE.rawValue))
       #expect(FakeDriver.current.launches.isEmpty)
       #expect(subject.gpu.load(state, nil, 0, nil) == Int32(ULTRA_BAD_CALL.rawValue))

@@ -137,7 +137,8 @@ extension TileLowering {
       schedule.hasFragments && function[operands[1]].type.tensor?.element == .bf16
       && parts.dropLast().allSatisfy { width(of: $0) % Packing.fragmentRows == 0 }
     let weight = try weightBuffer(
-      operands[1], areFragments ? .fragments(transposed: transposed) : .panels(width: schedule.panel, transposed: transposed))
+      operands[1],
+      areFragments ? .fragments(transposed: transposed) : .panels(width: schedule.panel, transposed: transposed))
     let inner = parts.reduce(0) { $0 + width(of: $1) }
     var firstRow = 0
     for part in parts {

@@ -181,7 +181,8 @@ extension GPUKernelEmitter {
 
   /// Copies rows of bf16 into shared memory, zeros past the last row and the last column, by all threads.
   private func copy(
-    _ b: inout IRBuilder, _ slice: TileSlice, firstRow: IRValue, count: IRValue, rows: Int, columns: Int, to target: IRValue,
+    _ b: inout IRBuilder, _ slice: TileSlice, firstRow: IRValue, count: IRValue, rows: Int, columns: Int,
+    to target: IRValue,
     stride: Int
   ) {
     let i32 = context.i32
@@ -201,7 +202,8 @@ extension GPUKernelEmitter {
       let place = b.offset(target, bytes: b.add(b.mul(row, stride), b.mul(column, size)))
       if isWide {
         b.intrinsic(
-          "llvm.nvvm.cp.async.cg.shared.global.16.s", [place, source, b.select(isThere, i32.constant(16), i32.constant(0))])
+          "llvm.nvvm.cp.async.cg.shared.global.16.s",
+          [place, source, b.select(isThere, i32.constant(16), i32.constant(0))])
       } else {
         let number = b.load(context.i16, source, alignment: 2)
         b.store(b.select(isThere, number, context.i16.constant(0)), place, alignment: 2)
@@ -254,7 +256,8 @@ extension GPUKernelEmitter {
               let sum = (rowTile * Self.pass / 8 + keyTiles * 2 + half) * 4
               scores.replaceSubrange(
                 sum..<sum + 4,
-                with: multiply(b, left[rowTile], Array(right[2 * half..<2 * half + 2]), onto: Array(scores[sum..<sum + 4])))
+                with: multiply(
+                  b, left[rowTile], Array(right[2 * half..<2 * half + 2]), onto: Array(scores[sum..<sum + 4])))
             }
           }
         }
@@ -289,7 +292,8 @@ extension GPUKernelEmitter {
   /// Activated scores as the left side of the product with values: of each tile of 8 keys two words, rows `group` and
   /// `group + 8`.
   private func activate(
-    _ b: inout IRBuilder, _ attention: GPUPlan.AttentionBlock, _ scores: [IRValue], firstRow: IRValue, firstKey: IRValue,
+    _ b: inout IRBuilder, _ attention: GPUPlan.AttentionBlock, _ scores: [IRValue], firstRow: IRValue,
+    firstKey: IRValue,
     _ allVisible: IRValue, bounds: IRValue
   ) -> [IRValue] {
     let i32 = context.i32
@@ -297,7 +301,8 @@ extension GPUKernelEmitter {
     func words(_ b: IRBuilder, _ isMasked: Bool) -> [IRValue] {
       (0..<2).flatMap { rowTile -> [IRValue] in
         let rows = (0..<2).map { b.add(b.add(firstRow, laneGroup(b)), rowTile * 16 + $0 * 8) }
-        let intervals = !isMasked
+        let intervals =
+          !isMasked
           ? []
           : rows.map { row in
             attention.mask.intervals.indices.map { index in
@@ -310,7 +315,8 @@ extension GPUKernelEmitter {
               let key = b.add(b.add(firstKey, tile * 8 + place), b.mul(lanePlace(b), 2))
               let sum = scores[(rowTile * tiles + tile) * 4 + 2 * half + place]
               let number = value(
-                b, attention.activation, Elements(row: rows[half], column: key, lanes: 1), Reading(product: sum, key: key),
+                b, attention.activation, Elements(row: rows[half], column: key, lanes: 1),
+                Reading(product: sum, key: key),
                 roundedTo: .bf16)
               guard isMasked else { return number }
               let isSeen = intervals[half].reduce(context.boolean(false)) { seen, bound in
@@ -323,7 +329,11 @@ extension GPUKernelEmitter {
         }
       }
     }
-    return b.ifThenElse(allVisible) { b in words(b, false) } otherwise: { b in words(b, true) }
+    return b.ifThenElse(allVisible) { b in
+      words(b, false)
+    } otherwise: { b in
+      words(b, true)
+    }
   }
 
   /// Writes the block's sums, as they are finished.

@@ -60,7 +60,8 @@ extension GPUKernelEmitter {
       let row = b.trunc(keyPosition(b, b.add(firstPosition, b.zext(at.row, to: context.i64))), to: context.i32)
       let index = b.smax(b.add(b.sub(row, key), last - reference), 0)
       return b.load(
-        context.f32, b.element(address(weights), context.f32, b.zext(b.smin(index, last), to: context.i64)), alignment: 4,
+        context.f32, b.element(address(weights), context.f32, b.zext(b.smin(index, last), to: context.i64)),
+        alignment: 4,
         invariant: true)
     case .timeBias: return type.null()
     }

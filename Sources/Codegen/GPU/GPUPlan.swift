@@ -122,8 +122,9 @@ struct GPUPlan {
         }) {
           close(&self, index)
         }
-        if let index = open.firstIndex(where: { kernel.owner(of: $0.into.tile) == kernel.owner(of: contraction.into.tile) })
-        {
+        if let index = open.firstIndex(where: {
+          kernel.owner(of: $0.into.tile) == kernel.owner(of: contraction.into.tile)
+        }) {
           if contraction.accumulate, open[index].into == contraction.into, contraction.finish == nil {
             open[index].segments.append(segment)
             continue
@@ -165,7 +166,8 @@ struct GPUPlan {
           close(&self, index)
         }
         switch statement {
-        case .map(_, _, masked: false), .reduce, .maximum, .indices, .gather, .gatherIntegers, .nextIntegers, .storeIndices,
+        case .map(_, _, masked: false), .reduce, .maximum, .indices, .gather, .gatherIntegers, .nextIntegers,
+          .storeIndices,
           .clear:
           rowsStage.append(statement)
         case .map, .transpose, .forKeys: throw error("attention of this form")
@@ -357,7 +359,8 @@ extension Statement {
     }
     switch self {
     case .map(_, let expression, _), .reduce(_, let expression, _), .maximum(_, let expression, _): visit(expression)
-    case .gather(_, _, _, let vector, _), .gatherIntegers(_, _, let vector, _), .storeIndices(_, let vector): body(vector)
+    case .gather(_, _, _, let vector, _), .gatherIntegers(_, _, let vector, _), .storeIndices(_, let vector):
+      body(vector)
     case .indices(_, .marked(let vector, _, _, _)): body(vector)
     default: break
     }

@@ -74,13 +74,15 @@ extension GPUKernelEmitter {
     func multiply(_ b: IRBuilder, _ step: IRValue, _ right: [IRValue], _ sums: [IRValue]) -> [IRValue] {
       var sums = sums
       for rowTile in 0..<rowTiles {
-        let place = b.offset(b.offset(left, bytes: b.mul(step, 2 * Packing.fragmentRows)), bytes: rowTile * 16 * rowStride)
+        let place = b.offset(
+          b.offset(left, bytes: b.mul(step, 2 * Packing.fragmentRows)), bytes: rowTile * 16 * rowStride)
         let fragment = fragments(b, place)
         for panel in panels.indices {
           for column in 0..<4 {
             let sum = ((rowTile * panels.count + panel) * 4 + column) * 4
             let words = Array(right[panel * 8 + 2 * column..<panel * 8 + 2 * column + 2])
-            sums.replaceSubrange(sum..<sum + 4, with: self.multiply(b, fragment, words, onto: Array(sums[sum..<sum + 4])))
+            sums.replaceSubrange(
+              sum..<sum + 4, with: self.multiply(b, fragment, words, onto: Array(sums[sum..<sum + 4])))
           }
         }
       }
@@ -141,7 +143,9 @@ extension GPUKernelEmitter {
 
   /// Whether eight neighbours can be read and written together.
   private func canFinishEight(_ product: GPUPlan.Product) -> Bool {
-    var fits = product.into.count % 8 == 0 && alignment(of: product.into) >= 2 * min(8, kernel[product.into.tile].element.workingByteCount)
+    var fits =
+      product.into.count % 8 == 0
+      && alignment(of: product.into) >= 2 * min(8, kernel[product.into.tile].element.workingByteCount)
     product.finish.forEachSlice { slice in
       let tile = kernel[slice.tile]
       if tile.columns > 1, alignment(of: slice) < 2 * min(8, tile.element.workingByteCount) { fits = false }
@@ -193,7 +197,8 @@ extension GPUKernelEmitter {
             let contracted = b.add(index, segment.firstRow)
             let offset = b.add(
               b.mul(b.udiv(contracted, together), groupBytes), b.mul(b.urem(contracted, together), size))
-            let weight = load(b, b.offset(right, bytes: b.zext(offset, to: i64)), element, lanes: 1, alignment: size, invariant: true)
+            let weight = load(
+              b, b.offset(right, bytes: b.zext(offset, to: i64)), element, lanes: 1, alignment: size, invariant: true)
             return zip(sums, lefts).map { sum, left in
               let number = load(
                 b, b.offset(left, bytes: b.mul(index, leftElement.workingByteCount)), leftElement, lanes: 1,

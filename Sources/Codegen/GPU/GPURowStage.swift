@@ -19,7 +19,9 @@ extension GPUKernelEmitter {
     b.loop(from: warp, to: rowCount, step: warps, name: "row", hint: .asWritten) { b, row in
       let state = RowState()
       for statement in statements {
-        do throws(GPUError) { try emit(&b, statement, row: row, lanes: lanes, state) } catch { failure = failure ?? error }
+        do throws(GPUError) { try emit(&b, statement, row: row, lanes: lanes, state) } catch {
+          failure = failure ?? error
+        }
       }
     }
     if let failure { throw failure }
@@ -32,7 +34,9 @@ extension GPUKernelEmitter {
       statement.forEachSlice { slice in
         let tile = kernel[slice.tile]
         if tile.columns == 1 { return }
-        if slice.count % 4 != 0 || !isInRegisters(slice.tile) && alignment(of: slice) < 4 * tile.element.workingByteCount {
+        if slice.count % 4 != 0
+          || !isInRegisters(slice.tile) && alignment(of: slice) < 4 * tile.element.workingByteCount
+        {
           fits = false
         }
       }
@@ -47,7 +51,9 @@ extension GPUKernelEmitter {
       expression?.forEachBuffer { buffer in
         let declared = emitter.program[buffer]
         if case .weight(_, .coded) = declared.home { return }
-        if declared.rows.dimension.extent != 1, rowBytes(of: buffer) % (4 * declared.element.byteCount) != 0 { fits = false }
+        if declared.rows.dimension.extent != 1, rowBytes(of: buffer) % (4 * declared.element.byteCount) != 0 {
+          fits = false
+        }
       }
       expression.map { if !$0.columnsBeginAtFours { fits = false } }
     }
@@ -63,9 +69,10 @@ extension GPUKernelEmitter {
     _ b: inout IRBuilder, _ statement: Statement, row: IRValue, lanes: Int, _ state: RowState
   ) throws(GPUError) {
     switch statement {
-    case .map(let into, let expression, _): emitMap(&b, into, row: row, lanes: lanes, state) { b, at, step in
-      self.value(b, expression, at, self.reading(state, step: step), roundedTo: self.kernel[into.tile].element)
-    }
+    case .map(let into, let expression, _):
+      emitMap(&b, into, row: row, lanes: lanes, state) { b, at, step in
+        self.value(b, expression, at, self.reading(state, step: step), roundedTo: self.kernel[into.tile].element)
+      }
     case .clear(let into):
       emitMap(&b, into, row: row, lanes: lanes, state) { _, at, _ in
         (at.lanes == 1 ? self.context.f32 : self.context.vector(self.context.f32, at.lanes)).null()
@@ -240,7 +247,8 @@ extension GPUKernelEmitter {
 
   // MARK: - Indices
 
-  private func index(_ b: IRBuilder, _ source: IndexSource, row: IRValue, _ state: RowState) throws(GPUError) -> IRValue {
+  private func index(_ b: IRBuilder, _ source: IndexSource, row: IRValue, _ state: RowState) throws(GPUError) -> IRValue
+  {
     let i64 = context.i64
     let wide = b.zext(row, to: i64)
     let position = b.add(firstPosition, wide)

@@ -115,7 +115,8 @@ struct GPUStubEmitter {
     let table = module.addGlobal("\(prefix).entries", initializer: context.structure(of: entries), alignment: 8)
     return [
       i32.constant(ABI.byteCount), i32.constant(programs.count), text(image.target.rawValue), ptx,
-      i64.constant(image.ptx.count), code ?? context.pointer.null(), i64.constant(image.code?.count ?? 0), i64.constant(State.kernels + kernelCount * 8), i64.constant(ownWeights.byteCount),
+      i64.constant(image.ptx.count), code ?? context.pointer.null(), i64.constant(image.code?.count ?? 0),
+      i64.constant(State.kernels + kernelCount * 8), i64.constant(ownWeights.byteCount),
       emitLoad(ptx: ptx, code: code).value, emitUnload().value, table,
     ]
   }
@@ -292,10 +293,13 @@ struct GPUStubEmitter {
     let place = emitPlace(entry, emitter)
     let functions = entry.emit { b in
       let (call, frame) = (entry.call, entry.frame)
-      func field(_ b: IRBuilder, _ type: IRType, _ offset: Int) -> IRValue { b.load(type, b.offset(call, bytes: offset)) }
+      func field(_ b: IRBuilder, _ type: IRType, _ offset: Int) -> IRValue {
+        b.load(type, b.offset(call, bytes: offset))
+      }
       entry.check(
         &b, b.icmp(.uge, field(b, i32, CallABI.Call.structSize), CallABI.GPUCall.byteCount), .badCall,
-        found: b.zext(field(b, i32, CallABI.Call.structSize), to: i64), expected: i64.constant(CallABI.GPUCall.byteCount))
+        found: b.zext(field(b, i32, CallABI.Call.structSize), to: i64),
+        expected: i64.constant(CallABI.GPUCall.byteCount))
       let state = field(b, p, CallABI.GPUCall.state)
       entry.check(&b, b.icmp(.ne, state, p.null()), .badCall)
       let dimensions = field(b, p, CallABI.Call.dimensions)
@@ -303,7 +307,8 @@ struct GPUStubEmitter {
       let need = b.call(place, [dimensions, i64.constant(0), p.null()])
       let size = field(b, i64, CallABI.GPUCall.workspaceSize)
       let isUsable = b.and(
-        b.and(b.icmp(.ne, workspace, 0), b.icmp(.eq, b.and(workspace, Self.alignment - 1), 0)), b.icmp(.uge, size, need))
+        b.and(b.icmp(.ne, workspace, 0), b.icmp(.eq, b.and(workspace, Self.alignment - 1), 0)), b.icmp(.uge, size, need)
+      )
       entry.check(&b, isUsable, .badWorkspace, found: size, expected: need)
       let failure = field(b, p, CallABI.GPUCall.failure)
       let stream = field(b, p, CallABI.GPUCall.stream)

@@ -74,7 +74,9 @@ extension GPUKernelEmitter {
   // MARK: - Numbers
 
   /// fp32 numbers at an address.
-  func load(_ b: IRBuilder, _ pointer: IRValue, _ element: ElementType, lanes: Int, alignment: Int, invariant: Bool = false)
+  func load(
+    _ b: IRBuilder, _ pointer: IRValue, _ element: ElementType, lanes: Int, alignment: Int, invariant: Bool = false
+  )
     -> IRValue
   {
     let (i32, f32) = (context.i32, context.f32)
@@ -125,7 +127,9 @@ extension GPUKernelEmitter {
       let words = stride(from: 0, to: rounded.count, by: 2).map { pair(b, rounded[$0], rounded[$0 + 1]) }
       store(b, words: words, pointer, alignment: alignment)
     case .i8:
-      for (lane, number) in numbers.enumerated() { b.store(code(b, number), b.offset(pointer, bytes: lane), alignment: 1) }
+      for (lane, number) in numbers.enumerated() {
+        b.store(code(b, number), b.offset(pointer, bytes: lane), alignment: 1)
+      }
     default: store(b, words: numbers.map { b.bitcast($0, to: context.i32) }, pointer, alignment: alignment)
     }
   }
