@@ -72,7 +72,8 @@ public struct ExternalProgram: Hashable, Sendable {
     let failure = posix_spawn(&child, shell[0], &actions, nil, &argumentPointers, &environment)
     guard failure == 0 else {
       throw ArtifactError(
-        path: "", kind: kind, message: "\(kind.rawValue) \(arguments[0]): cannot be started: \(systemErrorText(failure))")
+        path: "", kind: kind,
+        message: "\(kind.rawValue) \(arguments[0]): cannot be started: \(systemErrorText(failure))")
     }
     var status: Int32 = 0
     while waitpid(child, &status, 0) < 0 {
