@@ -8,6 +8,8 @@ import torch
 
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "i64": torch.int64}
 PANEL = 32
+MULTIPROCESSORS = 132
+CLUSTERED_BLOCKS = 224  # at least of a launch of clusters
 
 
 class Driver:
@@ -68,6 +70,16 @@ def fragments(matrix):
     return wide.permute(4, 0, 6, 5, 2, 7, 1, 3).contiguous()
 
 
+def matrices(matrix):
+    """A matrix [k, n] as groups of four warps read it: docs/tile-ir.md, `weight matrices`."""
+    k, n = matrix.shape
+    wide = torch.zeros(-(-k // 16) * 16, -(-n // 256) * 256, dtype=matrix.dtype)
+    wide[:k, :n] = matrix
+    # rows: step, half, row; columns: panel, group, pair, tile, column
+    wide = wide.reshape(wide.shape[0] // 16, 2, 8, wide.shape[1] // 256, 8, 4, 4, 2)
+    return wide.permute(3, 0, 4, 6, 1, 5, 7, 2).contiguous()
+
+
 class Program:
     """The kernels of a PTX text as `ultrac compile --emit ptx` writes it, for a batch of sequences."""
 
@@ -81,6 +93,8 @@ class Program:
             function = ctypes.c_void_p()
             driver.call("cuModuleGetFunction", ctypes.byref(function), module, launch["symbol"].encode())
             driver.call("cuFuncSetAttribute", function, 8, launch["shared"])  # the most shared memory it may have
+            if launch["cluster"] > 8:
+                driver.call("cuFuncSetAttribute", function, 14, 1)  # clusters larger than every card has
             launch["function"] = function
         self.weights = {}
         for name, buffer in self.buffers.items():
@@ -102,6 +116,8 @@ class Program:
             return pack(value.T if "transposed" in packing else value, 2 if element == "bf16" else 1)
         if packing.startswith("fragments"):
             return fragments(value.T if "transposed" in packing else value)
+        if packing.startswith("matrices"):
+            return matrices(value.T if "transposed" in packing else value)
         return value.flip(-1).contiguous() if packing == "reversed" else value.contiguous()
 
     def prepare(self, inputs, offsets, targets, selected=None):
@@ -160,7 +176,11 @@ class Program:
             rows = launch["over"]
             rows = int(rows) if rows.isdigit() else self.extents[rows]
             blocks = -(-rows // launch["rows"]) * launch["parts"]
-        return launch, blocks, pointers, values
+        cluster = launch["cluster"]
+        if blocks and cluster > 1:
+            blocks = -(-max(blocks, CLUSTERED_BLOCKS) // cluster) * cluster
+        columns = min(launch["columns"], max(1, MULTIPROCESSORS // max(1, blocks)))
+        return launch, blocks, columns, pointers, values
 
     def poison(self):
         """Fills all memory that kernels write with numbers that are none."""
@@ -169,10 +189,10 @@ class Program:
                 self.memory[name].view(torch.uint8).fill_(0xFF)
 
     def launch(self, entry):
-        launch, blocks, pointers, _ = entry
+        launch, blocks, columns, pointers, _ = entry
         if blocks:
             stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
-            self.driver.call("cuLaunchKernel", launch["function"], blocks, 1, 1, launch["threads"], 1, 1, launch["shared"],
+            self.driver.call("cuLaunchKernel", launch["function"], blocks, columns, 1, launch["threads"], 1, 1, launch["shared"],
                              stream, pointers, None)
 
     def run(self):

@@ -39,6 +39,24 @@ def check(program, weights, description, lengths, targets, seed):
     return error < 2e-2 and same
 
 
+def check_alone(program, description, lengths, targets):
+    """Whether each sequence has the same bits alone as among others."""
+    x, offsets, counts = batch(lengths, targets, description["width"], 7)
+    program.prepare({"x": x.cuda()}, offsets, counts)
+    program.run()
+    together = program.value("targets").clone()
+    first, fine = 0, True
+    for sequence, (length, count) in enumerate(zip(lengths, targets)):
+        rows = x[int(offsets[sequence]):int(offsets[sequence + 1])]
+        program.prepare({"x": rows.cuda()}, torch.tensor([0, length]), torch.tensor([count]))
+        program.run()
+        if count and not torch.equal(program.value("targets"), together[first:first + count]):
+            print(f"  NOT THE SAME BITS alone: sequence {sequence} of {lengths}")
+            fine = False
+        first += count
+    return fine
+
+
 def seconds(run, least=0.2):
     """The median of device times."""
     run()
@@ -75,7 +93,7 @@ def timings(program, description, lengths, targets, peak):
     total = seconds(program.run)
     print(f"  lengths {lengths}: whole {total * 1e3:.3f} ms")
     for entry in program.ready[:7]:
-        launch, blocks, _, _ = entry
+        launch, blocks, columns, _, _ = entry
         took = seconds(lambda: program.launch(entry), 0.1)
         rows = sum(lengths) if "table" not in launch or launch["table"] == "offsets.blocks" else sum(targets)
         if launch.get("over") == "target_rows":
@@ -87,7 +105,7 @@ def timings(program, description, lengths, targets, peak):
             outputs = launch["computes"].count("linear")
             flop = 2 * rows * (width * width * outputs if "multiply" not in launch["computes"] else 3 * inner * width)
         rate = flop / took / 1e12
-        print(f"    {launch['symbol'][:40]:40} {blocks:6} blocks {took * 1e6:9.1f} us {rate:7.1f} TFLOP/s {100 * rate / peak:5.1f} %"
+        print(f"    {launch['symbol'][:40]:40} {blocks:5} x {columns} blocks {took * 1e6:9.1f} us {rate:7.1f} TFLOP/s {100 * rate / peak:5.1f} %"
               f"  {launch['computes'][:60]}")
     return total
 
@@ -113,13 +131,14 @@ def main():
         if not isinstance(description["layer"]["divisor"], (int, float)):
             raise SystemExit("a fixed divisor is needed")
         program = Program(open(path).read(), weights, driver)
-        for lengths, targets in [([200], [20]), ([1, 130, 64, 1000, 2], [1, 3, 0, 100, 0]), ([513, 2048], [40, 128])]:
+        for lengths, targets in [([200], [20]), ([1, 130, 64, 1000, 2], [1, 3, 0, 100, 0]), ([513, 2048], [40, 128]), ([300, 6001, 4200], [10, 200, 64])]:
             try:
                 fine &= check(program, weights, description, lengths, targets, len(lengths))
             except Exception as error:
                 print("  FAILED", error)
                 fine = False
                 raise
+        fine &= check_alone(program, description, [4500, 1, 700, 9000, 1100], [130, 0, 20, 64, 128])
         if not arguments.only_check:
             for length in map(int, arguments.lengths.split(",")):
                 timings(program, description, [length], [min(128, length // 8)], peak)

@@ -78,6 +78,7 @@ extension Packing {
     case .codedPanels(let format, let width): "panels of \(width) \(format.rawValue) rows"
     case .reversed: "reversed"
     case .fragments(let transposed): "fragments\(transposed ? ", transposed" : "")"
+    case .matrices(let transposed): "matrices\(transposed ? ", transposed" : "")"
     case .panels(let width, let transposed): "panels of \(width)\(transposed ? ", transposed" : "")"
     }
   }

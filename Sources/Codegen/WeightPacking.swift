@@ -73,6 +73,21 @@ public struct WeightPacking {
         }
         try panel.withUnsafeBytes { try write($0) }
       }
+    case .matrices(let transposed):
+      let (inner, outer) = transposed ? (columns, rows) : (rows, columns)
+      let (width, height) = (Packing.matrixColumns, Packing.fragmentRows)
+      var panel = [Bits](repeating: 0, count: Packing.paddedFragmentRows(inner) * width)
+      for first in stride(from: 0, to: outer, by: width) {
+        for number in panel.indices {
+          // Within a step, from the last: row, column, half, tile and group.
+          let (step, place) = number.quotientAndRemainder(dividingBy: height * width)
+          let row = step * height + place % 8 + place / 64 % 2 * 8
+          let column = first + place / 8 % 2 + place / 16 % 4 * 8 + place / 128 % 4 * 2 + place / 512 * 32
+          let isThere = row < inner && column < outer
+          panel[number] = isThere ? bits(transposed ? column * columns + row : row * columns + column) : 0
+        }
+        try panel.withUnsafeBytes { try write($0) }
+      }
     case .panels(let width, let transposed):
       let (inner, outer) = transposed ? (columns, rows) : (rows, columns)
       let together = element.contractedTogether

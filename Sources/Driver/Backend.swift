@@ -64,7 +64,7 @@ public struct Backend: Sendable {
       triple: architecture.triple, cpu: architecture.baselineCPU, optimization: optimization.codeGeneration)
     var code = ModelCode(programs: programs, levels: levels, notes: notes)
     code.tiles = tiles
-    (code.gpuPrograms, code.gpuImages) = (gpu.programs, gpu.images)
+    code.gpuImages = gpu.images
     return (try code.optimized(in: context, for: machine, pipeline: optimization.pipeline), machine)
   }
 

@@ -6,15 +6,16 @@ import TileIR
 
 /// What of an artifact is for GPUs.
 public struct GPUPart: Sendable {
-  /// What is computed there: none, or `forward`.
-  public var programs: [Program] = []
-  /// The kernels of the programs for each target.
+  /// The programs for each target, none or `forward`, and their kernels.
   public var images: [GPUImage] = []
   /// What the kernels of each image take of the card, by name; empty where no assembler told.
   public var resources: [[String: PTXAssembler.Resources]] = []
 
   /// Nothing.
   public init() {}
+
+  /// All programs, of whose weights the file has room for.
+  var programs: [Program] { images.flatMap(\.programs) }
 
   /// What there is for each target, and what finds no registers, which costs time.
   var summary: String {
@@ -34,13 +35,15 @@ public struct GPUPart: Sendable {
 // Code for GPUs.
 extension Backend {
   /// The tile program of `forward` for GPUs: with attention apart from what its rows need before and after it.
-  func lowerForGPU(_ module: Module) throws -> Program {
+  func lowerForGPU(_ module: Module, target: GPUTarget) throws -> Program {
     var module = module
     // What was computed twice, in regions apart, is in one of them here.
     for index in module.functions.indices { module.functions[index].dissolveRegions() }
     let passes = try PassPipeline(parsing: "cse,fuse{attention=apart,project=whole}")
     try PassManager(passes).run(on: &module)
-    var program = try lowerToTiles(module, function: Self.entry, schedule: .gpu)
+    var schedule = TileSchedule.gpu
+    schedule.hasMatrices = target.hasMatrices
+    var program = try lowerToTiles(module, function: Self.entry, schedule: schedule)
     planMemory(&program)
     try program.verify()
     return program
@@ -51,16 +54,17 @@ extension Backend {
   public func generateGPU(_ module: Module) throws -> GPUPart {
     var part = GPUPart()
     guard !gpus.isEmpty else { return part }
-    part.programs = [try lowerForGPU(module)]
     for target in gpus {
       var (text, launches): ([UInt8], [[GPULaunch]]) = ([], [])
-      for program in part.programs {
+      let programs = [try lowerForGPU(module, target: target)]
+      for program in programs {
         let (assembly, own) = try GPUCode(program: program, target: target).assembly(in: Context())
         text += assembly.utf8
         launches.append(own)
       }
       let assembled = try assembler?.assemble(text, for: target)
-      part.images.append(GPUImage(target: target, ptx: text, code: assembled?.code, launches: launches))
+      part.images.append(
+        GPUImage(target: target, programs: programs, ptx: text, code: assembled?.code, launches: launches))
       part.resources.append(assembled?.resources ?? [:])
     }
     return part

@@ -28,7 +28,7 @@ extension Backend {
     }
     let images = gpu.images.enumerated().map { index, image in
       let resources = gpu.resources[index]
-      let kernels = zip(gpu.programs, image.launches).flatMap { program, launches in
+      let kernels = zip(image.programs, image.launches).flatMap { program, launches in
         launches.map { launch in
           Manifest.GPU.Kernel(
             name: launch.symbol, entry: program.name, computes: program.kernels[launch.kernel].summary,

@@ -81,7 +81,7 @@ public struct Compiler {
       throw DriverError("--emit ptx writes the code of one GPU", hint: "name it: --gpu \(GPUTarget.sm90a.rawValue)")
     }
     return try step("gpu", "generating code for \(target.rawValue)") {
-      let program = try front.backend.lowerForGPU(front.module)
+      let program = try front.backend.lowerForGPU(front.module, target: target)
       let (text, launches) = try GPUCode(program: program, target: target).assembly(in: Context())
       return (GPUListing(program: program, launches: launches).header + text, "\(launches.count) kernels")
     }

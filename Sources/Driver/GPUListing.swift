@@ -23,7 +23,8 @@ struct GPUListing {
       let kernel = program.kernels[launch.kernel]
       var fields: [String: Any] = [
         "symbol": launch.symbol, "computes": kernel.summary, "threads": launch.threads, "shared": launch.sharedBytes,
-        "rows": launch.rows, "pieces": launch.pieces(of: kernel), "parts": kernel.domain.parts,
+        "rows": launch.rows, "cluster": launch.cluster, "columns": launch.columnParts,
+        "pieces": launch.pieces(of: kernel), "parts": kernel.domain.parts,
         "parameters": launch.parameters.map { parameter in
           switch parameter {
           case .buffer(let id): "buffer \(program[id].name)"

@@ -188,7 +188,7 @@ struct TileMachine<Number: Arithmetic> {
       }
       return panels(decoded.map { Number($0) }, rows: rows, columns: contracted, width: width, transposed: true)
     case .reversed: return numbers.reversed()
-    case .panels, .fragments:
+    case .panels, .fragments, .matrices:
       guard let (width, transposed) = packing.contractedPanels else { return numbers }
       return panels(numbers, rows: rows, columns: columns, width: width, transposed: transposed)
     }

@@ -37,7 +37,7 @@ struct GPUProgramTests {
     _ module: Module, _ weights: WeightTable, _ inputs: [String: HostTensor], _ kind: RandomProgram.Kind,
     _ precision: Interpreter.Precision, scale: Double, _ context: String
   ) throws {
-    let program = try Self.backend(module).lowerForGPU(module)
+    let program = try Self.backend(module).lowerForGPU(module, target: .sm90a)
     let derived = DerivedWeights(module, base: weights)
     let found = try TileInterpreter(program: program, weights: derived, precision: precision).run(inputs)
     let expected = try Interpreter(module: module, weights: weights, precision: precision).run(
@@ -54,7 +54,7 @@ struct GPUProgramTests {
   @Test("attention is a kernel of its own, and no kernel has a product after a norm of another's result")
   func kernels() throws {
     let (module, _) = try GPUStubTests.model()
-    let program = try Self.backend(module).lowerForGPU(module)
+    let program = try Self.backend(module).lowerForGPU(module, target: .sm90a)
     #expect(
       program.kernels.map(\.summary) == [
         "layer_norm + convert + linear + silu + convert + convert + convert", "attention",
@@ -122,8 +122,9 @@ struct GPUProgramTests {
     var random = Random(seed: 3)
     var (module, _) = try GPUModels.stack(
       &random, width: shape.0, heads: shape.1, headWidth: shape.2, layers: 2, mask: shape.3)
-    try PassManager(PassPipeline(parsing: "lower-precision{matmul=bf16,attention=bf16},prune-demand")).run(on: &module)
-    let program = try Self.backend(module).lowerForGPU(module)
+    try PassManager(PassPipeline(parsing: "lower-precision{matmul=bf16,attention=bf16},prune-demand,fuse")).run(
+      on: &module)
+    let program = try Self.backend(module).lowerForGPU(module, target: target)
     let (text, launches) = try GPUCode(program: program, target: target).assembly(in: Context())
     let (code, resources) = try #require(Self.assembler).assemble(Array(text.utf8), for: target)
     #expect(code.starts(with: [0x7F] + Array("ELF".utf8)))
@@ -144,7 +145,7 @@ struct GPUProgramTests {
     for kind in RandomProgram.Kind.allCases {
       for seed in 1...6 as ClosedRange<UInt64> {
         let random = try RandomProgram(kind, seed: seed)
-        let program = try Self.backend(random.module).lowerForGPU(random.module)
+        let program = try Self.backend(random.module).lowerForGPU(random.module, target: .sm80)
         do {
           let (text, launches) = try GPUCode(program: program, target: .sm80).assembly(in: Context())
           #expect(launches.count == program.kernels.count && text.contains(".target sm_80"))
@@ -158,7 +159,7 @@ struct GPUProgramTests {
   @Test("equal programs give equal text")
   func sameText() throws {
     let (module, _) = try GPUStubTests.model()
-    let program = try Self.backend(module).lowerForGPU(module)
+    let program = try Self.backend(module).lowerForGPU(module, target: .sm90a)
     let texts = try (0..<2).map { _ in try GPUCode(program: program, target: .sm90a).assembly(in: Context()).text }
     #expect(texts[0] == texts[1])
   }

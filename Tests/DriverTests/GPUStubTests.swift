@@ -22,14 +22,14 @@ struct GPUStubTests {
     let weights: any WeightProvider
     let gpu: ultra_gpu
 
-    init(code: [UInt8]? = nil) throws {
+    init(_ target: GPUTarget = .sm80, code: [UInt8]? = nil) throws {
       let (module, weights) = try GPUStubTests.model()
       var backend = CompiledProgram.backend(module, [.avx2], .less)
-      backend.gpus = [.sm80]
+      backend.gpus = [target]
       var part = try backend.generateGPU(module)
       part.images[0].code = code
       self.weights = DerivedWeights(module, base: weights)
-      (program, launches) = (part.programs[0], part.images[0].launches[0])
+      (program, launches) = (part.images[0].programs[0], part.images[0].launches[0])
       let programs = try backend.lower(module)
       loaded = try withTemporaryFolder { folder in
         let path = folder.appendingPathComponent("model.ultra").path
@@ -40,7 +40,7 @@ struct GPUStubTests {
           to: path)
         return try LoadedModel(path: path)
       }
-      gpu = try #require(ultra_gpu_for(loaded.table, "sm_80")).pointee
+      gpu = try #require(ultra_gpu_for(loaded.table, target.rawValue)).pointee
       FakeDriver.current = FakeDriver()
       for launch in launches { FakeDriver.current.parameterCounts[launch.symbol] = launch.parameters.count }
     }
@@ -193,9 +193,11 @@ struct GPUStubTests {
     }
   }
 
-  @Test("every kernel is launched once, for the blocks that the batch has, with what it reads")
-  func runs() throws {
-    let subject = try Subject()
+  @Test(
+    "every kernel is launched once, for the blocks that the batch has, with what it reads",
+    arguments: GPUTarget.allCases)
+  func runs(target: GPUTarget) throws {
+    let subject = try Subject(target)
     let driver = FakeDriver.current
     let (lengths, targets) = ([5, 300, 0, 129], [2, 40, 0, 1])
     let dimensions = [Int64(434), 4]
@@ -221,7 +223,10 @@ struct GPUStubTests {
           let own = subject.program[offsets].name == "offsets" ? lengths : targets
           blocks = own.reduce(0) { $0 + ($1 + block.most - 1) / block.most } * parts * launch.pieces(of: kernel)
         }
-        #expect(Int(seen.blocks) == blocks && Int(seen.threads) == launch.threads, "\(launch.symbol)")
+        let grid = launch.blocks(for: blocks)
+        #expect(
+          Int(seen.blocks) == grid * launch.columnParts(for: grid) && Int(seen.threads) == launch.threads,
+          "\(launch.symbol)")
         #expect(Int(seen.sharedBytes) == launch.sharedBytes && seen.stream == 0x55)
         for (parameter, word) in zip(launch.parameters, seen.parameters) {
           switch parameter {

@@ -91,7 +91,7 @@ extension Packing {
     switch self {
     case .panels(let width, let transposed): transposed ? (width, columns, rows) : (width, rows, columns)
     case .codedPanels(_, let width): (width, columns, rows)
-    case .plain, .reversed, .coded, .fragments: nil
+    case .plain, .reversed, .coded, .fragments, .matrices: nil
     }
   }
 }

@@ -159,6 +159,11 @@ public enum Packing: Hashable, Sendable {
   /// its matrix instructions: [ceil(n / 32)][ceil(k / 16)][2][8][4][2][2] pairs, by panel, step, half, group, place, column and
   /// row: the pair number `8 * step + 4 * row + place` of the panel's column `4 * group + 2 * half + column`. Zeros past n and k.
   case fragments(transposed: Bool)
+  /// A matrix of bf16 as the matrix instructions of a GPU's groups of four warps read it from shared memory, in panels of 256 columns
+  /// and steps of 16 rows: [ceil(n / 256)][ceil(k / 16)][32][2][8][8], by panel, step, tile of 8 columns, half of the step, column and
+  /// row. The tile `4 * group + tile` has in its place `2 * pair + column` the panel's column `32 * group + 8 * pair + 2 * tile + column`, so
+  /// that a lane's sums are of neighbours. Zeros past n and k.
+  case matrices(transposed: Bool)
   /// Rows of a table in a quantized form, a byte an element.
   case coded(TableFormat)
   /// The same rows, `width` of them a panel, for products with each of them: the scales of a panel's rows in fp32, their
@@ -178,12 +183,20 @@ public enum Packing: Hashable, Sendable {
     case .fragments(let transposed):
       ((transposed ? rows : columns) + Self.fragmentColumns - 1) / Self.fragmentColumns
         * Self.fragmentColumns * Self.paddedFragmentRows(transposed ? columns : rows) * 2
+    case .matrices(let transposed):
+      ((transposed ? rows : columns) + Self.matrixColumns - 1) / Self.matrixColumns
+        * Self.matrixColumns * Self.paddedFragmentRows(transposed ? columns : rows) * 2
     }
   }
 
+  /// Columns of a left side that matrix instructions read from shared memory lie together in so many.
+  public static let matrixLeftColumns = 64
+  /// Columns of a panel of matrices.
+  public static let matrixColumns = 256
+
   /// Columns of a panel of fragments.
   public static let fragmentColumns = 32
-  /// Rows that a step of fragments contracts.
+  /// Rows that a step of fragments, or of matrices, contracts.
   public static let fragmentRows = 16
 
   /// A contracted extent with what fills its last step.
@@ -196,6 +209,7 @@ public enum Packing: Hashable, Sendable {
     switch self {
     case .panels(let width, let transposed): (width, transposed)
     case .fragments(let transposed): (Self.fragmentColumns, transposed)
+    case .matrices(let transposed): (Self.matrixColumns, transposed)
     case .plain, .reversed, .coded, .codedPanels: nil
     }
   }

@@ -271,6 +271,11 @@ struct ProgramVerifier {
       let (inner, outer) = transposed ? (weight.columns, rows) : (rows, weight.columns)
       return byteCount(outer + Packing.fragmentColumns, inner + Packing.fragmentRows, 2) == nil
         ? "takes more than 2^48 bytes" : nil
+    case .matrices(let transposed):
+      if weight.element != .bf16 { return "matrices are of bf16, found \(weight.element.rawValue)" }
+      let (inner, outer) = transposed ? (weight.columns, rows) : (rows, weight.columns)
+      return byteCount(outer + Packing.matrixColumns, inner + Packing.fragmentRows, 2) == nil
+        ? "takes more than 2^48 bytes" : nil
     case .panels(let width, let transposed):
       guard (1...largestBlock).contains(width) else { return "a panel must be 1 to 2^20 columns wide, found \(width)" }
       let (inner, outer) = transposed ? (weight.columns, rows) : (rows, weight.columns)
@@ -488,7 +493,7 @@ extension Packing {
     switch self {
     case .plain: element == .f16
     case .coded, .codedPanels: element == .u8
-    case .reversed, .panels, .fragments: false
+    case .reversed, .panels, .fragments, .matrices: false
     }
   }
 }

@@ -136,10 +136,15 @@ extension TileLowering {
     let areFragments =
       schedule.hasFragments && function[operands[1]].type.tensor?.element == .bf16
       && parts.dropLast().allSatisfy { width(of: $0) % Packing.fragmentRows == 0 }
-    let weight = try weightBuffer(
-      operands[1],
-      areFragments ? .fragments(transposed: transposed) : .panels(width: schedule.panel, transposed: transposed))
     let inner = parts.reduce(0) { $0 + width(of: $1) }
+    let areMatrices =
+      areFragments && schedule.hasMatrices && parts.allSatisfy { width(of: $0) % Packing.matrixLeftColumns == 0 }
+      && into.count % Packing.matrixColumns == 0
+    let packing: Packing =
+      areMatrices
+      ? .matrices(transposed: transposed)
+      : areFragments ? .fragments(transposed: transposed) : .panels(width: schedule.panel, transposed: transposed)
+    let weight = try weightBuffer(operands[1], packing)
     var firstRow = 0
     for part in parts {
       let left: TileSlice

@@ -32,9 +32,7 @@ public struct ModelCode {
 
   /// What is computed, an entry each in this order; at least one, all verified, each with a name of its own.
   public var programs: [Program]
-  /// What is computed on GPUs, an entry each; images have the kernels of these.
-  public var gpuPrograms: [Program] = []
-  /// Images for GPUs, ascending.
+  /// Programs and images for GPUs, ascending.
   public var gpuImages: [GPUImage] = []
   /// The levels to emit code for, ascending, at least one, all of one architecture.
   public var levels: [CPULevel]
@@ -97,10 +95,10 @@ private struct ModelEmitter {
   }
 
   mutating func emit() {
-    let layout = WeightLayout(code.programs + code.gpuPrograms)
+    let layout = WeightLayout(code.programs + code.gpuImages.flatMap(\.programs))
     let gpus = code.gpuImages.flatMap { image in
       GPUStubEmitter(
-        context: context, module: module, image: image, programs: code.gpuPrograms, level: code.levels[0], tiles: tiles,
+        context: context, module: module, image: image, level: code.levels[0], tiles: tiles,
         weights: layout, weightsBase: weightsBase
       ).emit()
     }

@@ -6,7 +6,7 @@ import TileIR
 // on its way while the other is worked on. A warp takes 32 queries; scores and sums never leave its registers.
 extension GPUKernelEmitter {
   /// Keys of a turn, and keys whose scores a warp holds at once.
-  private static let turn = 64
+  static let turn = 64
   private static let pass = 32
   /// Queries of a warp.
   private static let warpRows = 32
@@ -36,8 +36,10 @@ extension GPUKernelEmitter {
     }
   }
 
-  /// Emits the block; gives the bytes of shared memory that it takes.
-  func emitAttention(_ b: inout IRBuilder, _ attention: GPUPlan.AttentionBlock) throws(GPUError) -> Int {
+  /// Emits the block, or a share of it; gives the bytes of shared memory that it takes.
+  func emitAttention(
+    _ b: inout IRBuilder, _ attention: GPUPlan.AttentionBlock, share: AttentionShare?
+  ) throws(GPUError) -> Int {
     for slice in [attention.queries, attention.keys, attention.values] where kernel[slice.tile].element != .bf16 {
       throw GPUError(
         message: error("attention of \(kernel[slice.tile].element.rawValue)").message,
@@ -56,15 +58,20 @@ extension GPUKernelEmitter {
       &b, attention.queries, firstRow: i32.constant(0), count: rowCount, rows: plan.rows, columns: shape.queryColumns,
       to: emitter.shared, stride: shape.queryStride)
     let turns = Turns(b, hulls, step: Self.turn)
-    fetch(&b, attention, shape, turns, i32.constant(0))
+    var (first, end) = (i32.constant(0), turns.count)
+    if let share {
+      first = b.udiv(b.mul(turns.count, share.member), share.members)
+      end = b.udiv(b.mul(turns.count, b.add(share.member, 1)), share.members)
+    }
+    fetch(&b, attention, shape, turns, first)
     b.intrinsic("llvm.nvvm.cp.async.commit.group", [])
     let zero = context.f32.constant(0.0)
     let sums = b.loop(
-      from: i32.constant(0), to: turns.count, step: 1, name: "turn", hint: .asWritten,
+      from: first, to: end, step: 1, name: "turn", hint: .asWritten,
       carrying: Array(repeating: zero, count: 2 * shape.valueColumns / 8 * 4)
     ) { b, turn, sums in
       let next = b.add(turn, 1)
-      b.ifThen(b.icmp(.slt, next, turns.count)) { b in fetch(&b, attention, shape, turns, next) }
+      b.ifThen(b.icmp(.slt, next, end)) { b in fetch(&b, attention, shape, turns, next) }
       b.intrinsic("llvm.nvvm.cp.async.commit.group", [])
       b.intrinsic("llvm.nvvm.cp.async.wait.group", [i32.constant(1)])
       barrier(b)
@@ -72,8 +79,18 @@ extension GPUKernelEmitter {
       barrier(b)
       return result
     }
-    write(&b, attention, shape, sums)
-    return sharedBytes
+    guard let share else {
+      write(&b, attention, sums)
+      return sharedBytes
+    }
+    b.ifThenElse(share.isShared) { b in
+      writeShared(&b, attention, sums, share)
+      return []
+    } otherwise: { b in
+      write(&b, attention, sums)
+      return []
+    }
+    return max(sharedBytes, sums.count * 4 * plan.threads)
   }
 
   // MARK: - Keys that the block sees
@@ -337,35 +354,42 @@ extension GPUKernelEmitter {
   }
 
   /// Writes the block's sums, as they are finished.
-  private func write(
-    _ b: inout IRBuilder, _ attention: GPUPlan.AttentionBlock, _ shape: Shape, _ sums: [IRValue]
+  private func write(_ b: inout IRBuilder, _ attention: GPUPlan.AttentionBlock, _ sums: [IRValue]) {
+    for fragment in 0..<sums.count / 4 {
+      writeFragment(
+        &b, attention, context.i32.constant(fragment), of: sums.count / 4, Array(sums[4 * fragment..<4 * fragment + 4]))
+    }
+  }
+
+  /// Writes a lane's four sums of a tile of 16 x 8, one of the tiles of its warp's rows, as they are finished.
+  func writeFragment(
+    _ b: inout IRBuilder, _ attention: GPUPlan.AttentionBlock, _ fragment: IRValue, of count: Int, _ sums: [IRValue]
   ) {
     let element = kernel[attention.into.tile].element
     let size = element.workingByteCount
-    let isPaired = attention.into.count % 2 == 0 && alignment(of: attention.into) >= 2 * size
-    for rowTile in 0..<2 {
-      for half in 0..<2 {
-        let row = b.add(b.add(b.mul(warp, Self.warpRows), laneGroup(b)), rowTile * 16 + half * 8)
-        b.ifThen(b.icmp(.slt, row, rowCount)) { b in
-          for tile in 0..<shape.valueColumns / 8 {
-            let column = b.add(b.mul(lanePlace(b), 2), tile * 8)
-            let first = (rowTile * shape.valueColumns / 8 + tile) * 4 + 2 * half
-            let numbers = Array(sums[first..<first + 2])
-            func put(_ b: IRBuilder, _ column: IRValue, _ sum: IRValue, lanes: Int) {
-              let number = value(
-                b, attention.finish, Elements(row: row, column: column, lanes: lanes), Reading(product: sum),
-                roundedTo: element)
-              let place = b.offset(rowAddress(b, attention.into, row: row), bytes: b.mul(column, size))
-              store(b, number, place, element, alignment: lanes * size)
-            }
-            if isPaired, tile * 8 + 8 <= attention.into.count {
-              put(b, column, vector(b, numbers), lanes: 2)
-            } else {
-              for (place, sum) in numbers.enumerated() {
-                let own = b.add(column, place)
-                b.ifThen(b.icmp(.slt, own, attention.into.count)) { b in put(b, own, sum, lanes: 1) }
-              }
-            }
+    let isPaired = attention.into.count % 8 == 0 && alignment(of: attention.into) >= 2 * size
+    let column = b.add(b.mul(lanePlace(b), 2), b.mul(b.urem(fragment, count / 2), 8))
+    let firstRow = b.add(
+      b.add(b.mul(warp, Self.warpRows), laneGroup(b)), b.mul(b.udiv(fragment, count / 2), 16))
+    func put(_ b: IRBuilder, _ row: IRValue, _ column: IRValue, _ sum: IRValue, lanes: Int) {
+      let number = value(
+        b, attention.finish, Elements(row: row, column: column, lanes: lanes), Reading(product: sum), roundedTo: element
+      )
+      let place = b.offset(rowAddress(b, attention.into, row: row), bytes: b.mul(column, size))
+      store(b, number, place, element, alignment: lanes * size)
+    }
+    for half in 0..<2 {
+      let row = b.add(firstRow, half * 8)
+      let numbers = Array(sums[2 * half..<2 * half + 2])
+      if isPaired {
+        b.ifThen(b.and(b.icmp(.slt, row, rowCount), b.icmp(.slt, column, attention.into.count))) { b in
+          put(b, row, column, vector(b, numbers), lanes: 2)
+        }
+      } else {
+        for (place, sum) in numbers.enumerated() {
+          let own = b.add(column, place)
+          b.ifThen(b.and(b.icmp(.slt, row, rowCount), b.icmp(.slt, own, attention.into.count))) { b in
+            put(b, row, own, sum, lanes: 1)
           }
         }
       }

@@ -29,7 +29,7 @@ extension GPUKernelEmitter {
       if let known = reading.tile(slice) { return known }
       let tile = kernel[slice.tile]
       let size = tile.element.workingByteCount
-      let pointer = b.offset(rowAddress(b, slice, row: at.row), bytes: b.mul(at.column, size))
+      let pointer = elementAddress(b, slice, row: at.row, column: at.column)
       return load(
         b, pointer, tile.element, lanes: at.lanes, alignment: min(alignment(of: slice), size * at.lanes))
     case .rowValue(let slice):

@@ -30,6 +30,8 @@ final class GPUKernelEmitter {
   private(set) var keySequenceStart: IRValue
   private(set) var keyLength: IRValue
   private(set) var dropped: (start: IRValue, count: IRValue)?
+  /// The next place of the ring of weights, and the parity of its round.
+  var ringPlace: (slot: IRValue, round: IRValue)
 
   init(_ emitter: GPUModuleEmitter, number: Int) throws(GPUError) {
     self.emitter = emitter
@@ -56,6 +58,7 @@ final class GPUKernelEmitter {
     (firstRow, rowCount, sequence, sequenceStart) = (zero, none, zero, zero)
     (length, targets, firstPosition, part) = (zero, zero, zero, none)
     (keySequenceStart, keyLength) = (zero, zero)
+    ringPlace = (none, none)
   }
 
   func emit() throws(GPUError) -> GPULaunch {
@@ -67,28 +70,42 @@ final class GPUKernelEmitter {
     thread = b.intrinsic("llvm.nvvm.read.ptx.sreg.tid.x", [])
     warp = b.lshr(thread, 5)
     lane = b.and(thread, 31)
-    let index = b.zext(b.intrinsic("llvm.nvvm.read.ptx.sreg.ctaid.x", []), to: context.i64)
-    locate(&b, index: index)
+    let block = b.intrinsic("llvm.nvvm.read.ptx.sreg.ctaid.x", [])
+    if plan.cluster > 1, case .attention(let attention) = plan.stages[0] {
+      let shared = try emitCluster(&b, attention, block: block)
+      b.ret()
+      return launch(sharedBytes: shared)
+    }
+    locate(&b, index: b.zext(block, to: context.i64))
     let end = b.appendBlock("end")
     // The last piece of a short block has no rows.
     let start = b.appendBlock("start")
     b.condBr(b.icmp(.sgt, rowCount, 0), then: start, else: end)
     b.position(at: start)
     var shared = plan.sharedBytes
+    if plan.ring != nil { emitRing(&b) }
     for (index, stage) in plan.stages.enumerated() {
       switch stage {
       case .rows(let statements): try emitRows(&b, statements)
       case .product(let product): try emitProduct(&b, product)
-      case .attention(let attention): shared = try emitAttention(&b, attention)
+      case .products(let products): emitProducts(&b, products, isLast: index + 1 == plan.stages.count)
+      case .attention(let attention): shared = try emitAttention(&b, attention, share: nil)
       }
-      if index + 1 < plan.stages.count { barrier(b) }
+      if index + 1 < plan.stages.count {
+        if case .products = plan.stages[index + 1] { publishToMatrices(b) }
+        barrier(b)
+      }
     }
     b.br(end)
     b.position(at: end)
     b.ret()
-    return GPULaunch(
-      symbol: function.name, kernel: number, threads: plan.threads, sharedBytes: shared, rows: plan.rows,
-      parameters: order)
+    return launch(sharedBytes: shared)
+  }
+
+  private func launch(sharedBytes: Int) -> GPULaunch {
+    GPULaunch(
+      symbol: function.name, kernel: number, threads: plan.threads, sharedBytes: sharedBytes, rows: plan.rows,
+      cluster: plan.cluster, columnParts: plan.columnParts, parameters: order)
   }
 
   func error(_ what: String) -> GPUError { GPUError(message: "kernel \(kernel.name): no code yet for \(what)") }
@@ -119,10 +136,18 @@ final class GPUKernelEmitter {
 
   // MARK: - The block
 
-  /// Finds the block's rows from its index.
-  private func locate(_ b: inout IRBuilder, index: IRValue) {
+  /// Pieces that a block of the domain is cut into.
+  private var pieces: Int { (kernel.domain.block + plan.rows - 1) / plan.rows }
+
+  /// Of a kernel over sequences, how many blocks and pieces of them there are.
+  func itemCount(_ b: IRBuilder, table: BufferID, parts: Int) -> IRValue {
+    let sequences = b.sub(rows(b, emitter.program[table].rows), 1)
+    return b.mul(integer(b, table, sequences), parts * pieces)
+  }
+
+  /// Finds the block's rows from its index, and its sequence too unless that is known.
+  func locate(_ b: inout IRBuilder, index: IRValue, sequence known: IRValue? = nil) {
     let (i64, i32) = (context.i64, context.i32)
-    let pieces = (kernel.domain.block + plan.rows - 1) / plan.rows
     func count(_ left: IRValue) -> IRValue { b.trunc(b.smin(left, plan.rows), to: i32) }
     switch kernel.domain {
     case .rows(let dimension, _, let parts):
@@ -132,20 +157,11 @@ final class GPUKernelEmitter {
       rowCount = count(b.sub(rows(b, Extent(dimension)), firstRow))
     case .sequences(let offsets, let targetsBuffer, let table, let block, let parts):
       // Later blocks of causal attention are heavier: they go first.
-      let sequences = b.sub(rows(b, emitter.program[table].rows), 1)
-      let blocks = integer(b, table, sequences)
-      let backward = b.sub(b.sub(b.mul(blocks, parts * pieces), 1), index)
+      let backward = b.sub(b.sub(itemCount(b, table: table, parts: parts), 1), index)
       part = b.trunc(b.urem(backward, parts), to: i32)
       let piece = b.urem(b.udiv(backward, parts), pieces)
       let blockIndex = b.udiv(backward, parts * pieces)
-      let found = b.whileLoop(carrying: [i64.constant(0), sequences]) { b, bounds in
-        b.icmp(.slt, b.add(bounds[0], 1), bounds[1])
-      } _: { b, bounds in
-        let middle = b.ashr(b.add(bounds[0], bounds[1]), 1)
-        let isLow = b.icmp(.sle, integer(b, table, middle), blockIndex)
-        return [b.select(isLow, middle, bounds[0]), b.select(isLow, bounds[1], middle)]
-      }
-      sequence = found[0]
+      sequence = known ?? findSequence(&b, table: table, block: blockIndex)
       sequenceStart = integer(b, offsets, sequence)
       length = b.sub(integer(b, offsets, b.add(sequence, 1)), sequenceStart)
       if let targetsBuffer { targets = integer(b, targetsBuffer, sequence) }
@@ -156,6 +172,18 @@ final class GPUKernelEmitter {
       (keySequenceStart, keyLength) = (sequenceStart, length)
       if let keys = kernel.keys { locate(&b, keys) }
     }
+  }
+
+  /// The sequence that a block of all sequences' belongs to.
+  private func findSequence(_ b: inout IRBuilder, table: BufferID, block: IRValue) -> IRValue {
+    let sequences = b.sub(rows(b, emitter.program[table].rows), 1)
+    return b.whileLoop(carrying: [context.i64.constant(0), sequences]) { b, bounds in
+      b.icmp(.slt, b.add(bounds[0], 1), bounds[1])
+    } _: { b, bounds in
+      let middle = b.ashr(b.add(bounds[0], bounds[1]), 1)
+      let isLow = b.icmp(.sle, integer(b, table, middle), block)
+      return [b.select(isLow, middle, bounds[0]), b.select(isLow, bounds[1], middle)]
+    }[0]
   }
 
   /// Finds the rows that keys are, and which of them the block's sequence leaves out.

@@ -22,8 +22,31 @@ public struct GPULaunch: Hashable, Sendable {
   public var sharedBytes: Int
   /// Rows that a block takes. Blocks of the kernel's domain have a multiple of them.
   public var rows: Int
+  /// Blocks of a cluster, which run at the same time; 1 where blocks know nothing of each other. The image says it too, so that
+  /// nothing but the number of blocks has to follow from it; for more than 8 the function needs the driver's attribute
+  /// `NON_PORTABLE_CLUSTER_SIZE_ALLOWED`.
+  public var cluster: Int
+  /// Parts that columns can be divided into at most, each a block of its own in the grid's second dimension: 1 where they cannot.
+  /// Results do not depend on how many there are.
+  public var columnParts: Int
   /// What the function is given.
   public var parameters: [Parameter]
+
+  /// Multiprocessors of an H100.
+  static let multiprocessors = 132
+
+  /// Parts of the columns that fill an H100 where the first dimension has so many blocks.
+  public func columnParts(for blocks: Int) -> Int { min(columnParts, max(1, Self.multiprocessors / max(1, blocks))) }
+
+  /// Blocks of a launch of clusters at least, where there is less to do than that: as many as an H100 runs at once in clusters of 16,
+  /// whose parts of 16 or 18 multiprocessors hold 14 such clusters. Results do not depend on how many are launched.
+  public static let clusteredBlocks = 224
+
+  /// Blocks to launch for so many of the domain's, all parts and pieces counted: none for none, and whole clusters.
+  public func blocks(for count: Int) -> Int {
+    if cluster == 1 || count == 0 { return count }
+    return (max(count, Self.clusteredBlocks) + cluster - 1) / cluster * cluster
+  }
 
   /// Blocks that a block of the kernel's domain is cut into.
   public func pieces(of kernel: Kernel) -> Int { (kernel.domain.block + rows - 1) / rows }

@@ -1,3 +1,4 @@
+import Foundation
 import LLVMKit
 import TensorIR
 import TileIR
@@ -20,7 +21,7 @@ public struct GPUCode {
   public func emit(into context: Context) throws -> (IRModule, [GPULaunch]) {
     let module = IRModule(program.name, in: context)
     let shared = module.declareGlobal(
-      "ultra_shared", type: context.array(context.i8, 0), addressSpace: GPUModuleEmitter.shared, alignment: 128)
+      "ultra_shared", type: context.array(context.i8, 0), addressSpace: GPUModuleEmitter.shared, alignment: 1024)
     let emitter = GPUModuleEmitter(context: context, module: module, program: program, target: target, shared: shared)
     var launches: [GPULaunch] = []
     for number in program.kernels.indices {
@@ -43,7 +44,18 @@ public struct GPUCode {
     let machine = try machine()
     machine.describe(module)
     try module.optimize("default<O2>", for: machine, autoVectorize: false)
-    return (try machine.emitAssembly(module), launches)
+    var text = try machine.emitAssembly(module)
+    for launch in launches where launch.cluster > 1 { text = try Self.clustered(text, launch) }
+    return (text, launches)
+  }
+
+  /// The text with the size of a kernel's clusters before its body: LLVM 19 has no annotation for it.
+  private static func clustered(_ text: String, _ launch: GPULaunch) throws(GPUError) -> String {
+    guard let entry = text.range(of: ".entry \(launch.symbol)("),
+      let body = text.range(of: "\n{", range: entry.upperBound..<text.endIndex)
+    else { throw GPUError(message: "no entry \(launch.symbol) in the assembly") }
+    return text.replacingCharacters(
+      in: body.lowerBound..<body.lowerBound, with: "\n.reqnctapercluster \(launch.cluster), 1, 1")
   }
 }
 

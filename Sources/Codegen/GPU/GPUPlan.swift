@@ -9,6 +9,8 @@ struct GPUPlan {
     case rows([Statement])
     /// A matrix product by all warps.
     case product(Product)
+    /// Products of matrices in shared memory, which none of them writes, by groups of four warps, one product after the other.
+    case products([Product])
     /// A block of attention of one head.
     case attention(AttentionBlock)
   }
@@ -47,6 +49,21 @@ struct GPUPlan {
   struct Place {
     var offset: Int
     var rowStride: Int
+    /// Whether 64 columns each lie together, `rowStride` bytes a row, their pieces of 16 bytes in an order that follows from the row:
+    /// what matrix instructions call a swizzle of 128 bytes.
+    var isSwizzled = false
+  }
+
+  /// The ring in shared memory through which weights come.
+  struct Ring {
+    var offset: Int
+    var slots: Int
+    /// Steps of 16 contracted rows in a slot.
+    var steps: Int
+    var slotBytes: Int { steps * Packing.fragmentRows * Packing.matrixColumns * 2 }
+    /// For each slot a barrier that says it is full, then for each one that says it is empty.
+    var barriers: Int { offset + slots * slotBytes }
+    var end: Int { barriers + 16 * slots }
   }
 
   let kernel: Kernel
@@ -56,7 +73,13 @@ struct GPUPlan {
   /// Rows that a block takes.
   var rows: Int
   var threads = 256
+  /// Blocks of a cluster.
+  var cluster = 1
   var sharedBytes = 0
+  /// The ring of kernels with products of matrices.
+  var ring: Ring?
+  /// Parts that columns can be divided into.
+  var columnParts = 1
 
   /// The plan of a kernel for a card with so much shared memory. Throws where a statement has no code for GPUs yet.
   init(_ kernel: Kernel, of program: Program, target: GPUTarget) throws(GPUError) {
@@ -65,9 +88,11 @@ struct GPUPlan {
     if let attention = Self.attention(kernel) {
       stages = [.attention(attention)]
       threads = rows
+      if target.hasClusters { cluster = Self.cluster(of: attention.mask, isOfSelectedRows: kernel.keys != nil) }
       return
     }
     try collect(of: program)
+    if target.hasMatrices, placeMatrices(of: program, within: target.sharedBytes) { return }
     try place(of: program, within: target.sharedBytes)
   }
 
@@ -88,6 +113,16 @@ struct GPUPlan {
     return AttentionBlock(
       queries: source, keys: scores.left, values: values, mask: mask, activation: activation, into: into,
       finish: finish.finishing(sum))
+  }
+
+  /// Blocks that take the keys of long rows together. Where all rows are long there are many blocks of them, and pairs do, which leave
+  /// no multiprocessor of an H100 idle; where few are, large clusters.
+  private static func cluster(of mask: Mask, isOfSelectedRows: Bool) -> Int {
+    switch mask.form {
+    case .causal where !isOfSelectedRows: 2
+    case .windowed(_, fullTail: 0) where mask.contextual == 0: 1
+    default: 16
+    }
   }
 
   // MARK: - Stages
@@ -224,8 +259,8 @@ struct GPUPlan {
 
   // MARK: - Places
 
-  /// Puts what several stages share into shared memory, and takes as many rows as leave room for it.
-  private mutating func place(of program: Program, within bytes: Int) throws(GPUError) {
+  /// Tiles that several stages share, which of all tiles products have as left sides, and of which only some columns are read somewhere.
+  func sharedTiles() -> (shared: [TileID], isLeft: Set<TileID>, isCut: Set<TileID>) {
     var stagesOfTile: [TileID: Set<Int>] = [:]
     var isLeft: Set<TileID> = []
     var isCut: Set<TileID> = []
@@ -248,11 +283,17 @@ struct GPUPlan {
         product.finish.forEachSlice { note($0, index) }
         // What a product gives is other threads' to read.
         stagesOfTile[kernel.owner(of: product.into.tile)]?.insert(-1)
-      case .attention: break
+      case .products, .attention: break
       }
     }
     let shared = stagesOfTile.keys.sorted { $0.index < $1.index }
       .filter { (stagesOfTile[$0]?.count ?? 0) > 1 || isCut.contains($0) || isLeft.contains($0) }
+    return (shared, isLeft, isCut)
+  }
+
+  /// Puts what several stages share into shared memory, and takes as many rows as leave room for it.
+  private mutating func place(of program: Program, within bytes: Int) throws(GPUError) {
+    let (shared, isLeft, _) = sharedTiles()
     for candidate in [128, 64, 32, 16] where candidate <= max(kernel.domain.block, 16) {
       rows = candidate
       places = [:]
@@ -269,7 +310,7 @@ struct GPUPlan {
 
   /// Bytes from row to row. Left sides are read sixteen columns at a time, eight rows side by side: an odd number of 16 bytes
   /// keeps those in different banks.
-  private static func rowStride(_ tile: Tile, isLeft: Bool) -> Int {
+  static func rowStride(_ tile: Tile, isLeft: Bool) -> Int {
     let size = tile.element.workingByteCount
     if tile.columns == 1 { return size }
     let columns = isLeft ? (tile.columns + 15) / 16 * 16 : tile.columns

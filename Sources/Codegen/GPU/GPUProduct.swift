@@ -11,7 +11,10 @@ extension GPUKernelEmitter {
   private static let panelColumns = 32
   func emitProduct(_ b: inout IRBuilder, _ product: GPUPlan.Product) throws(GPUError) {
     let areFragments = product.segments.allSatisfy { segment in
-      guard case .weight(_, .fragments) = emitter.program[segment.right].home else { return false }
+      switch emitter.program[segment.right].home {
+      case .weight(_, .fragments), .weight(_, .matrices): break
+      default: return false
+      }
       return plan.places[segment.left.tile] != nil
     }
     guard areFragments else { return try emitPlainProduct(&b, product) }
@@ -88,6 +91,32 @@ extension GPUKernelEmitter {
       }
       return sums
     }
+    if isMatrices(segment) {
+      // No column of it is this lane's only: four bytes each.
+      let stepBytes = Packing.matrixColumns * Packing.fragmentRows * 2
+      let panelBytes = Packing.paddedFragmentRows(segment.rows) / Packing.fragmentRows * stepBytes
+      let addresses = panels.map { panel in
+        let column = b.add(b.mul(panel, Self.panelColumns), segment.firstColumn)
+        let (whole, rest) = (b.udiv(column, Packing.matrixColumns), b.urem(column, Packing.matrixColumns))
+        let start = b.add(
+          b.mul(b.zext(whole, to: i64), panelBytes), b.zext(b.mul(rest, 2 * Packing.fragmentRows), to: i64))
+        return b.offset(
+          b.offset(address(segment.right), bytes: b.add(start, b.zext(b.mul(lane, 4), to: i64))),
+          bytes: segment.firstRow / Packing.fragmentRows * stepBytes)
+      }
+      return b.loop(
+        from: i32.constant(0), to: i32.constant(steps), step: 1, name: "contract", hint: .asWritten, carrying: sums
+      ) { b, step, sums in
+        let right = addresses.flatMap { address in
+          (0..<8).map { number in
+            b.load(
+              i32, b.offset(b.offset(address, bytes: b.mul(b.zext(step, to: i64), stepBytes)), bytes: number * 128),
+              alignment: 4, invariant: true)
+          }
+        }
+        return multiply(b, step, right, sums)
+      }
+    }
     // Right sides are on their way for as many steps as memory takes to answer.
     let ahead = min(2, steps)
     let waiting = (0..<ahead).flatMap { load(b, i32.constant($0)) }
@@ -113,8 +142,10 @@ extension GPUKernelEmitter {
     for rowTile in 0..<rowTiles {
       for half in 0..<2 {
         let row = b.add(laneGroup(b), rowTile * 16 + half * 8)
+        let areMatrices = isMatrices(product.segments[0])
         let numbers = (0..<8).map { place in
-          sums[((rowTile * together + number) * 4 + place % 4) * 4 + 2 * half + place / 4]
+          let (tile, column) = areMatrices ? (place / 2, place % 2) : (place % 4, place / 4)
+          return sums[((rowTile * together + number) * 4 + tile) * 4 + 2 * half + column]
         }
         b.ifThen(b.and(b.icmp(.slt, row, rowCount), b.icmp(.slt, column, product.into.count))) { b in
           if isWide {
@@ -133,16 +164,29 @@ extension GPUKernelEmitter {
     }
   }
 
+  private func isMatrices(_ segment: GPUPlan.Product.Segment) -> Bool {
+    guard case .weight(_, .matrices) = emitter.program[segment.right].home else { return false }
+    return true
+  }
+
   private func write(_ b: IRBuilder, _ into: TileSlice, _ at: Elements, _ sum: IRValue, _ finish: Expression) {
+    put(b, finished(b, into, at, sum, finish), into, at)
+  }
+
+  /// What becomes of sums.
+  func finished(_ b: IRBuilder, _ into: TileSlice, _ at: Elements, _ sum: IRValue, _ finish: Expression) -> IRValue {
+    value(b, finish, at, Reading(product: sum), roundedTo: kernel[into.tile].element)
+  }
+
+  /// Writes elements of a product.
+  func put(_ b: IRBuilder, _ value: IRValue, _ into: TileSlice, _ at: Elements) {
     let element = kernel[into.tile].element
-    let value = value(b, finish, at, Reading(product: sum), roundedTo: element)
-    let size = element.workingByteCount
-    let place = b.offset(rowAddress(b, into, row: at.row), bytes: b.mul(at.column, size))
-    store(b, value, place, element, alignment: min(16, alignment(of: into), size * at.lanes))
+    let place = elementAddress(b, into, row: at.row, column: at.column)
+    store(b, value, place, element, alignment: min(16, alignment(of: into), element.workingByteCount * at.lanes))
   }
 
   /// Whether eight neighbours can be read and written together.
-  private func canFinishEight(_ product: GPUPlan.Product) -> Bool {
+  func canFinishEight(_ product: GPUPlan.Product) -> Bool {
     var fits =
       product.into.count % 8 == 0
       && alignment(of: product.into) >= 2 * min(8, kernel[product.into.tile].element.workingByteCount)

@@ -16,7 +16,8 @@ extension GPUKernelEmitter {
     let lanes = lanesTogether(statements)
     let warps = plan.threads / emitter.target.lanes
     var failure: GPUError?
-    b.loop(from: warp, to: rowCount, step: warps, name: "row", hint: .asWritten) { b, row in
+    // Rows together wait for memory once.
+    b.loop(from: warp, to: rowCount, step: warps, name: "row", hint: .unroll(2)) { b, row in
       let state = RowState()
       for statement in statements {
         do throws(GPUError) { try emit(&b, statement, row: row, lanes: lanes, state) } catch {
@@ -191,13 +192,15 @@ extension GPUKernelEmitter {
       return put(&b, number, into, row: row, state)
     }
     let isKept = isInRegisters(into.tile)
-    let base = isKept ? nil : rowAddress(b, into, row: row)
+    let base = isKept || plan.places[into.tile]?.isSwizzled == true ? nil : rowAddress(b, into, row: row)
     let size = tile.element.workingByteCount
     var numbers: [IRValue] = []
     forSteps(&b, count: into.count, row: row, lanes: lanes) { b, at, step, isInside in
       let number = value(b, at, step)
-      guard let base else { return numbers.append(rounded(b, number, tile.element)) }
-      let place = b.offset(base, bytes: b.mul(at.column, size))
+      if isKept { return numbers.append(rounded(b, number, tile.element)) }
+      let place =
+        base.map { b.offset($0, bytes: b.mul(at.column, size)) }
+        ?? elementAddress(b, into, row: row, column: at.column)
       let alignment = min(alignment(of: into), size * lanes)
       guard let isInside else { return store(b, number, place, tile.element, alignment: alignment) }
       b.ifThen(isInside) { b in store(b, number, place, tile.element, alignment: alignment) }

@@ -6,6 +6,8 @@ import TileIR
 public struct GPUImage: Sendable {
   /// The kind.
   public var target: GPUTarget
+  /// What is computed, an entry each; the image has the kernels of these.
+  public var programs: [Program]
   /// PTX, which the driver translates.
   public var ptx: [UInt8]
   /// Machine code made of it; nil where no assembler was there.
@@ -14,8 +16,8 @@ public struct GPUImage: Sendable {
   public var launches: [[GPULaunch]]
 
   /// An image of these programs' kernels.
-  public init(target: GPUTarget, ptx: [UInt8], code: [UInt8]?, launches: [[GPULaunch]]) {
-    (self.target, self.ptx, self.code, self.launches) = (target, ptx, code, launches)
+  public init(target: GPUTarget, programs: [Program], ptx: [UInt8], code: [UInt8]?, launches: [[GPULaunch]]) {
+    (self.target, self.programs, self.ptx, self.code, self.launches) = (target, programs, ptx, code, launches)
   }
 }
 
@@ -24,7 +26,7 @@ struct GPUStubEmitter {
   let context: Context
   let module: IRModule
   let image: GPUImage
-  let programs: [Program]
+  private var programs: [Program] { image.programs }
   /// The level of the host's code.
   let level: CPULevel
   let tiles: any TileInstructions
@@ -34,12 +36,12 @@ struct GPUStubEmitter {
   let weightsBase: (IRBuilder) -> IRValue
 
   init(
-    context: Context, module: IRModule, image: GPUImage, programs: [Program], level: CPULevel,
+    context: Context, module: IRModule, image: GPUImage, level: CPULevel,
     tiles: any TileInstructions, weights: WeightLayout, weightsBase: @escaping (IRBuilder) -> IRValue
   ) {
-    (self.context, self.module, self.image, self.programs) = (context, module, image, programs)
+    (self.context, self.module, self.image) = (context, module, image)
     (self.level, self.tiles, self.weights, self.weightsBase) = (level, tiles, weights, weightsBase)
-    ownWeights = WeightLayout(programs)
+    ownWeights = WeightLayout(image.programs)
   }
 
   /// Pieces of the weights that lie together both in the file and in the GPU's memory.
@@ -97,6 +99,8 @@ struct GPUStubEmitter {
 
   /// `CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES`.
   private static let sharedBytesAttribute = 8
+  /// `CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED`.
+  private static let largeClustersAttribute = 14
   private static let alignment = 256
 
   private var kernelCount: Int { image.launches.reduce(0) { $0 + $1.count } }
@@ -229,12 +233,14 @@ struct GPUStubEmitter {
       call(
         &b, .cuModuleGetFunction, [slot, b.load(p, moduleSlot), name], state: state, failure: failure, kernel: name,
         cleanUp: unloadModule)
-      // Less than 48 kB may be had without asking.
-      guard launch.sharedBytes > 48 << 10 else { continue }
-      call(
-        &b, .cuFuncSetAttribute,
-        [b.load(p, slot), i32.constant(Self.sharedBytesAttribute), i32.constant(launch.sharedBytes)], state: state,
-        failure: failure, kernel: name, cleanUp: unloadModule)
+      func set(_ attribute: Int, _ value: Int) {
+        call(
+          &b, .cuFuncSetAttribute, [b.load(p, slot), i32.constant(attribute), i32.constant(value)], state: state,
+          failure: failure, kernel: name, cleanUp: unloadModule)
+      }
+      // Less than 48 kB, and clusters of 8 blocks, may be had without asking.
+      if launch.sharedBytes > 48 << 10 { set(Self.sharedBytesAttribute, launch.sharedBytes) }
+      if launch.cluster > 8 { set(Self.largeClustersAttribute, 1) }
     }
     let weightsSlot = b.offset(state, bytes: State.weights)
     let owns = b.icmp(.eq, given, 0)
@@ -313,7 +319,10 @@ struct GPUStubEmitter {
       let failure = field(b, p, CallABI.GPUCall.failure)
       let stream = field(b, p, CallABI.GPUCall.stream)
       // Block counts are read from tables in the host's memory.
-      let grids = zip(program.kernels, launches).map { b.trunc(entry.blockCount(b, of: $0, rows: $1.rows), to: i32) }
+      let grids = zip(program.kernels, launches).map { kernel, launch in
+        let blocks = launch.blocks(b, for: b.trunc(entry.blockCount(b, of: kernel, rows: launch.rows), to: i32))
+        return (blocks: blocks, columnParts: launch.columnParts(b, for: blocks))
+      }
       let sent = program.sentBuffers.map { buffer in
         (
           buffer, emitter.address(b, buffer, frame: frame),
@@ -346,11 +355,12 @@ struct GPUStubEmitter {
           b.store(b.offset(frame, bytes: slot), b.element(parameters, p, index))
         }
         let one = i32.constant(1)
-        b.ifThen(b.icmp(.ne, grids[number], 0)) { b in
+        b.ifThen(b.icmp(.ne, grids[number].blocks, 0)) { b in
           self.call(
             &b, .cuLaunchKernel,
             [
-              b.load(p, b.offset(state, bytes: State.kernels + (firstKernel + number) * 8)), grids[number], one, one,
+              b.load(p, b.offset(state, bytes: State.kernels + (firstKernel + number) * 8)), grids[number].blocks,
+              grids[number].columnParts, one,
               i32.constant(launch.threads), one, one, i32.constant(launch.sharedBytes), stream, parameters, p.null(),
             ], state: state, failure: failure, kernel: text(launch.symbol))
         }
@@ -410,5 +420,21 @@ extension Program {
   /// What the host has when kernels begin and they read: integers of the caller, and what the setup made.
   fileprivate var sentBuffers: [BufferID] {
     inputs.filter { self[$0].element == .i64 } + setup.flatMap(\.writtenBuffers)
+  }
+}
+
+extension GPULaunch {
+  /// `blocks(for:)` of a number that is known when the call is made.
+  fileprivate func blocks(_ b: IRBuilder, for count: IRValue) -> IRValue {
+    if cluster == 1 { return count }
+    let whole = b.mul(b.udiv(b.add(b.smax(count, Self.clusteredBlocks), cluster - 1), cluster), cluster)
+    return b.select(b.icmp(.eq, count, 0), count, whole)
+  }
+
+  /// `columnParts(for:)` of a number that is known when the call is made.
+  fileprivate func columnParts(_ b: IRBuilder, for blocks: IRValue) -> IRValue {
+    if columnParts == 1 { return blocks.type.constant(1) }
+    let fitting = b.udiv(blocks.type.constant(Self.multiprocessors), b.smax(blocks, 1))
+    return b.smin(b.smax(fitting, 1), columnParts)
   }
 }

@@ -32,6 +32,12 @@ public enum GPUTarget: String, Hashable, Sendable, CaseIterable, Comparable {
   /// Threads that run in step.
   public var lanes: Int { 32 }
 
+  /// Whether blocks can be launched in clusters that read each other's shared memory.
+  public var hasClusters: Bool { self >= .sm90a }
+
+  /// Whether groups of four warps multiply matrices in shared memory.
+  public var hasMatrices: Bool { self >= .sm90a }
+
   /// Bytes of shared memory that a block may have at most. CUDA C++ Programming Guide, "Technical Specifications per Compute
   /// Capability".
   public var sharedBytes: Int {

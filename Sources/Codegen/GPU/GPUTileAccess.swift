@@ -53,6 +53,21 @@ extension GPUKernelEmitter {
     }
   }
 
+  /// The address of an element, or of the first of neighbours, counted as the slice counts columns.
+  func elementAddress(_ b: IRBuilder, _ slice: TileSlice, row: IRValue, column: IRValue) -> IRValue {
+    let size = kernel[slice.tile].element.workingByteCount
+    guard let place = plan.places[slice.tile], place.isSwizzled else {
+      return b.offset(rowAddress(b, slice, row: row), bytes: b.mul(column, size))
+    }
+    // Sixteen bytes each lie in the order that the row's number within its eight gives.
+    let atom = Packing.matrixLeftColumns
+    let chunk = b.xor(b.and(b.lshr(column, 3), 7), b.and(row, 7))
+    let within = b.add(b.shl(chunk, 4), b.mul(b.and(column, 7), size))
+    let atoms = b.mul(b.udiv(column, atom), plan.rows * place.rowStride)
+    return b.offset(
+      b.offset(emitter.shared, bytes: b.add(b.add(atoms, b.mul(row, place.rowStride)), within)), bytes: place.offset)
+  }
+
   /// What every row's first element of a slice is a multiple of in memory, in bytes, at most 16.
   func alignment(of slice: TileSlice) -> Int {
     let tile = kernel[slice.tile]

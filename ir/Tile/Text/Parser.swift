@@ -227,7 +227,8 @@ struct ProgramParser: TokenParser {
     let transposed = try takeWord("transposed")
     if let width = try panelWidth() { return .weight(weight, .panels(width: width, transposed: transposed)) }
     if try takeWord("fragments") { return .weight(weight, .fragments(transposed: transposed)) }
-    if transposed { throw unexpected("\"panels\" or \"fragments\"") }
+    if try takeWord("matrices") { return .weight(weight, .matrices(transposed: transposed)) }
+    if transposed { throw unexpected("\"panels\", \"fragments\" or \"matrices\"") }
     return .weight(weight, .plain)
   }
 

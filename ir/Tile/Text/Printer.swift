@@ -65,6 +65,7 @@ struct ProgramPrinter {
       case .coded(let format): return own + " \(format.rawValue)"
       case .codedPanels(let format, let width): return own + " \(format.rawValue) panels(\(width))"
       case .fragments(let transposed): return own + (transposed ? " transposed" : "") + " fragments"
+      case .matrices(let transposed): return own + (transposed ? " transposed" : "") + " matrices"
       case .panels(let width, let transposed): return own + (transposed ? " transposed" : "") + " panels(\(width))"
       }
     case .table(let numbers): return "table [\(wrapped(numbers))]"

@@ -1,0 +1,136 @@
+import TensorIR
+import TileIR
+
+// Plans of kernels whose products are of matrices in shared memory.
+extension GPUPlan {
+  /// Warps that multiply, in groups of four, and all, those that bring weights too: a group of four as well, which gives its
+  /// registers to the others.
+  static let multiplyingWarps = 8
+  static let allWarps = 12
+  /// Slots of a ring at least: with fewer, weights are not on their way for long enough.
+  private static let leastSlots = 3
+
+  /// Places tiles as groups of four warps read them. False, and nothing done, where a product is not of such matrices or room is left
+  /// for fewer than 64 rows.
+  mutating func placeMatrices(of program: Program, within bytes: Int) -> Bool {
+    let (shared, isLeft, isCut) = sharedTiles()
+    let products = stages.compactMap { stage -> Product? in
+      if case .product(let product) = stage { product } else { nil }
+    }
+    guard !products.isEmpty, isLeft.isDisjoint(with: isCut), products.allSatisfy({ isOfMatrices($0, program) }) else {
+      return false
+    }
+    for candidate in [128, 64] where candidate <= kernel.domain.block {
+      var places: [TileID: Place] = [:]
+      // Tiles of matrices first: they begin at multiples of 1024 bytes.
+      var end = 0
+      for tile in shared.filter(isLeft.contains) + shared.filter({ !isLeft.contains($0) }) {
+        let isSwizzled = isLeft.contains(tile)
+        let stride = isSwizzled ? 2 * Packing.matrixLeftColumns : Self.rowStride(kernel[tile], isLeft: false)
+        places[tile] = Place(offset: end, rowStride: stride, isSwizzled: isSwizzled)
+        let size = isSwizzled ? kernel[tile].columns * 2 : stride
+        end += (size * candidate + 127) / 128 * 128
+      }
+      let steps = bytes - end >= 64 << 10 ? 2 : 1
+      var ring = Ring(offset: end, slots: 0, steps: steps)
+      ring.slots = min(8, (bytes - end) / (ring.slotBytes + 16))
+      guard ring.slots >= Self.leastSlots else { continue }
+      rows = candidate
+      self.places = places
+      self.ring = ring
+      sharedBytes = ring.end
+      threads = Self.allWarps * 32
+      gather()
+      columnParts = partsOfColumns(in: program)
+      return true
+    }
+    return false
+  }
+
+  private func isOfMatrices(_ product: Product, _ program: Program) -> Bool {
+    product.into.count % Packing.matrixColumns == 0
+      && product.segments.allSatisfy { segment in
+        guard case .weight(_, .matrices) = program[segment.right].home else { return false }
+        guard case .scratch = kernel[segment.left.tile].home else { return false }
+        return segment.left.count % Packing.matrixLeftColumns == 0 && segment.firstColumn % Packing.matrixColumns == 0
+      }
+  }
+
+  /// Makes one stage of products that follow each other and whose results no other one reads.
+  private mutating func gather() {
+    var gathered: [Stage] = []
+    for stage in stages {
+      guard case .product(let product) = stage else {
+        gathered.append(stage)
+        continue
+      }
+      if case .products(let before)? = gathered.last, before.allSatisfy({ isWindow($0.into.tile) }),
+        isWindow(product.into.tile)
+      {
+        gathered[gathered.count - 1] = .products(before + [product])
+      } else {
+        gathered.append(.products([product]))
+      }
+    }
+    stages = gathered
+  }
+
+  private func isWindow(_ tile: TileID) -> Bool {
+    if case .window = kernel[tile].home { return true }
+    return false
+  }
+
+  /// How many blocks can divide a block's panels among them: all of them do the stages before the products, and none reads what
+  /// another one writes.
+  private func partsOfColumns(in program: Program) -> Int {
+    guard case .products(let products)? = stages.last else { return 1 }
+    var written: Set<BufferID> = []
+    for product in products {
+      guard case .window(let buffer, _, _) = kernel[product.into.tile].home else { return 1 }
+      written.insert(buffer)
+    }
+    // What they write they have not read: all of them write the same.
+    var read: Set<BufferID> = []
+    for stage in stages.dropLast() {
+      guard case .rows(let statements) = stage else { return 1 }
+      for statement in statements {
+        var own: TileID?
+        switch statement {
+        case .map(let into, let expression, _), .reduce(let into, let expression, _),
+          .maximum(let into, let expression, _):
+          own = into.tile
+          expression.forEachSlice { slice in
+            if case .window(let buffer, _, _) = kernel[slice.tile].home { read.insert(buffer) }
+          }
+        case .gather(let into, let from, _, _, keepMissing: false):
+          own = into.tile
+          read.insert(from)
+        case .clear(let into): own = into.tile
+        case .indices: break
+        default: return 1
+        }
+        if let own, case .window(let buffer, _, _) = kernel[own].home, read.contains(buffer) { return 1 }
+      }
+    }
+    // Memory that something else is read from, or that is written twice.
+    var slots: Set<Int> = []
+    for buffer in Set(kernel.buffers) {
+      guard case .workspace(let slot) = program[buffer].home else { continue }
+      if !slots.insert(slot).inserted { return 1 }
+    }
+    var isRead = false
+    for product in products {
+      product.finish.forEachSlice { slice in
+        if case .window(let buffer, _, _) = kernel[slice.tile].home, written.contains(buffer) { isRead = true }
+      }
+    }
+    for case .rows(let statements) in stages {
+      for statement in statements {
+        statement.forEachSlice { slice in
+          if case .window(let buffer, _, _) = kernel[slice.tile].home, written.contains(buffer) { isRead = true }
+        }
+      }
+    }
+    return isRead ? 1 : products.reduce(0) { $0 + $1.into.count / Packing.matrixColumns }
+  }
+}

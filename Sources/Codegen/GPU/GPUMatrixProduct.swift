@@ -1,0 +1,258 @@
+import LLVMKit
+import TensorIR
+import TileIR
+
+// Products of matrices in shared memory (PTX ISA, "Asynchronous Warpgroup Level Matrix Instructions"). The left side lies there whole; the
+// weight comes through a ring of slots, a panel of 256 columns and some contracted rows each, which a warp of its own fills. Two
+// groups of four warps multiply: each takes half of the block's rows, or where those are 64 half of the panel's columns.
+extension GPUKernelEmitter {
+  private var ring: GPUPlan.Ring { plan.ring ?? GPUPlan.Ring(offset: 0, slots: 1, steps: 1) }
+  /// Columns that a group of warps takes of a panel.
+  private var groupColumns: Int { plan.rows == 128 ? Packing.matrixColumns : Packing.matrixColumns / 2 }
+
+  /// Makes the ring's barriers.
+  func emitRing(_ b: inout IRBuilder) {
+    b.ifThen(b.icmp(.eq, thread, 0)) { b in
+      for slot in 0..<ring.slots {
+        let place = b.i32(slot)
+        b.assembly(
+          "mbarrier.init.shared::cta.b64 [$0], 1;", constraints: "r,~{memory}", returns: context.void, [full(b, place)])
+        b.assembly(
+          "mbarrier.init.shared::cta.b64 [$0], \(GPUPlan.multiplyingWarps);", constraints: "r,~{memory}",
+          returns: context.void, [empty(b, place)])
+      }
+      b.assembly("fence.mbarrier_init.release.cluster;", constraints: "~{memory}", returns: context.void)
+    }
+    barrier(b)
+    ringPlace = (b.i32(0), b.i32(0))
+  }
+
+  /// Lets matrix instructions see what this thread has written to shared memory.
+  func publishToMatrices(_ b: IRBuilder) {
+    b.assembly("fence.proxy.async.shared::cta;", constraints: "~{memory}", returns: context.void)
+  }
+
+  func emitProducts(_ b: inout IRBuilder, _ products: [GPUPlan.Product], isLast: Bool) {
+    let i32 = context.i32
+    let parts = b.assembly("mov.u32 $0, %nctaid.y;", constraints: "=r", returns: i32, sideEffects: false)
+    let own = b.assembly("mov.u32 $0, %ctaid.y;", constraints: "=r", returns: i32, sideEffects: false)
+    /// Runs the body for each product's panels that are this block's.
+    func forPanels(
+      _ b: inout IRBuilder, carrying: [IRValue],
+      _ body: (inout IRBuilder, GPUPlan.Product, IRValue, [IRValue]) -> [IRValue]
+    ) -> [IRValue] {
+      var carried = carrying
+      var before = 0
+      for product in products {
+        let panels = product.into.count / Packing.matrixColumns
+        // The panels of all products are dealt out one after the other.
+        let first = b.urem(b.add(own, b.mul(b.sub(parts, 1), before)), parts)
+        carried = b.loop(
+          from: first, to: i32.constant(panels), step: parts, name: "panel", hint: .asWritten, carrying: carried
+        ) { b, panel, carried in body(&b, product, panel, carried) }
+        before += panels
+      }
+      return carried
+    }
+    let start = [ringPlace.slot, ringPlace.round]
+    /// Registers of a thread, of which each role takes what it needs as long as it lasts.
+    func give(_ b: IRBuilder, _ registers: Int, _ direction: String) {
+      b.assembly("setmaxnreg.\(direction).sync.aligned.u32 \(registers);", constraints: "", returns: context.void)
+    }
+    let end = b.ifThenElse(b.icmp(.sge, warp, GPUPlan.multiplyingWarps), name: "role") { b in
+      give(b, 40, "dec")
+      let end = forPanels(&b, carrying: start) { b, product, panel, carried in bring(&b, product, panel: panel, carried)
+      }
+      if !isLast { give(b, 168, "inc") }
+      return end
+    } otherwise: { b in
+      give(b, 232, "inc")
+      let end = forPanels(&b, carrying: start) { b, product, panel, carried in
+        multiply(&b, product, panel: panel, carried)
+      }
+      if !isLast { give(b, 168, "dec") }
+      return end
+    }
+    ringPlace = (end[0], end[1])
+  }
+
+  // MARK: - The ring
+
+  private func barrierAddress(_ b: IRBuilder, _ slot: IRValue, _ offset: Int) -> IRValue {
+    b.add(b.ptrtoint(b.offset(emitter.shared, bytes: ring.barriers + offset), to: context.i32), b.mul(slot, 8))
+  }
+  private func full(_ b: IRBuilder, _ slot: IRValue) -> IRValue { barrierAddress(b, slot, 0) }
+  private func empty(_ b: IRBuilder, _ slot: IRValue) -> IRValue { barrierAddress(b, slot, 8 * ring.slots) }
+
+  private func slotAddress(_ b: IRBuilder, _ slot: IRValue) -> IRValue {
+    b.add(b.ptrtoint(b.offset(emitter.shared, bytes: ring.offset), to: context.i32), b.mul(slot, ring.slotBytes))
+  }
+
+  private func wait(_ b: IRBuilder, _ barrier: IRValue, parity: IRValue) {
+    b.assembly(
+      """
+      {
+      \t.reg .pred done;
+      AGAIN:
+      \tmbarrier.try_wait.parity.shared::cta.b64 done, [$0], $1;
+      \t@done bra DONE;
+      \tbra AGAIN;
+      DONE:
+      \t}
+      """, constraints: "r,r,~{memory}", returns: context.void, [barrier, parity])
+  }
+
+  /// The place after one.
+  private func next(_ b: IRBuilder, _ carried: [IRValue]) -> [IRValue] {
+    let slot = b.add(carried[0], 1)
+    let isLast = b.icmp(.eq, slot, ring.slots)
+    return [b.select(isLast, b.i32(0), slot), b.xor(carried[1], b.zext(isLast, to: context.i32))]
+  }
+
+  /// Brings a panel's weights, slot by slot.
+  private func bring(
+    _ b: inout IRBuilder, _ product: GPUPlan.Product, panel: IRValue, _ carried: [IRValue]
+  ) -> [IRValue] {
+    let (i32, i64) = (context.i32, context.i64)
+    var carried = carried
+    let stepBytes = Packing.matrixColumns * Packing.fragmentRows * 2
+    for segment in product.segments {
+      let panelBytes = Packing.paddedFragmentRows(segment.rows) / Packing.fragmentRows * stepBytes
+      let start = b.mul(b.zext(b.add(panel, segment.firstColumn / Packing.matrixColumns), to: i64), panelBytes)
+      let source = b.offset(
+        b.offset(address(segment.right), bytes: start), bytes: segment.firstRow / Packing.fragmentRows * stepBytes)
+      carried = b.loop(
+        from: i32.constant(0), to: i32.constant(stages(segment)), step: 1, name: "bring", hint: .asWritten,
+        carrying: carried
+      ) { b, stage, carried in
+        wait(b, empty(b, carried[0]), parity: b.xor(carried[1], 1))
+        b.ifThen(b.icmp(.eq, thread, GPUPlan.multiplyingWarps * emitter.target.lanes)) { b in
+          let place = b.offset(source, bytes: b.zext(b.mul(stage, ring.slotBytes), to: i64))
+          b.assembly(
+            "mbarrier.arrive.expect_tx.shared::cta.b64 _, [$0], \(ring.slotBytes);", constraints: "r,~{memory}",
+            returns: context.void, [full(b, carried[0])])
+          b.assembly(
+            "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [$0], [$1], \(ring.slotBytes), [$2];",
+            constraints: "r,l,r,~{memory}", returns: context.void,
+            [slotAddress(b, carried[0]), place, full(b, carried[0])])
+        }
+        return next(b, carried)
+      }
+    }
+    return carried
+  }
+
+  private func stages(_ segment: GPUPlan.Product.Segment) -> Int {
+    segment.left.count / (Packing.fragmentRows * ring.steps)
+  }
+
+  // MARK: - Multiplying
+
+  /// What a matrix instruction is told of a side in shared memory: where it begins, and how far apart its tiles of 8 x 8 numbers are.
+  private func description(_ b: IRBuilder, _ address: IRValue, leading: Int, stride: Int, isSwizzled: Bool) -> IRValue {
+    let place = b.zext(b.lshr(b.and(address, 0x3FFFF), 4), to: context.i64)
+    return b.or(
+      place, context.i64.constant(((leading >> 4) << 16) | ((stride >> 4) << 32) | (isSwizzled ? 1 << 62 : 0)))
+  }
+
+  private func multiply(
+    _ b: inout IRBuilder, _ product: GPUPlan.Product, panel: IRValue, _ carried: [IRValue]
+  ) -> [IRValue] {
+    let (i32, f32) = (context.i32, context.f32)
+    let group = b.lshr(warp, 2)
+    let count = groupColumns / 2
+    let stepBytes = Packing.matrixColumns * Packing.fragmentRows * 2
+    var sums = Array(repeating: f32.constant(0.0), count: count)
+    var place = carried
+    for segment in product.segments {
+      let owner = plan.places[segment.left.tile] ?? GPUPlan.Place(offset: 0, rowStride: 0)
+      var left = b.ptrtoint(b.offset(emitter.shared, bytes: owner.offset), to: i32)
+      if plan.rows == 128 { left = b.add(left, b.mul(group, 64 * owner.rowStride)) }
+      let atomBytes = plan.rows * owner.rowStride
+      let atomSteps = Packing.matrixLeftColumns / Packing.fragmentRows
+      let result = b.loop(
+        from: i32.constant(0), to: i32.constant(stages(segment)), step: 1, name: "contract", hint: .asWritten,
+        carrying: sums + place
+      ) { b, stage, carried in
+        let place = Array(carried[count...])
+        let first = b.mul(stage, ring.steps)
+        let leftStep = b.add(
+          left,
+          b.add(b.mul(b.udiv(first, atomSteps), atomBytes), b.mul(b.urem(first, atomSteps), 2 * Packing.fragmentRows)))
+        var right = slotAddress(b, place[0])
+        if plan.rows == 64 { right = b.add(right, b.mul(group, groupColumns * 2 * Packing.fragmentRows)) }
+        var descriptions: [IRValue] = []
+        for step in 0..<ring.steps {
+          descriptions.append(
+            description(
+              b, b.add(leftStep, step * 2 * Packing.fragmentRows), leading: 16, stride: 8 * owner.rowStride,
+              isSwizzled: true))
+          descriptions.append(
+            description(b, b.add(right, step * stepBytes), leading: 128, stride: 256, isSwizzled: false))
+        }
+        wait(b, full(b, place[0]), parity: place[1])
+        let sums = matrixMultiply(b, descriptions, onto: Array(carried[..<count]))
+        b.ifThen(b.icmp(.eq, lane, 0)) { b in
+          b.assembly(
+            "mbarrier.arrive.shared::cta.b64 _, [$0];", constraints: "r,~{memory}", returns: context.void,
+            [empty(b, place[0])])
+        }
+        return sums + next(b, place)
+      }
+      sums = Array(result[..<count])
+      place = Array(result[count...])
+    }
+    finish(&b, product, panel: panel, group: group, sums)
+    return place
+  }
+
+  /// The sums with products of pairs of sides added, in this order.
+  private func matrixMultiply(_ b: IRBuilder, _ descriptions: [IRValue], onto sums: [IRValue]) -> [IRValue] {
+    let count = sums.count
+    let registers = (0..<count).map { "$\($0)" }.joined(separator: ", ")
+    var text = "{\n\t.reg .pred isAdded;\n\tsetp.ne.b32 isAdded, 1, 0;\n\twgmma.fence.sync.aligned;\n"
+    for pair in 0..<descriptions.count / 2 {
+      text +=
+        "\twgmma.mma_async.sync.aligned.m64n\(groupColumns)k16.f32.bf16.bf16 {\(registers)}, "
+        + "$\(2 * count + 2 * pair), $\(2 * count + 2 * pair + 1), isAdded, 1, 1, 0, 0;\n"
+    }
+    text += "\twgmma.commit_group.sync.aligned;\n\twgmma.wait_group.sync.aligned 0;\n\t}"
+    let outputs = Array(repeating: "=f", count: count)
+    let inputs = (0..<count).map(String.init) + Array(repeating: "l", count: descriptions.count)
+    let result = b.assembly(
+      text, constraints: (outputs + inputs + ["~{memory}"]).joined(separator: ","),
+      returns: context.structure(Array(repeating: context.f32, count: count)), sums + descriptions)
+    return (0..<count).map { b.extractField(result, $0) }
+  }
+
+  /// Writes what becomes of a panel's sums. Of each 32 columns a lane has eight neighbours.
+  private func finish(
+    _ b: inout IRBuilder, _ product: GPUPlan.Product, panel: IRValue, group: IRValue, _ sums: [IRValue]
+  ) {
+    var firstRow = b.add(b.mul(b.and(warp, 3), 16), laneGroup(b))
+    var firstColumn = b.add(b.mul(panel, Packing.matrixColumns), b.mul(lanePlace(b), 8))
+    if plan.rows == 128 { firstRow = b.add(firstRow, b.mul(group, 64)) }
+    if plan.rows == 64 { firstColumn = b.add(firstColumn, b.mul(group, groupColumns)) }
+    let isWide = canFinishEight(product)
+    for half in 0..<2 {
+      let row = b.add(firstRow, half * 8)
+      b.ifThen(b.icmp(.slt, row, rowCount)) { b in
+        var pieces: [(at: Elements, sum: IRValue)] = []
+        for columns in 0..<groupColumns / 32 {
+          let column = b.add(firstColumn, columns * 32)
+          let numbers = (0..<8).map { sums[(columns * 4 + $0 / 2) * 4 + 2 * half + $0 % 2] }
+          if isWide {
+            pieces.append((Elements(row: row, column: column, lanes: 8), vector(b, numbers)))
+          } else {
+            for (place, sum) in numbers.enumerated() {
+              pieces.append((Elements(row: row, column: b.add(column, place), lanes: 1), sum))
+            }
+          }
+        }
+        // All of them are read before one is written, so that memory is waited for once.
+        let values = pieces.map { finished(b, product.into, $0.at, $0.sum, product.finish) }
+        for (piece, value) in zip(pieces, values) { put(b, value, product.into, piece.at) }
+      }
+    }
+  }
+}
