@@ -13,7 +13,7 @@ struct JoinStatementsTests {
     try TileFixtures.check(file) { program in
       try program.verify()
       func join(_ program: inout Program) {
-        for index in program.kernels.indices { program.kernels[index].joinStatements(panel: 32) }
+        for index in program.kernels.indices { program.kernels[index].joinStatements { _ in 32 } }
       }
       join(&program)
       // What is joined has nothing more to join.

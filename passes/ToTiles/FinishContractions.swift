@@ -4,7 +4,7 @@ import TileIR
 extension Kernel {
   /// Joins statements where what they read and write allows it, so that less lies between them. Packed weights have panels of
   /// so many columns.
-  mutating func joinStatements(panel: Int) {
+  mutating func joinStatements(panel: (BufferID) -> Int) {
     mergeMaps()
     finishContractions(panel: panel)
     removeUnusedTiles()
@@ -13,7 +13,7 @@ extension Kernel {
   /// Lets products become what the maps right behind a contraction make of them while they are in registers: a bias, an
   /// activation, a mask, a rounding. A product whose columns go several ways becomes a contraction for each of them, and the
   /// tile between is gone.
-  mutating func finishContractions(panel: Int) {
+  mutating func finishContractions(panel: (BufferID) -> Int) {
     body = finished(hoisted(body), panel)
   }
 
@@ -50,7 +50,7 @@ extension Kernel {
     return areApart
   }
 
-  private func finished(_ statements: [Statement], _ panel: Int) -> [Statement] {
+  private func finished(_ statements: [Statement], _ panel: (BufferID) -> Int) -> [Statement] {
     var result: [Statement] = []
     var rest = statements[...]
     while let statement = rest.popFirst() {
@@ -95,7 +95,9 @@ extension Kernel {
 
   /// A contraction for each of the maps, which are all that reads the result; nil where that cannot be. So many statements
   /// became the contraction.
-  private func distributed(_ contraction: Contraction, _ maps: ArraySlice<Statement>, _ panel: Int, statements own: Int)
+  private func distributed(
+    _ contraction: Contraction, _ maps: ArraySlice<Statement>, _ panel: (BufferID) -> Int, statements own: Int
+  )
     -> [Contraction]?
   {
     let tile = contraction.into.tile
@@ -125,13 +127,13 @@ extension Kernel {
   }
 
   /// The contraction of some columns only: whole panels of a packed weight.
-  private func cut(_ contraction: Contraction, to source: TileSlice, _ panel: Int) -> Contraction? {
+  private func cut(_ contraction: Contraction, to source: TileSlice, _ panel: (BufferID) -> Int) -> Contraction? {
     if source == contraction.into { return contraction }
     guard case .panels(let buffer, let firstRow, let rows, let firstColumn) = contraction.right else { return nil }
     let first = source.first - contraction.into.first
     let end = first + source.count
-    guard first >= 0, end <= contraction.into.count, first % panel == 0,
-      end % panel == 0 || end == contraction.into.count
+    guard first >= 0, end <= contraction.into.count, first % panel(buffer) == 0,
+      end % panel(buffer) == 0 || end == contraction.into.count
     else { return nil }
     var part = contraction
     part.right = .panels(buffer, firstRow: firstRow, rows: rows, firstColumn: firstColumn + first)

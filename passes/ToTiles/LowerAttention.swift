@@ -18,7 +18,7 @@ extension TileLowering {
     kernel.summary = "attention"
     _ = try newMemory(for: operation.results[0])
     try emitAttention(operation, heads)
-    kernel.joinStatements(panel: schedule.panel)
+    joinStatements()
     end()
   }
 

@@ -19,7 +19,7 @@ extension TileLowering {
     let hasAttention = members.contains { function[$0].isAttention }
     let most = hasAttention ? schedule.attentionRows : schedule.rows
     try emitKernel(members, block: BlockHeight(most))
-    kernel.joinStatements(panel: schedule.panel)
+    joinStatements()
     // As many rows as keep the block's tiles within the schedule's bytes.
     let bytes = ScratchLayout(kernel).byteCount
     func fitting(_ scratchBytes: Int, step: Int) -> Int {
@@ -36,9 +36,18 @@ extension TileLowering {
     if block != BlockHeight(most) {
       self = start
       try emitKernel(members, block: block)
-      kernel.joinStatements(panel: schedule.panel)
+      joinStatements()
     }
     if !kernel.body.isEmpty { end() }
+  }
+
+  /// Joins the statements of the kernel at hand.
+  mutating func joinStatements() {
+    let (program, usual) = (program, schedule.panel)
+    kernel.joinStatements { buffer in
+      guard case .weight(_, let packing) = program[buffer].home else { return usual }
+      return packing.contractedPanels?.width ?? usual
+    }
   }
 
   /// Whether rows go from tables straight to memory.

@@ -118,7 +118,7 @@ extension GPUKernelEmitter {
       }
     }
     // Right sides are on their way for as many steps as memory takes to answer.
-    let ahead = min(2, steps)
+    let ahead = min(rowTiles > 4 ? 1 : 2, steps)
     let waiting = (0..<ahead).flatMap { load(b, i32.constant($0)) }
     let width = panels.count * 8
     let carried = b.loop(
