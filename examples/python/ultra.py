@@ -164,6 +164,10 @@ class Model:
                 expected = extents.setdefault(dimension, extent) if isinstance(dimension, str) else dimension
                 if expected != extent:
                     raise ValueError(f"{port['name']}: {dimension} is {extent}, expected {expected}")
+        # Rows that no array has are told by the last offset.
+        for port, array in zip(signature["inputs"], arrays):
+            if port["kind"] == "offsets" and isinstance(port["rows"], str) and len(array) > 0:
+                extents.setdefault(port["rows"], int(array[-1]))
         return extents
 
     def _extent(self, extent, extents):

@@ -109,8 +109,14 @@ extension Function {
   /// Whether offsets cut rows that are kept from one call to the next: a call's own are appended to them.
   public func cutsKeptRows(_ offsets: ValueID) -> Bool {
     body.contains { id in
-      guard case .extendRows(let extend) = self[id].payload, extend.addition == .appended else { return false }
-      return self[id].operands[extend.places(among: self[id].operands.count).offsets] == offsets
+      guard case .extendOffsets(let extend) = self[id].payload, extend.addition == .appended,
+        self[id].operands[0] == offsets
+      else { return false }
+      // Where nothing but features look at how long sequences will be, the rows to come are not there.
+      return body.contains { reader in
+        if case .pickRows = self[reader].payload { return false }
+        return self[reader].operands.contains(self[id].results[0])
+      }
     }
   }
 }
