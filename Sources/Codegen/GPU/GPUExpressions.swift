@@ -108,7 +108,7 @@ extension GPUKernelEmitter {
   private func sigmoid(_ b: IRBuilder, _ value: IRValue) -> IRValue {
     let power = b.intrinsic(
       "llvm.nvvm.ex2.approx.f", [b.fmul(value, context.f32.constant(-1.4426950408889634))])
-    return b.intrinsic("llvm.nvvm.rcp.rn.f", [b.fadd(power, context.f32.constant(1.0))])
+    return b.intrinsic("llvm.nvvm.rcp.approx.ftz.f", [b.fadd(power, context.f32.constant(1.0))])
   }
 
   // MARK: - Rows of tables
