@@ -16,8 +16,9 @@ extension GPUKernelEmitter {
     let lanes = lanesTogether(statements)
     let warps = plan.threads / emitter.target.lanes
     var failure: GPUError?
-    // Rows together wait for memory once.
-    b.loop(from: warp, to: rowCount, step: warps, name: "row", hint: .unroll(2)) { b, row in
+    // Two rows wait for memory together; rows that indices name wait for those first.
+    let hasIndices = statements.contains { if case .indices = $0 { true } else { false } }
+    b.loop(from: warp, to: rowCount, step: warps, name: "row", hint: hasIndices ? .asWritten : .unroll(2)) { b, row in
       let state = RowState()
       for statement in statements {
         do throws(GPUError) { try emit(&b, statement, row: row, lanes: lanes, state) } catch {
