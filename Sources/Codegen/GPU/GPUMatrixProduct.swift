@@ -60,13 +60,13 @@ extension GPUKernelEmitter {
       b.assembly("setmaxnreg.\(direction).sync.aligned.u32 \(registers);", constraints: "", returns: context.void)
     }
     let end = b.ifThenElse(b.icmp(.sge, warp, GPUPlan.multiplyingWarps), name: "role") { b in
-      give(b, 40, "dec")
+      give(b, 56, "dec")
       let end = forPanels(&b, carrying: start) { b, product, panel, carried in bring(&b, product, panel: panel, carried)
       }
       if !isLast { give(b, 168, "inc") }
       return end
     } otherwise: { b in
-      give(b, 232, "inc")
+      give(b, 224, "inc")
       let end = forPanels(&b, carrying: start) { b, product, panel, carried in
         multiply(&b, product, panel: panel, carried)
       }
