@@ -294,9 +294,9 @@ struct GPUPlan {
   /// Puts what several stages share into shared memory, and takes as many rows as leave room for it.
   private mutating func place(of program: Program, within bytes: Int) throws(GPUError) {
     let (shared, isLeft, _) = sharedTiles()
-    // With more products than a few, what lies ready for them and the sums of 128 rows find no registers together.
+    // With more products than one, what lies ready for them and the sums of 128 rows find no registers together.
     let products = stages.count { if case .product = $0 { true } else { false } }
-    let most = min(max(kernel.domain.block, 16), products > 2 ? 64 : 128)
+    let most = min(max(kernel.domain.block, 16), products > 1 ? 64 : 128)
     for candidate in [128, 64, 32, 16] where candidate <= most {
       rows = candidate
       places = [:]

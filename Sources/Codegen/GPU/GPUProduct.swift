@@ -19,7 +19,8 @@ extension GPUKernelEmitter {
     }
     guard areFragments else { return try emitPlainProduct(&b, product) }
     let rowTiles = plan.rows / 16
-    let together = rowTiles > 4 ? 1 : 2
+    // What is finished number by number takes registers of its own.
+    let together = rowTiles > 4 || !canFinishEight(product) ? 1 : 2
     let warps = plan.threads / emitter.target.lanes
     let panels = (product.into.count + Self.panelColumns - 1) / Self.panelColumns
     b.loop(
