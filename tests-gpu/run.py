@@ -126,8 +126,11 @@ def timings(model, weights, description, length, peak, against_torch):
     pairs = pairs_seen(layer["mask"], length, targets)
     print(f"  {length} rows: {total * 1e3:.3f} ms")
     computes = {k["name"]: k["computes"] for k in model.manifest["gpus"][-1]["kernels"]}
+    on_all_rows = True
     for name, took in list(kernel_times(run).items())[:8]:
         rows, what = length, computes.get(name, "")
+        # Behind a selection rows are few.
+        on_all_rows &= "select_rows" not in what
         flop = 0
         if what == "attention":
             flop = 4 * pairs * inner
@@ -135,7 +138,7 @@ def timings(model, weights, description, length, peak, against_torch):
             flop = 2 * rows * 3 * inner * width
         elif "linear" in what:
             flop = 2 * rows * width * width * what.count("linear")
-        rate = flop / took / 1e6
+        rate = flop * on_all_rows / took / 1e6
         print(f"    {name[:36]:36} {took:9.1f} us {rate:7.1f} TFLOP/s {100 * rate / peak:5.1f} %  {what[:70]}")
     if against_torch:
         reference_model = torch.compile(lambda x: reference.model(x, weights, description, offsets, counts, torch.bfloat16))
