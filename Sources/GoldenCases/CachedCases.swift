@@ -34,7 +34,8 @@ extension GoldenCase {
         Self.cachedResult(output).map { .result($0) }
       }
       program.entry = entry
-      try PassManager(PassPipeline(parsing: cachedScoring.name)).run(on: &program.module)
+      // The reference keeps every row.
+      try PassManager(PassPipeline(parsing: "\(cachedScoring.name){keep=all}")).run(on: &program.module)
       return program
     }
     let targets = scores ? ["num_targets": counts] : [:]

@@ -32,7 +32,7 @@ struct CachedModel {
     var rows: String
   }
 
-  init(_ forward: Function) throws(PassError) {
+  init(_ forward: Function, keep rows: CachedScoringOptions.Keep) throws(PassError) {
     self.forward = forward
     layers = forward.body.filter { forward[$0].isAttention }
     guard !layers.isEmpty else { throw PassError("@forward has no attention layer") }
@@ -70,7 +70,8 @@ struct CachedModel {
         throw PassError("queries of layer \(index) are a selection already; cached-scoring comes before prune-demand")
       }
       // Of what the caller brought, it keeps all.
-      let window = operation.operands[1...2].contains(where: isBrought) ? nil : attention.window
+      let keepsAll = rows == .all || operation.operands[1...2].contains(where: isBrought)
+      let window = keepsAll ? nil : attention.window
       let own = cut(operation.operands[3], window)
       readers[id] = own
       keep("cache.\(index).k", operation.operands[1], own)

@@ -8,14 +8,14 @@ import TensorIR
 /// Source: SEMANTICS section 10; GR modules/stu.py, the cached forward of STULayer.
 public let cachedScoring = ModulePass(
   name: "cached-scoring", summary: "add functions that score candidates against a history that is kept",
-  options: NoOptions.self, exactness: .exact
-) { (module, _, context) throws(PassError) in
+  options: CachedScoringOptions.self, exactness: .exact
+) { (module, options, context) throws(PassError) in
   guard var forward = module.function(named: "forward") else { throw PassError("no function is called @forward") }
   for entry in CachedEntry.allCases where module.function(named: entry.rawValue) != nil {
     throw PassError("a function is called @\(entry.rawValue) already")
   }
   forward.dissolveRegions()
-  let model = try CachedModel(forward)
+  let model = try CachedModel(forward, keep: options.keep)
   var left: [String] = []
   for entry in CachedEntry.allCases {
     do throws(PassError) {
@@ -32,6 +32,28 @@ public let cachedScoring = ModulePass(
     throw PassError("nothing can go on from a history that is kept: \(left.joined(separator: "; "))")
   }
   for reason in left { context.note(reason) }
+}
+
+/// What `cached-scoring` takes.
+public struct CachedScoringOptions: PassOptions {
+  /// Which rows are kept.
+  public enum Keep: String, CaseIterable, Sendable {
+    /// Those that can still be seen: of layers with a window the latest.
+    case seen
+    /// All, as GR's cached forward keeps them.
+    case all
+  }
+
+  /// Which rows are kept.
+  public var keep = Keep.seen
+
+  /// What can still be seen.
+  public init() {}
+
+  /// `keep`.
+  public static var list: [PassOption<CachedScoringOptions>] {
+    [.word("keep", \.keep, summary: "whether layers that see a window keep the rows that can still be seen, or all")]
+  }
 }
 
 /// A function that `cached-scoring` adds.

@@ -124,7 +124,7 @@ extension GPUKernelEmitter {
       let index = state.indices[vector] ?? context.i64.constant(-1)
       let out = rowInteger(b, into, row: row)
       func copy(_ b: IRBuilder) { b.store(integer(b, from, index), out, alignment: 8) }
-      b.ifThen(b.icmp(.eq, lane, 0)) { b in
+      onFirstLane(&b) { b in
         if missing == .none { return copy(b) }
         b.ifThenElse(b.icmp(.sge, index, 0)) { b in
           copy(b)
@@ -141,12 +141,18 @@ extension GPUKernelEmitter {
         hasNext, b.element(address(from), context.i64, b.add(b.add(firstRow, wide), 1)),
         b.element(address(last), context.i64, sequence))
       let next = b.load(context.i64, pointer, alignment: 8)
-      b.ifThen(b.icmp(.eq, lane, 0)) { b in b.store(next, rowInteger(b, into, row: row), alignment: 8) }
+      onFirstLane(&b) { b in b.store(next, rowInteger(b, into, row: row), alignment: 8) }
     case .storeIndices(let into, let vector):
       let index = state.indices[vector] ?? context.i64.constant(-1)
-      b.ifThen(b.icmp(.eq, lane, 0)) { b in b.store(index, rowInteger(b, into, row: row), alignment: 8) }
+      onFirstLane(&b) { b in b.store(index, rowInteger(b, into, row: row), alignment: 8) }
     default: throw error("this statement of rows")
     }
+  }
+
+  /// Runs the body on one lane; then the others see what it wrote.
+  private func onFirstLane(_ b: inout IRBuilder, _ body: (inout IRBuilder) -> Void) {
+    b.ifThen(b.icmp(.eq, lane, 0), body)
+    b.intrinsic("llvm.nvvm.bar.warp.sync", [context.i32.constant(-1)])
   }
 
   private func rowInteger(_ b: IRBuilder, _ buffer: BufferID, row: IRValue) -> IRValue {
@@ -224,7 +230,7 @@ extension GPUKernelEmitter {
     let tile = kernel[into.tile]
     if isInRegisters(into.tile) { return state.tiles[into.tile] = [rounded(b, value, tile.element)] }
     if case .scratch = tile.home, tile.columns == 1 { state.tiles[into.tile] = [rounded(b, value, tile.element)] }
-    b.ifThen(b.icmp(.eq, lane, 0)) { b in
+    onFirstLane(&b) { b in
       store(b, value, rowAddress(b, into, row: row), tile.element, alignment: tile.element.workingByteCount)
     }
   }
