@@ -92,34 +92,8 @@ extension GPUKernelEmitter {
     case .indices(let vector, let source): state.indices[vector] = try index(b, source, row: row, state)
     case .gather(let into, let from, let first, let vector, let keepMissing):
       let index = state.indices[vector] ?? context.i64.constant(-1)
-      let isThere = b.icmp(.sge, index, 0)
-      let declared = emitter.program[from]
-      let size = declared.element.byteCount
-      func copy(_ b: inout IRBuilder, _ isThere: IRValue?) {
-        let place = isThere.map { b.select($0, index, context.i64.constant(0)) } ?? index
-        let source = b.offset(
-          b.offset(address(from), bytes: b.mul(place, rowBytes(of: from))), bytes: first * size)
-        emitMap(&b, into, row: row, lanes: lanes, state) { b, at, _ in
-          let value = self.load(
-            b, b.offset(source, bytes: b.mul(at.column, size)), declared.element, lanes: at.lanes,
-            alignment: Self.alignment(self.rowBytes(of: from), first * size, size * at.lanes))
-          return isThere.map { b.select($0, value, value.type.null()) } ?? value
-        }
-      }
-      if keepMissing {
-        b.ifThen(isThere) { b in copy(&b, nil) }
-      } else {
-        // Where nothing is there, nothing is read: a buffer may be empty.
-        b.ifThenElse(isThere) { b in
-          copy(&b, nil)
-          return []
-        } otherwise: { b in
-          emitMap(&b, into, row: row, lanes: lanes, state) { _, at, _ in
-            (at.lanes == 1 ? self.context.f32 : self.context.vector(self.context.f32, at.lanes)).null()
-          }
-          return []
-        }
-      }
+      emitGather(
+        &b, into, from: from, first: first, index: index, keepMissing: keepMissing, row: row, lanes: lanes, state)
     case .gatherIntegers(let into, let from, let vector, let missing):
       let index = state.indices[vector] ?? context.i64.constant(-1)
       let out = rowInteger(b, into, row: row)
@@ -147,6 +121,34 @@ extension GPUKernelEmitter {
       onFirstLane(&b) { b in b.store(index, rowInteger(b, into, row: row), alignment: 8) }
     default: throw error("this statement of rows")
     }
+  }
+
+  /// Where nothing is there, nothing is read: a buffer may be empty. What a tile in registers holds afterwards depends on the way
+  /// taken.
+  private func emitGather(
+    _ b: inout IRBuilder, _ into: TileSlice, from: BufferID, first: Int, index: IRValue, keepMissing: Bool,
+    row: IRValue,
+    lanes: Int, _ state: RowState
+  ) {
+    let declared = emitter.program[from]
+    let size = declared.element.byteCount
+    let before = state.tiles[into.tile]
+    let numbers = b.ifThenElse(b.icmp(.sge, index, 0)) { b in
+      let source = b.offset(b.offset(address(from), bytes: b.mul(index, rowBytes(of: from))), bytes: first * size)
+      emitMap(&b, into, row: row, lanes: lanes, state) { b, at, _ in
+        self.load(
+          b, b.offset(source, bytes: b.mul(at.column, size)), declared.element, lanes: at.lanes,
+          alignment: Self.alignment(self.rowBytes(of: from), first * size, size * at.lanes))
+      }
+      return state.tiles[into.tile] ?? []
+    } otherwise: { b in
+      if keepMissing { return before ?? [] }
+      emitMap(&b, into, row: row, lanes: lanes, state) { _, at, _ in
+        (at.lanes == 1 ? self.context.f32 : self.context.vector(self.context.f32, at.lanes)).null()
+      }
+      return state.tiles[into.tile] ?? []
+    }
+    if !numbers.isEmpty { state.tiles[into.tile] = numbers }
   }
 
   /// Runs the body on one lane; then the others see what it wrote.
