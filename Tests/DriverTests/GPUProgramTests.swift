@@ -103,6 +103,35 @@ struct GPUProgramTests {
     }
   }
 
+  /// What four warps multiply lies in shared memory in tiles of 8 rows of 8 contracted numbers, 128 bytes each: "Canonical layouts"
+  /// of wgmma's matrix descriptors in the PTX ISA, without a swizzle.
+  @Test("matrices are what four warps take from shared memory", arguments: [(16, 256), (48, 512), (20, 300)])
+  func matrices(rows: Int, columns: Int) throws {
+    let numbers = (0..<rows * columns).map { UInt16(truncatingIfNeeded: $0) | 1 }
+    var bytes: [UInt8] = []
+    let packing = Packing.matrices(transposed: false)
+    try numbers.withUnsafeBytes {
+      try WeightPacking.write(packing, .bf16, rows: rows, columns: columns, elements: $0) { bytes += $0 }
+    }
+    #expect(bytes.count == packing.byteCount(rows: rows, columns: columns, .bf16))
+    let packed = bytes.withUnsafeBytes { Array($0.bindMemory(to: UInt16.self)) }
+    let steps = (rows + 15) / 16
+    for panel in 0..<(columns + 255) / 256 {
+      for step in 0..<steps {
+        for place in 0..<4096 {
+          // Tiles of eight columns, two of eight rows for each.
+          let (tile, inTile) = (place / 64, place % 64)
+          let row = step * 16 + tile % 2 * 8 + inTile % 8
+          // Within 32 columns, tiles take two columns of each eight, so that a lane finishes neighbours.
+          let (group, quarter) = (tile / 2 / 4, tile / 2 % 4)
+          let column = panel * 256 + group * 32 + inTile / 8 / 2 * 8 + quarter * 2 + inTile / 8 % 2
+          let expected = row < rows && column < columns ? numbers[row * columns + column] : 0
+          #expect(packed[(panel * steps + step) * 4096 + place] == expected)
+        }
+      }
+    }
+  }
+
   /// The assembler that `make test` installs, or one on the PATH.
   static let assembler: PTXAssembler? = {
     if let path = ProcessInfo.processInfo.environment["PTXAS"], !path.isEmpty { return PTXAssembler(path: path) }
