@@ -8,7 +8,7 @@ struct GPUListing {
   let program: Program
   let launches: [GPULaunch]
 
-  /// Comments, each with a line of JSON behind `// buffer`, `// setup` or `// launch`.
+  /// Comments, each with a line of JSON behind `// buffer` or `// launch`.
   var header: String {
     var lines: [String] = []
     for buffer in program.buffers {

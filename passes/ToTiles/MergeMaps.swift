@@ -78,18 +78,3 @@ extension Expression {
     return found
   }
 }
-
-extension Statement {
-  /// The tile that the statement fills; nil for loops and for what fills vectors and buffers of integers.
-  var filledTile: TileID? {
-    switch self {
-    case .map(let into, _, _), .reduce(let into, _, _), .maximum(let into, _, _), .transpose(let into, _, _),
-      .gather(let into, _, _, _, _), .clear(let into):
-      into.tile
-    case .contract(let contraction): contraction.into.tile
-    case .best(let best): best.scores.tile
-    case .merge(let merged): merged.scores.tile
-    case .indices, .gatherIntegers, .nextIntegers, .sort, .storeIndices, .forKeys, .forParts: nil
-    }
-  }
-}

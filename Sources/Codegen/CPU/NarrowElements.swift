@@ -39,7 +39,7 @@ extension LevelEmitter {
         return b.bitcast(b.fptrunc(value, to: value.type.withElement(context.bf16)), to: i16)
       }
       return b.trunc(b.lshr(upperHalfRounded(b, value), 16), to: i16)
-    case .f8e4m3: return b.trunc(b.lshr(b.bitcast(float8(b, value), to: value.type.asIntegers), 16), to: i16)
+    case .f8e4m3: return b.trunc(b.lshr(b.bitcast(b.float8(value), to: value.type.asIntegers), 16), to: i16)
     case .i8:
       let most = value.type.constant(127.0)
       let number = b.select(b.fcmp(.uno, value, value), value.type.null(), value)
@@ -47,23 +47,6 @@ extension LevelEmitter {
       return b.trunc(b.add(b.fptosi(b.roundEven(bounded), to: value.type.asIntegers), 128), to: i8)
     default: return value
     }
-  }
-
-  /// The f8e4m3 numbers nearest to fp32 values, as fp32; what is beyond 448 becomes 448.
-  private func float8(_ b: IRBuilder, _ value: IRValue) -> IRValue {
-    let type = value.type
-    let most = type.constant(448.0)
-    let magnitude = b.fabs(value)
-    let bounded = b.select(b.fcmp(.ogt, magnitude, most), most, magnitude)
-    let bits = b.bitcast(bounded, to: type.asIntegers)
-    // Three bits of fraction are left of 23.
-    let rounded = b.and(b.add(b.add(bits, 0x7_FFFF), b.and(b.lshr(bits, 20), 1)), -0x10_0000)
-    // Below the least normal number, 2^-6, numbers are 2^-9 apart: so are fp32 numbers around 1.5 * 2^14.
-    let magic = type.constant(0x1.8p14)
-    let subnormal = b.fsub(b.fadd(bounded, magic), magic)
-    let isSubnormal = b.fcmp(.olt, bounded, type.constant(0x1p-6))
-    let number = b.select(isSubnormal, subnormal, b.bitcast(rounded, to: type))
-    return b.select(b.fcmp(.uno, value, value), type.constant(Double.nan), b.copysign(number, value))
   }
 
   /// Two bf16 numbers in each word of 32 bits, the first in its lower half.

@@ -196,7 +196,7 @@ struct GPUPlan {
           while let index = open.firstIndex(where: { mentions(statement, $0.into.tile) }) { close(&self, index) }
         }
         while let index = open.firstIndex(where: { product in
-          product.segments.contains { $0.left.tile == statement.writtenTile }
+          product.segments.contains { $0.left.tile == statement.filledTile }
         }) {
           close(&self, index)
         }
@@ -362,19 +362,6 @@ extension Expression {
 }
 
 extension Statement {
-  /// The tile that a statement without a loop writes.
-  var writtenTile: TileID? {
-    switch self {
-    case .map(let into, _, _), .reduce(let into, _, _), .maximum(let into, _, _), .transpose(let into, _, _),
-      .gather(let into, _, _, _, _), .clear(let into):
-      into.tile
-    case .contract(let contraction): contraction.into.tile
-    case .best(let best): best.scores.tile
-    case .merge(let merged): merged.scores.tile
-    case .indices, .gatherIntegers, .nextIntegers, .storeIndices, .sort, .forKeys, .forParts: nil
-    }
-  }
-
   /// Calls `body` for every slice that a statement of rows reads or writes.
   func forEachSlice(_ body: (TileSlice) -> Void) {
     switch self {

@@ -135,7 +135,7 @@ extension GPUKernelEmitter {
     let numbers = scalars(b, value)
     switch element {
     case .bf16, .f8e4m3:
-      let rounded = element == .bf16 ? numbers : numbers.map { float8(b, $0) }
+      let rounded = element == .bf16 ? numbers : numbers.map { b.float8($0) }
       if rounded.count == 1 {
         return b.store(b.bitcast(b.fptrunc(rounded[0], to: context.bf16), to: context.i16), pointer, alignment: 2)
       }
@@ -178,26 +178,12 @@ extension GPUKernelEmitter {
           case .bf16:
             let bits = b.bitcast(b.fptrunc(number, to: context.bf16), to: context.i16)
             return b.bitcast(b.shl(b.zext(bits, to: context.i32), 16), to: context.f32)
-          case .f8e4m3: return float8(b, number)
+          case .f8e4m3: return b.float8(number)
           case .i8: return b.sitofp(b.sub(b.zext(code(b, number), to: context.i32), 128), to: context.f32)
           default: return number
           }
         })
     }
-  }
-
-  /// The f8e4m3 number nearest to an fp32 one; what is beyond 448 becomes 448.
-  private func float8(_ b: IRBuilder, _ value: IRValue) -> IRValue {
-    let type = context.f32
-    let most = type.constant(448.0)
-    let magnitude = b.fabs(value)
-    let bounded = b.select(b.fcmp(.ogt, magnitude, most), most, magnitude)
-    let bits = b.bitcast(bounded, to: context.i32)
-    let rounded = b.and(b.add(b.add(bits, 0x7_FFFF), b.and(b.lshr(bits, 20), 1)), -0x10_0000)
-    let magic = type.constant(0x1.8p14)
-    let subnormal = b.fsub(b.fadd(bounded, magic), magic)
-    let number = b.select(b.fcmp(.olt, bounded, type.constant(0x1p-6)), subnormal, b.bitcast(rounded, to: type))
-    return b.select(b.fcmp(.uno, value, value), type.constant(Double.nan), b.copysign(number, value))
   }
 
   /// A code of i8, 128 too high as it is stored.
