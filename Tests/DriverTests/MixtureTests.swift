@@ -13,7 +13,7 @@ import UltraRuntime
   private static let widths = [5, 8, 25]
 
   /// A mixture of one to three transducers of one or two layers each, and its weights.
-  private func model(_ random: inout Random) throws -> ImportedModel {
+  private func model(_ random: inout Random, isRecommender: Bool = false) throws -> ImportedModel {
     let width = random.pick(Self.widths)
     let rows = random.pick([ModelDescription.Output.Rows.targets, .targets, .last])
     var tensors: [(name: String, tensor: HostTensor)] = [("items", random.tensor([20, width]))]
@@ -58,7 +58,13 @@ import UltraRuntime
     var description = ModelDescription(
       name: "mixture", width: width,
       names: WeightNames(preset: .none, modelNames: [.fusionWeight: "fusion"]),
-      input: .rows, hasTargets: true, layers: [], output: .init(rows: rows))
+      input: transducers[0].input, hasTargets: true, layers: [], output: .init(rows: rows))
+    if isRecommender {
+      description.names.modelNames[.itemTable] = "items"
+      let scores = ModelDescription.Output.Scores(firstRow: 1, norm: .none)
+      description.output = .init(
+        rows: .last, scores: scores, topK: .init(count: 5, scores: scores, leavesOutSeen: true))
+    }
     description.mixture = .init(
       transducers: transducers, layout: isOutIn ? .outIn : .inOut, bias: false)
     return try description.build(
@@ -103,6 +109,28 @@ import UltraRuntime
       let found = try compiled.run(inputs)[0].tensor
       let largest = expected.doubles.reduce(1) { max($0, abs($1)) }
       expectClose(found, expected, atol: 2e-5 * largest, rtol: 0, "seed \(seed)")
+    }
+  }
+
+  @Test("items that any transducer's sequence has are left out of the best", arguments: 51...54 as ClosedRange<UInt64>)
+  func recommends(seed: UInt64) throws {
+    var random = Random(seed: seed)
+    let model = try model(&random, isRecommender: true)
+    var module = model.module
+    try PassManager(PassPipeline(level: 2)).run(on: &module)
+    let compiled = try CompiledProgram(
+      module, weights: model.weights, level: try #require(CPULevel.native), optimization: .less)
+    let function = try #require(module.function(named: "forward"))
+    for _ in 0..<3 {
+      let inputs = batch(for: function, &random)
+      try expectBest(
+        try compiled.run(inputs), of: model, inputs, firstRow: 1,
+        seen: { user in
+          inputs.filter { $0.key.hasSuffix(".item_ids") }.flatMap { name, ids in
+            let offsets = inputs[name.replacing(".item_ids", with: ".offsets")]?.integers ?? []
+            return ids.integers[Int(offsets[user])..<Int(offsets[user + 1])]
+          }
+        })
     }
   }
 

@@ -14,7 +14,7 @@ struct RandomRankingModel {
 
   private static let widths = [1, 5, 8, 16, 25, 33, 48]
 
-  init(seed: UInt64, interleaved: Bool? = nil) throws {
+  init(seed: UInt64, interleaved: Bool? = nil, itemsFitRows: Bool = false) throws {
     var random = Random(seed: seed &* 1009)
     let width = random.pick([8, 16, 25, 33, 48])
     func perceptron(_ random: inout Random) -> ModelDescription.Perceptron {
@@ -28,6 +28,7 @@ struct RandomRankingModel {
         name: name, rows: random.integer(in: 1...30), width: random.pick(Self.widths),
         outOfRange: random.pick([.error, .modulo, .fallback(row: 0)]))
     }
+    if itemsFitRows { tables[0].width = width }
     tables.append(.init(name: "user", rows: 7, width: contextualWidth, outOfRange: .modulo))
     tables.append(.init(name: "tag", rows: 4, width: contextualWidth))
     let features = [

@@ -57,6 +57,34 @@ import UltraRuntime
     }
   }
 
+  @Test("of a model of events, the best items are rows of a feature's table, without those that were seen")
+  func recommends() throws {
+    let level = try #require(CPULevel.native)
+    for seed in 61...66 as ClosedRange<UInt64> {
+      let model = try RandomRankingModel(seed: seed, itemsFitRows: true)
+      let scores = ModelDescription.Output.Scores(firstRow: 0, norm: .l2(epsilon: 1e-6), feature: "item_ids")
+      var description = model.description
+      description.output = .init(
+        rows: .last, norm: .l2(epsilon: 1e-6), scores: scores,
+        topK: .init(count: 1, scores: scores, leavesOutSeen: true))
+      let imported = try description.build(from: model.checkpoint)
+      try imported.module.verify()
+      var module = imported.module
+      try PassManager(PassPipeline(level: 2)).run(on: &module)
+      let compiled = try CompiledProgram(module, weights: imported.weights, level: level, optimization: .less)
+      var inputs = model.inputs
+      let forward = imported.module.functions[0]
+      let arguments = Set(forward.arguments.map { forward[$0].name })
+      inputs = inputs.filter { arguments.contains($0.key) }
+      let offsets = inputs["offsets"]?.integers ?? []
+      try expectBest(
+        try compiled.run(inputs), of: imported, inputs, firstRow: 0,
+        seen: { user in
+          (inputs["item_ids"]?.integers ?? [])[Int(offsets[user])..<Int(offsets[user + 1])]
+        })
+    }
+  }
+
   @Test("a call that does not fit is refused, and says which feature, where and why")
   func refusals() throws {
     let level = try #require(CPULevel.native)

@@ -233,6 +233,44 @@ import Testing
     }
   }
 
+  /// The base with another output: the best items for the user's last row.
+  private static func recommender(_ top: String, width: Int = 48) -> String {
+    let output = base.firstRange(of: "\"output\": {\n    \"rows\"")?.lowerBound ?? base.endIndex
+    return base[..<output].replacing(
+      #""item": {"rows": 50, "width": 24,"#, with: #""item": {"rows": 50, "width": \#(width),"#)
+      + #""output": {"rows": "last", "norm": {"kind": "none"}, "top_k": \#(top)}}"#
+  }
+
+  @Test("items are the rows of a feature's table, which must be as wide as the model")
+  func itemsOfAFeature() throws {
+    let top = #"{"k": 3, "first_row": 1, "norm": {"kind": "none"}, "feature": "item", "seen": "leave_out"}"#
+    let model = try decode(Self.recommender(top))
+    let scores = ModelDescription.Output.Scores(firstRow: 1, norm: .none, feature: "item")
+    #expect(model.output.topK == .init(count: 3, scores: scores, leavesOutSeen: true))
+    let items = try #require(model.items(feature: "item"))
+    #expect(items.role == .table("item") && items.rows == 50)
+    let faults: [(found: String, put: String, width: Int, error: String)] = [
+      (
+        #""feature": "item", "#, "", 48,
+        #": the key "feature" is missing; the feature whose table's rows are the items"#
+      ),
+      (
+        #""feature": "item""#, #""feature": "items""#, 48,
+        #".feature: expected a feature of the input, "item" or "category", found "items"; did you mean "item"?"#
+      ),
+      (
+        "", "", 24,
+        #".feature: rows of its table "item" are 24 wide, but the model's are 48: there is no product of the two"#
+      ),
+      (#""k": 3"#, #""k": 50"#, 48, ".k: expected a number of items, 1...49, found 50"),
+    ]
+    for (found, put, width, error) in faults {
+      let text = Self.recommender(found.isEmpty ? top : top.replacing(found, with: put), width: width)
+      let fault = try #require(throws: ModelError.self) { _ = try decode(text) }
+      #expect("\(fault)".hasSuffix("output.top_k" + error), "\(fault)")
+    }
+  }
+
   @Test("the reference's own checkpoint is imported, and weights are checked against what the model says")
   func importsACheckpoint() throws {
     let weights = goldenFolder + "/dlrm_two_contextual_layernorm.safetensors"

@@ -21,8 +21,8 @@ struct ModelBuilder {
     var offsets: ValueID
     /// Number of targets of each sequence; truncation never changes it.
     var targets: ValueID?
-    /// The items of all rows, and what cuts those rows: what sequences have seen, whatever truncation drops.
-    var seen: (ids: ValueID, offsets: ValueID)?
+    /// The ids of all rows: what sequences have seen, whatever truncation drops.
+    var seen: [SeenIDs] = []
     /// When each row happened, and the row after it: of models with a time bias.
     var times: (keys: ValueID, queries: ValueID)?
     /// Integers of rows that are needed beside them: when they happened, and ids of candidates' features.
@@ -31,6 +31,16 @@ struct ModelBuilder {
     var timestamps: ValueID? { integer("timestamps") }
 
     func integer(_ name: String) -> ValueID? { integers.first { $0.name == name }?.value }
+  }
+
+  /// Ids that a call brings of each row, and what cuts the rows.
+  struct SeenIDs {
+    /// The feature that brings them; nil of an embedding's items.
+    var feature: String?
+    /// The weight whose rows they are.
+    var table: String?
+    var ids: ValueID
+    var offsets: ValueID
   }
 
   /// Where the rows that a skip passes by wait.
@@ -106,6 +116,7 @@ struct ModelBuilder {
     }
     (description, prefix) = (model, "")
     guard var rows = outputs.first else { throw error("a mixture has one transducer at least") }
+    rows.seen = outputs.flatMap(\.seen)
     let joined = try emit(.concatenate(Concatenate()), outputs.map(\.x), "joined")
     let (inner, outer) = (outputs.count * model.width, model.width)
     var operands = [
@@ -175,7 +186,14 @@ struct ModelBuilder {
     }
     guard let x else { throw error("the model has no input") }
     batch.x = x
-    if case .embedding = description.input { batch.seen = ids.map { ($0, offsets) } }
+    let names = description.names
+    if let ids { batch.seen.append(SeenIDs(table: names.name(of: .itemTable), ids: ids, offsets: offsets)) }
+    if case .events(let events) = description.input {
+      batch.seen += arguments.features.map { (name, ids) in
+        let table = events.feature(name).flatMap { names.name(of: .table($0.table)) }
+        return SeenIDs(feature: name, table: table, ids: ids, offsets: offsets)
+      }
+    }
     if let timestamps = batch.timestamps, let request {
       let next = try emit(.nextRows(NextRows()), [timestamps, request, batch.offsets], "next_timestamps")
       batch.times = (timestamps, next)
@@ -257,8 +275,8 @@ struct ModelBuilder {
     var x: ValueID
     var timestamps: ValueID?
     var ids: [(name: String, value: ValueID)] = []
-    /// The ids that each row's sequence has seen and what cuts them, of last rows.
-    var seen: [ValueID] = []
+    /// The ids that each row's sequence has seen, of last rows.
+    var seen: [SeenIDs] = []
   }
 
   private mutating func outputRows(of batch: Batch) throws(ModelError) -> OutputRows {
@@ -271,7 +289,7 @@ struct ModelBuilder {
         try emit(.lastRows(LastRows()), [value, batch.offsets], name)
       }
       var rows = OutputRows(x: try last(batch.x, "last"))
-      if let seen = batch.seen { rows.seen = [seen.ids, seen.offsets] }
+      rows.seen = batch.seen
       if let timestamps { rows.timestamps = try last(timestamps, "last_timestamps") }
       return rows
     case .targets:
@@ -307,12 +325,10 @@ struct ModelBuilder {
     }
     if let top = output.topK {
       let items = try itemRows(top.scores)
-      guard !top.leavesOutSeen || !rows.seen.isEmpty else { throw error("only last rows have items that were seen") }
+      let seen = top.leavesOutSeen ? try self.seen(rows.seen, of: top.scores) : []
       let payload = Payload.topK(TopK(count: top.count, firstID: top.scores.firstRow))
       let names = ["top_scores", "top_ids"]
-      results += zip(names, try append(payload, [x, items] + (top.leavesOutSeen ? rows.seen : []), names)).map {
-        (name: $0, value: $1)
-      }
+      results += zip(names, try append(payload, [x, items] + seen, names)).map { (name: $0, value: $1) }
     }
     results += stageValues
     var seen: Set<String> = []
@@ -320,6 +336,26 @@ struct ModelBuilder {
       guard seen.insert(result.name).inserted else { throw error("two results are called \(quoted(result.name))") }
       builder.result(result.name, result.value)
     }
+  }
+
+  /// The ids that each sequence has seen of the items that are scored, and what cuts them: those that all transducers bring
+  /// of the same table, one list behind the other.
+  private mutating func seen(
+    _ lists: [SeenIDs], of scores: ModelDescription.Output.Scores
+  ) throws(ModelError) -> [ValueID] {
+    let table = description.items(feature: scores.feature).flatMap { description.names.name(of: $0.role) }
+    let lists = lists.filter { $0.table == table && $0.feature == scores.feature }
+    guard let first = lists.first else { throw error("only last rows have items that were seen") }
+    var (ids, offsets) = (first.ids, first.offsets)
+    for (index, list) in lists.enumerated().dropFirst() {
+      let name = "seen.\(index)"
+      let lengths = try emit(.lengths(Lengths()), [list.offsets], "\(name)_lengths")
+      let both = try emit(
+        .extendOffsets(ExtendOffsets(.appended, into: name)), [offsets, lengths], "\(name)_offsets")
+      ids = try emit(.extendRows(ExtendRows(.appended)), [list.ids, ids, offsets, both, lengths], name)
+      offsets = both
+    }
+    return [ids, offsets]
   }
 
   /// Whether layers have other rows than a call brings.
@@ -330,18 +366,15 @@ struct ModelBuilder {
   /// The rows of the item table that scores are taken against: a weight derived from the table where it is not the
   /// table as it is, since it depends on nothing that a call brings.
   private mutating func itemRows(_ scores: ModelDescription.Output.Scores) throws(ModelError) -> ValueID {
-    guard case .embedding(let embedding) = description.input else {
-      throw error("scores need the item table of an embedding input")
+    guard let (role, rows) = description.items(feature: scores.feature) else {
+      throw error("scores need the item table of an embedding, or that of a feature of events")
     }
-    let count = embedding.item.rows - scores.firstRow
-    guard count > 0 else {
-      throw error("scores begin at row \(scores.firstRow) of an item table of \(embedding.item.rows) rows")
-    }
+    let count = rows - scores.firstRow
+    guard count > 0 else { throw error("scores begin at row \(scores.firstRow) of an item table of \(rows) rows") }
     var epsilon: Double?
     if case .l2(let value) = scores.norm { epsilon = value }
-    if scores.firstRow == 0 && epsilon == nil { return try table(.itemTable, rows: embedding.item.rows) }
-    let source = try modelWeightName(
-      .itemTable, [embedding.item.rows, description.width], user: "the input", "rows, model width")
+    if scores.firstRow == 0 && epsilon == nil { return try table(role, rows: rows) }
+    let source = try modelWeightName(role, [rows, description.width], user: "the input", "rows, model width")
     let name = source + (epsilon == nil ? "" : ".l2_normed") + (scores.firstRow == 0 ? "" : ".from_\(scores.firstRow)")
     return try derive(
       name, .rows(of: source, from: scores.firstRow, normEpsilon: epsilon), [count, description.width])
@@ -349,6 +382,17 @@ struct ModelBuilder {
 }
 
 extension ModelDescription {
+  /// The table whose rows are the items that are scored, and how many rows it has: the item table of an embedding, or of events
+  /// that of a feature. Nil where the input has no such table.
+  func items(feature: String?) -> (role: ModelRole, rows: Int)? {
+    switch input {
+    case .rows: nil
+    case .embedding(let embedding): (.itemTable, embedding.item.rows)
+    case .events(let events):
+      feature.flatMap(events.feature).flatMap { events.table($0.table) }.map { (.table($0.name), $0.rows) }
+    }
+  }
+
   /// The first truncation that does not fit the layers or those before it.
   var truncationFault: (index: Int, message: String)? {
     // Layers before this one are taken.

@@ -40,8 +40,8 @@ enum ModelKeys {
   static let period = ["unit", "count"]
   static let ranking = ["items", "mlp", "tasks"]
   static let task = ["name", "kind"]
-  static let scores = ["first_row", "norm"]
-  static let topK = ["k", "first_row", "norm", "seen"]
+  static let scores = ["first_row", "norm", "feature"]
+  static let topK = ["k", "first_row", "norm", "feature", "seen"]
 
   /// Every list, by the name of its definition in the schema; the document itself is `model`.
   static let byDefinition: [(definition: String, keys: [String])] = [

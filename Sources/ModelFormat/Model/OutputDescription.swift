@@ -37,11 +37,14 @@ extension ModelDescription {
       public var firstRow: Int
       /// The norm of each item's row.
       public var norm: Norm
+      /// Of an input of events, the feature whose table's rows are the items; nil where there is one item table.
+      public var feature: String?
 
       /// Scores of the items from row `firstRow` of the item table on.
-      public init(firstRow: Int, norm: Norm) {
+      public init(firstRow: Int, norm: Norm, feature: String? = nil) {
         self.firstRow = firstRow
         self.norm = norm
+        self.feature = feature
       }
     }
 

@@ -217,14 +217,41 @@ struct OutputDecoder {
 
   /// `first_row` and `norm` of an object that has both.
   private func scores(_ object: JSONObjectReader) throws(ModelError) -> ModelDescription.Output.Scores {
-    guard case .embedding(let embedding) = description.input else {
-      throw object.reader.error(.unexpectedValue, "scores need the item table of an input of kind \"embedding\"")
+    let feature = try itemFeature(object)
+    guard let (_, rows) = description.items(feature: feature) else {
+      throw object.reader.error(
+        .unexpectedValue, "scores need a table of items, but the input is of kind \"rows\"",
+        hint: "an input of kind \"embedding\" or \"events\" has tables")
     }
-    let rows = embedding.item.rows
     return ModelDescription.Output.Scores(
       firstRow: try object.required("first_row", "1 where row 0 of the item table is padding, else 0").integer(
         in: 0...(rows - 1), expected: "a row of the item table, 0...\(rows - 1)"),
-      norm: try itemNorm(object.required("norm", "its kind is \"none\" or \"l2\"")))
+      norm: try itemNorm(object.required("norm", "its kind is \"none\" or \"l2\"")), feature: feature)
+  }
+
+  /// Of events, the feature whose table's rows are the items.
+  private func itemFeature(_ object: JSONObjectReader) throws(ModelError) -> String? {
+    guard case .events(let events) = description.input else {
+      if let feature = object.optional("feature") {
+        throw feature.error(.unexpectedValue, "only an input of kind \"events\" has features")
+      }
+      return nil
+    }
+    let reader = try object.required("feature", "the feature whose table's rows are the items")
+    let name = try reader.string()
+    guard let feature = events.feature(name), let table = events.table(feature.table) else {
+      let names = events.features.map(\.name)
+      throw reader.mismatch(
+        expected: "a feature of the input, \(alternatives(names.map { quoted($0) }))",
+        hint: nearest(to: name, in: names).map { "did you mean \(quoted($0))?" })
+    }
+    guard table.width == description.width else {
+      throw reader.error(
+        .unexpectedValue,
+        "rows of its table \(quoted(table.name)) are \(table.width) wide, but the model's are \(description.width): "
+          + "there is no product of the two")
+    }
+    return name
   }
 }
 
@@ -246,8 +273,8 @@ extension OutputDecoder {
   ) throws(ModelError) -> ModelDescription.Output.TopK {
     let object = try reader.object(ModelKeys.topK)
     let scores = try scores(object)
-    var most = TopK.mostItems
-    if case .embedding(let embedding) = description.input { most = min(most, embedding.item.rows - scores.firstRow) }
+    let items = description.items(feature: scores.feature)?.rows ?? 0
+    let most = min(TopK.mostItems, items - scores.firstRow)
     let count = try object.required("k", "how many items are wanted").integer(
       in: 1...most, expected: "a number of items, 1...\(most)")
     let seen = try object.required("seen", "it is \"leave_out\" or \"keep\"")
