@@ -63,12 +63,14 @@ let package = Package(
       exclude: ["cpus_test.c", "model.c", "pool_sleep_test.c", "pool_test.c"]),
     .testTarget(name: "ArtifactTests", dependencies: ["Artifact", "ArtifactFixture", "CUltra"]),
     .testTarget(name: "UltraRuntimeTests", dependencies: ["UltraRuntime", "ArtifactFixture"]),
+    // Kernels of GPUs on the processor, thread by thread.
+    .target(name: "Fibers", path: "Tests/Fibers"),
+    .target(name: "GPUEmulator", dependencies: ["Fibers", "LLVMKit"], path: "Tests/GPUEmulator"),
     .testTarget(
       name: "DriverTests",
       dependencies: [
-        "CUltra", "Driver", "UltraRuntime", "Artifact", "Codegen", "GoldenCases", "Interpreter", "LLVMKit",
-        "ModelFormat",
-        "Passes", "TestSupport", "TileIR", "ultrac",
+        "CUltra", "GPUEmulator", "Driver", "UltraRuntime", "Artifact", "Codegen", "GoldenCases", "Interpreter",
+        "LLVMKit", "ModelFormat", "Passes", "TestSupport", "TileIR", "ultrac",
       ], exclude: ["call.c"]),
   ]
 )

@@ -22,6 +22,17 @@ public final class IRModule {
 
   deinit { LLVMDisposeModule(raw) }
 
+  /// A module in LLVM's text form. Throws where the text is none, with LLVM's complaint.
+  public init(parsing text: String, in context: Context) throws(LLVMError) {
+    let buffer = LLVMCreateMemoryBufferWithMemoryRangeCopy(text, text.utf8.count, "module")
+    var (module, message): (LLVMModuleRef?, UnsafeMutablePointer<CChar>?)
+    // Takes the buffer.
+    let failed = LLVMParseIRInContext(context.raw, buffer, &module, &message) != 0
+    guard !failed, let module else { throw LLVMError(stage: "parse", message: takeMessage(message)) }
+    self.context = context
+    raw = module
+  }
+
   /// The finished module again, in the same context: what emits one of them leaves the other alone.
   public func copy() -> IRModule { IRModule(raw: LLVMCloneModule(raw), in: context) }
 

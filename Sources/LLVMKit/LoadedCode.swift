@@ -5,13 +5,25 @@ import CLLVM
 public final class LoadedCode {
   private let raw: LLVMOrcLLJITRef
 
-  /// Loads an object file made for this machine. It may refer to no symbol that it does not define.
-  public init(object: [UInt8]) throws(LLVMError) {
+  /// Loads an object file made for this machine. Of symbols that it does not define it may refer to those that are given, with their
+  /// addresses, and to no others.
+  public init(object: [UInt8], symbols: [String: UnsafeRawPointer] = [:]) throws(LLVMError) {
     TargetMachine.initializeAllTargets()
     var jit: LLVMOrcLLJITRef?
     try check(LLVMOrcCreateLLJIT(&jit, nil), stage: "load code")
     guard let jit else { throw LLVMError(stage: "load code", message: "no linker for this machine") }
     raw = jit
+    if !symbols.isEmpty {
+      var flags = LLVMJITSymbolFlags()
+      flags.GenericFlags = UInt8(LLVMJITSymbolGenericFlagsExported.rawValue)
+      var pairs = symbols.sorted { $0.key < $1.key }.map { name, address in
+        LLVMOrcCSymbolMapPair(
+          Name: LLVMOrcLLJITMangleAndIntern(jit, name),
+          Sym: LLVMJITEvaluatedSymbol(Address: UInt64(UInt(bitPattern: address)), Flags: flags))
+      }
+      let unit = LLVMOrcAbsoluteSymbols(&pairs, pairs.count)
+      try check(LLVMOrcJITDylibDefine(LLVMOrcLLJITGetMainJITDylib(jit), unit), stage: "define symbols")
+    }
     let buffer = object.withUnsafeBytes {
       LLVMCreateMemoryBufferWithMemoryRangeCopy($0.baseAddress, $0.count, "object")
     }

@@ -3,7 +3,7 @@ import Foundation
 
 /// The functions of NVIDIA's driver that launch stubs call, over the host's memory: it notes what is asked of it, and can refuse.
 ///
-/// The driver's functions know nothing of who calls them, so there is one at a time.
+/// The driver's functions know nothing of who calls them, so each thread has one at a time.
 final class FakeDriver {
   /// A launch as the driver saw it.
   struct Launch {
@@ -16,7 +16,13 @@ final class FakeDriver {
     var parameters: [UInt64]
   }
 
-  nonisolated(unsafe) static var current = FakeDriver()
+  private static let key = "ultrac.fakeDriver"
+
+  /// The calling thread's.
+  static var current: FakeDriver {
+    get { Thread.current.threadDictionary[key] as? FakeDriver ?? FakeDriver() }
+    set { Thread.current.threadDictionary[key] = newValue }
+  }
 
   /// Every call by name, in order.
   var calls: [String] = []
@@ -34,6 +40,9 @@ final class FakeDriver {
   var missing: String?
   var refused: (name: String, call: Int)?
   var parameterCounts: [String: Int] = [:]
+  /// Runs a kernel, given its name, blocks in both dimensions, threads, bytes of shared memory and the addresses of its parameters; nil
+  /// where launches are only noted.
+  var execute: ((String, (x: Int, y: Int), Int, Int, UnsafePointer<UnsafeRawPointer?>) -> Bool)?
   /// Whether machine code is refused, as by a driver that does not know it.
   var refusesCode = false
 
@@ -145,6 +154,11 @@ final class FakeDriver {
           Launch(
             kernel: name, blocks: blocks * y * z, threads: threads * threadsY * threadsZ, sharedBytes: shared,
             stream: stream, parameters: FakeDriver.words(parameters, FakeDriver.current.parameterCounts[name] ?? 0)))
+        if let execute = FakeDriver.current.execute, let parameters,
+          !execute(name, (Int(blocks), Int(y)), Int(threads), Int(shared), parameters)
+        {
+          return 719
+        }
         return extra == 0 ? FakeDriver.current.status("cuLaunchKernel") : 1
       }
     return [

@@ -1,0 +1,99 @@
+import Codegen
+import Foundation
+import GPUEmulator
+import Interpreter
+import ModelFormat
+import Passes
+import TensorIR
+import TestSupport
+import Testing
+
+/// Code for GPUs, run thread by thread on the processor: its layouts, buffers and barriers.
+@Suite("GPU code, thread by thread", .serialized)
+struct GPUExecutionTests {
+  private static let passes = "lower-precision{matmul=bf16,attention=bf16},prune-demand,fuse"
+
+  private typealias Schedule = (order: GPUEmulator.Order, arrival: GPUEmulator.Arrival)
+
+  /// Results against the function's, in several orders of threads: where an order is not held to by barriers, others give others.
+  private func check(
+    _ target: GPUTarget, _ module: Module, _ weights: any WeightProvider, _ inputs: [String: HostTensor],
+    schedules: [Schedule], _ what: String
+  ) throws {
+    let weights = DerivedWeights(module, base: weights)
+    let expected = try Interpreter(module: module, weights: weights, precision: .f64).run("forward", inputs: inputs)
+    let gpu = try EmulatedGPU(module, weights, target)
+    var first: [[UInt8]]?
+    for (order, arrival) in schedules {
+      let found = try gpu.run(inputs, order: order, arrival: arrival)
+      let bytes = zip(found, expected).map { Array($0.bytes.prefix($1.tensor.shape.reduce(4, *))) }
+      for (bytes, result) in zip(bytes, expected) {
+        let own = try HostTensor(element: .f32, shape: result.tensor.shape, bytes: bytes)
+        let largest = result.tensor.doubles.reduce(1) { max($0, abs($1)) }
+        expectClose(own, result.tensor, atol: 0x1p-6 * largest, rtol: 0, "\(target) \(what) \(order): \(result.name)")
+      }
+      let isSame = first.map { $0 == bytes } ?? true
+      #expect(isSame, "other bits where threads run \(order)")
+      first = bytes
+    }
+  }
+
+  private static func offsets(_ lengths: [Int]) -> HostTensor {
+    HostTensor(lengths.reduce(into: [Int64(0)]) { $0.append($0[$0.count - 1] + Int64($1)) })
+  }
+
+  private func checkStack(
+    _ target: GPUTarget, width: Int, heads: Int, headWidth: Int, mask: Mask, lengths: [Int], targets: [Int],
+    schedules: [Schedule]
+  ) throws {
+    var random = Random(seed: 17)
+    var (module, weights) = try GPUModels.stack(
+      &random, width: width, heads: heads, headWidth: headWidth, layers: 2, mask: mask)
+    try PassManager(PassPipeline(parsing: Self.passes)).run(on: &module)
+    let inputs = [
+      "x": random.tensor([lengths.reduce(0, +), width]), "targets": HostTensor(targets.map(Int64.init)),
+      "offsets": Self.offsets(lengths),
+    ]
+    try check(target, module, weights, inputs, schedules: schedules, "\(mask)")
+  }
+
+  @Test(
+    "stacks of narrow layers", arguments: GPUTarget.allCases, [Mask.causal, Mask(.windowed(window: 9, fullTail: 5))])
+  func narrow(target: GPUTarget, mask: Mask) throws {
+    try checkStack(
+      target, width: 32, heads: 2, headWidth: 16, mask: mask, lengths: [70, 0, 1, 133], targets: [3, 0, 1, 20],
+      schedules: [(.ascending, .late), (.descending, .early), (.ascending, .early), (.shuffled, .late)])
+  }
+
+  @Test(
+    "stacks whose products four warps take together",
+    arguments: [Mask.causal, Mask(.windowed(window: 40, fullTail: 30))])
+  func wide(mask: Mask) throws {
+    try checkStack(
+      .sm90a, width: 256, heads: 2, headWidth: 64, mask: mask, lengths: [130, 3], targets: [0, 2],
+      schedules: [(.descending, .early), (.shuffled, .late)])
+  }
+
+  @Test("a trained model from ids to scores", arguments: GPUTarget.allCases)
+  func fromIds(target: GPUTarget) throws {
+    let path = URL(fileURLWithPath: #filePath).deletingLastPathComponent().appendingPathComponent(
+      "../../examples/movielens-ultra/model.json")
+    let model = try importModel(at: path.path)
+    var module = model.module
+    try PassManager(PassPipeline(parsing: Self.passes)).run(on: &module)
+    var random = Random(seed: 5)
+    let lengths = [150, 0, 1, 70]
+    let rows = lengths.reduce(0, +)
+    let function = try #require(module.function(named: "forward"))
+    var inputs: [String: HostTensor] = [:]
+    for argument in function.arguments {
+      let name = function[argument].name
+      let range = name == "actions" ? 1...5 : 1...1000
+      inputs[name] =
+        name == "offsets"
+        ? Self.offsets(lengths) : HostTensor((0..<rows).map { _ in Int64(random.integer(in: range)) })
+    }
+    try check(
+      target, module, model.weights, inputs, schedules: [(.descending, .early), (.shuffled, .late)], "from ids")
+  }
+}

@@ -1,0 +1,237 @@
+import Foundation
+
+/// What a GPU does where a kernel calls an intrinsic or has assembly.
+struct DeviceOperation {
+  /// What one thread brings, and where its results go.
+  struct Lane {
+    var arguments: UnsafeMutableRawPointer
+    var results: UnsafeMutableRawPointer
+
+    func argument<Value: BitwiseCopyable>(_ index: Int, as type: Value.Type) -> Value {
+      arguments.loadUnaligned(fromByteOffset: index * DeviceText.argumentStride, as: type)
+    }
+
+    func word(_ index: Int) -> UInt32 { argument(index, as: UInt32.self) }
+
+    func pointer(_ index: Int) -> UnsafeMutableRawPointer {
+      UnsafeMutableRawPointer(bitPattern: argument(index, as: UInt.self)) ?? arguments
+    }
+
+    /// Writes a field of the results; fields are as wide as the value.
+    func give<Value: BitwiseCopyable>(_ value: Value, _ field: Int = 0) {
+      results.storeBytes(of: value, toByteOffset: field * MemoryLayout<Value>.size, as: Value.self)
+    }
+  }
+
+  /// Whom it takes.
+  enum Action {
+    /// The thread alone.
+    case alone((EmulatedThread, Lane) -> Void)
+    /// All lanes of a warp.
+    case warp(([Lane]) -> Void)
+    /// Four warps.
+    case warpGroup(([Lane]) -> Void)
+    /// All threads of the block: a barrier.
+    case block
+    /// So many threads of the block, at a barrier of a number.
+    case someOfBlock((Lane) -> (number: Int, count: Int))
+    /// All threads of the cluster.
+    case cluster
+    /// The thread, until a barrier in shared memory is past a phase.
+    case barrier
+  }
+
+  var name: String
+  var action: Action
+
+  /// Nil where the emulator does not know it.
+  init?(_ call: DeviceText.Call) {
+    name =
+      call.isAssembly
+      ? call.text.split(separator: "\n").map { String($0).trimmed }.first { $0.count > 1 } ?? "" : call.text
+    guard let action = call.isAssembly ? Self.assembly(call) : Self.intrinsic(call) else { return nil }
+    self.action = action
+  }
+
+  /// Functions of a library that the rewritten code may call.
+  static var librarySymbols: [String: UnsafeRawPointer] {
+    let one: [(String, @convention(c) (Float) -> Float)] = [
+      ("exp2f", { exp2f($0) }), ("expf", { expf($0) }), ("tanhf", { tanhf($0) }),
+      ("roundevenf", { $0.rounded(.toNearestOrEven) }),
+    ]
+    var symbols: [String: UnsafeRawPointer] = [:]
+    for (name, function) in one { symbols[name] = unsafeBitCast(function, to: UnsafeRawPointer.self) }
+    let copy: @convention(c) (UnsafeMutableRawPointer, UnsafeRawPointer, Int) -> UnsafeMutableRawPointer? = {
+      memcpy($0, $1, $2)
+    }
+    let fill: @convention(c) (UnsafeMutableRawPointer, Int32, Int) -> UnsafeMutableRawPointer? = { memset($0, $1, $2) }
+    symbols["memcpy"] = unsafeBitCast(copy, to: UnsafeRawPointer.self)
+    symbols["memset"] = unsafeBitCast(fill, to: UnsafeRawPointer.self)
+    return symbols
+  }
+
+  private static func number(_ value: @escaping (EmulatedThread) -> Int) -> Action {
+    .alone { thread, lane in lane.give(UInt32(truncatingIfNeeded: value(thread))) }
+  }
+
+  private static func float(_ function: @escaping (Float) -> Float) -> Action {
+    .alone { _, lane in lane.give(function(lane.argument(0, as: Float.self))) }
+  }
+
+  // MARK: - Intrinsics
+
+  private static func intrinsic(_ call: DeviceText.Call) -> Action? {
+    switch call.text {
+    case "llvm.nvvm.read.ptx.sreg.tid.x": return number(\.number)
+    case "llvm.nvvm.read.ptx.sreg.ctaid.x": return number(\.block.x)
+    case "llvm.nvvm.barrier0": return .block
+    case "llvm.nvvm.bar.warp.sync": return .warp { _ in }
+    case "llvm.nvvm.rcp.approx.ftz.f": return float { 1 / $0 }
+    case "llvm.nvvm.ex2.approx.f": return float(exp2f)
+    case "llvm.nvvm.sqrt.rn.f": return float { $0.squareRoot() }
+    case "llvm.nvvm.f2i.rn":
+      return .alone { _, lane in lane.give(Int32(lane.argument(0, as: Float.self).rounded(.toNearestOrEven))) }
+    case "llvm.nvvm.ff2bf16x2.rn":
+      // The first number is the upper half.
+      return .alone { _, lane in
+        lane.give(bf16Bits(lane.argument(1, as: Float.self)), 0)
+        lane.give(bf16Bits(lane.argument(0, as: Float.self)), 1)
+      }
+    case "llvm.nvvm.cp.async.commit.group":
+      return .alone { thread, _ in
+        thread.groups.append(thread.open)
+        thread.open = []
+      }
+    case "llvm.nvvm.cp.async.wait.group":
+      return .alone { thread, lane in thread.arrive(butLatest: Int(lane.word(0))) }
+    case "llvm.nvvm.cp.async.cg.shared.global.16.s":
+      return .alone { thread, lane in
+        let (target, source, count) = (lane.pointer(0), lane.pointer(1), Int(lane.word(2)))
+        if Int(bitPattern: target) % 16 != 0 || Int(bitPattern: source) % 16 != 0 {
+          thread.block.cluster.fault = "an asynchronous copy that is not at a multiple of 16 bytes"
+        }
+        thread.start(EmulatedCopy(target: target, source: source, count: count, zeros: 16 - count))
+      }
+    case "llvm.nvvm.shfl.sync.idx.i32", "llvm.nvvm.shfl.sync.idx.f32":
+      return .warp { lanes in
+        let values = lanes.map { $0.word(1) }
+        for lane in lanes { lane.give(values[Int(lane.word(2)) & 31]) }
+      }
+    case "llvm.nvvm.shfl.sync.bfly.f32", "llvm.nvvm.shfl.sync.bfly.i32":
+      return .warp { lanes in
+        let values = lanes.map { $0.word(1) }
+        for (number, lane) in lanes.enumerated() { lane.give(values[number ^ Int(lane.word(2)) & 31]) }
+      }
+    case "llvm.nvvm.vote.ballot.sync":
+      return .warp { lanes in
+        let bits = lanes.enumerated().reduce(UInt32(0)) { bits, lane in
+          bits | UInt32(lane.element.argument(1, as: UInt8.self) & 1) << UInt32(lane.offset)
+        }
+        for lane in lanes { lane.give(bits) }
+      }
+    case "llvm.nvvm.redux.sync.min": return reduction(min)
+    case "llvm.nvvm.redux.sync.max": return reduction(max)
+    case "llvm.nvvm.mma.m16n8k16.row.col.bf16": return .warp(WarpMatrix.multiply)
+    case let name where name.hasPrefix("llvm.nvvm.ldmatrix.sync.aligned.m8n8.x4"):
+      let isTransposed = name.contains(".trans")
+      return .warp { WarpMatrix.load($0, isTransposed: isTransposed) }
+    default: return WaveOperation.action(call)
+    }
+  }
+
+  private static func reduction(_ combine: @escaping (Int32, Int32) -> Int32) -> Action {
+    .warp { lanes in
+      let values = lanes.map { $0.argument(0, as: Int32.self) }
+      let result = values.dropFirst().reduce(values[0], combine)
+      for lane in lanes { lane.give(result) }
+    }
+  }
+
+  // MARK: - Assembly
+
+  private static func assembly(_ call: DeviceText.Call) -> Action? {
+    let text = call.text.trimmed
+    func has(_ mnemonic: String) -> Bool { text.contains(mnemonic) }
+    if has("wgmma.mma_async") { return GroupMatrix(text).map { matrix in .warpGroup(matrix.run) } }
+    if has("barrier.cluster.arrive"), has("barrier.cluster.wait") { return .cluster }
+    if has("mbarrier.try_wait.parity") { return .barrier }
+    let ignored = ["fence.", "setmaxnreg.", "wgmma.fence", "wgmma.commit_group", "wgmma.wait_group", "griddepcontrol."]
+    if ignored.contains(where: { text.hasPrefix($0) }) { return .alone { _, _ in } }
+    if text.hasPrefix("mov.u32 $0, %") {
+      switch text.dropFirst("mov.u32 $0, %".count).prefix(while: { $0 != ";" }) {
+      case "nctaid.x": return number(\.block.launch.blocks.x)
+      case "nctaid.y": return number(\.block.launch.blocks.y)
+      case "ctaid.x": return number(\.block.x)
+      case "ctaid.y": return number(\.block.y)
+      case "cluster_ctarank": return number(\.block.rank)
+      default: return nil
+      }
+    }
+    if text.hasPrefix("tanh.approx.f32") { return float(tanhf) }
+    if text.hasPrefix("ld.global.nc.v4.b32") {
+      return .alone { _, lane in
+        for word in 0..<4 { lane.give(lane.pointer(0).load(fromByteOffset: 4 * word, as: UInt32.self), word) }
+      }
+    }
+    if text.hasPrefix("mapa.shared::cluster.u32") {
+      return .alone { thread, lane in
+        lane.give(0xF000_0000 | lane.word(1) << 18 | UInt32(thread.block.place(lane.word(0))))
+      }
+    }
+    if text.hasPrefix("ld.shared::cluster.v4.f32") {
+      return .alone { thread, lane in
+        let address = lane.word(0)
+        let (rank, offset) = (Int(address >> 18 & 0x3FF), Int(address & 0x3FFFF))
+        guard address >> 28 == 0xF, let bytes = thread.block.cluster.shared(rank: rank, offset: offset, count: 16)
+        else {
+          thread.block.cluster.fault = "a read of another block's shared memory at \(address)"
+          return
+        }
+        for (index, byte) in bytes.enumerated() { lane.give(byte, index) }
+      }
+    }
+    return barrierAssembly(text)
+  }
+
+  private static func barrierAssembly(_ text: String) -> Action? {
+    /// The numbers that stand in the text as such, without those in names.
+    func constants() -> [Int] {
+      text.split { " ,;[]\n\t".contains($0) }.compactMap { Int($0) }
+    }
+    if text.hasPrefix("mbarrier.init."), let count = constants().last {
+      return .alone { thread, lane in thread.block.makeBarrier(lane.word(0), count) }
+    }
+    if text.hasPrefix("mbarrier.arrive.expect_tx."), let bytes = constants().last {
+      return .alone { thread, lane in thread.block.arrive(lane.word(0), expecting: bytes) }
+    }
+    if text.hasPrefix("mbarrier.arrive.") { return .alone { thread, lane in thread.block.arrive(lane.word(0)) } }
+    if text.hasPrefix("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes"), let bytes = constants().last
+    {
+      return .alone { thread, lane in
+        let target = UnsafeMutableRawPointer(bitPattern: UInt(lane.word(0))) ?? lane.arguments
+        thread.block.copy(
+          EmulatedCopy(target: target, source: lane.pointer(1), count: bytes), arrivingAt: lane.word(2))
+      }
+    }
+    if text.hasPrefix("bar.sync") || text.hasPrefix("barrier.sync") {
+      // Numbers in the text or arguments, in this order.
+      let operands = text.split { " ,;\n\t".contains($0) }.dropFirst().map(String.init)
+      func value(_ operand: String, _ lane: Lane) -> Int {
+        operand.hasPrefix("$") ? Int(lane.word(Int(operand.dropFirst()) ?? 0)) : Int(operand) ?? 0
+      }
+      guard operands.count == 2 else { return nil }
+      return .someOfBlock { lane in (value(operands[0], lane), value(operands[1], lane)) }
+    }
+    return nil
+  }
+}
+
+/// fp32 rounded to bf16, to nearest even.
+func bf16Bits(_ value: Float) -> UInt16 {
+  let bits = value.bitPattern
+  if value.isNaN { return UInt16(bits >> 16 | 0x40) }
+  return UInt16((bits &+ 0x7FFF &+ (bits >> 16 & 1)) >> 16)
+}
+
+/// bf16 as fp32.
+func bf16(_ bits: UInt16) -> Float { Float(bitPattern: UInt32(bits) << 16) }
