@@ -96,4 +96,31 @@ struct GPUExecutionTests {
     try check(
       target, module, model.weights, inputs, schedules: [(.descending, .early), (.shuffled, .late)], "from ids")
   }
+
+  /// Results of a program whose numbers are such that sums are exact.
+  private func checkExactly(_ target: GPUTarget, _ program: RandomProgram) throws {
+    let expected = try Interpreter(module: program.module, weights: program.weights, precision: .f32)
+      .run("forward", inputs: program.inputs)
+    let gpu = try EmulatedGPU(program.module, program.weights, target)
+    for (order, arrival) in [(.ascending, .late), (.descending, .early)] as [Schedule] {
+      for (found, expected) in zip(try gpu.run(program.inputs, order: order, arrival: arrival), expected) {
+        let size = expected.tensor.element.byteCount
+        let bytes = Array(found.bytes.prefix(expected.tensor.shape.reduce(size, *)))
+        let own = try HostTensor(element: expected.tensor.element, shape: expected.tensor.shape, bytes: bytes)
+        expectClose(own, expected.tensor, atol: 0, rtol: 0, "\(target) \(program) \(order): \(expected.name)")
+      }
+    }
+  }
+
+  @Test("rankings: items of every form, numbers that are none, ids that were seen", arguments: GPUTarget.allCases)
+  func rankings(target: GPUTarget) throws {
+    for seed in 1...8 as ClosedRange<UInt64> { try checkExactly(target, RandomProgram(.ranking, seed: seed)) }
+  }
+
+  @Test("rankings in parts, whose lists are merged", arguments: GPUTarget.allCases)
+  func rankingsInParts(target: GPUTarget) throws {
+    for seed in 1...3 as ClosedRange<UInt64> {
+      try checkExactly(target, RandomProgram(.ranking, seed: seed, options: .init(items: 5000)))
+    }
+  }
 }

@@ -55,11 +55,14 @@ public struct RandomProgram: Sendable, CustomStringConvertible {
     public var fixedDivisor = false
     /// Rows of the longest sequence, now and then reached.
     public var longest = 70
+    /// Of a ranking, how many items there are, of which 20 at most are wanted; nil for any numbers.
+    public var items: Int?
 
     /// By default any divisor, and sequences of up to 70 rows.
-    public init(fixedDivisor: Bool = false, longest: Int = 70) {
+    public init(fixedDivisor: Bool = false, longest: Int = 70, items: Int? = nil) {
       self.fixedDivisor = fixedDivisor
       self.longest = longest
+      self.items = items
     }
   }
 

@@ -14,9 +14,11 @@ extension ProgramMaker {
   mutating func makeRanking() throws {
     let width = random.pick(Self.widths)
     let form = random.pick(GridForm.allCases)
-    let count = random.pick([1, 5, 31, 32, 33, 64, 100, 257, 300])
+    let picked = random.pick([1, 5, 31, 32, 33, 64, 100, 257, 300])
+    let count = options.items ?? picked
+    let most = options.items == nil ? count : min(count, 20)
     var top = TopK(
-      count: random.pick([1, min(10, count), random.integer(in: 1...count), count]), firstID: random.pick([0, 1, 7]))
+      count: random.pick([1, min(10, count), random.integer(in: 1...most), most]), firstID: random.pick([0, 1, 7]))
     var queries = argumentX(width)
     inputs["x"] = grid([batch.rows, width], within: 2)
     // Now and then a query that is no number.

@@ -49,6 +49,10 @@ public struct TileSchedule: Hashable, Sendable {
     schedule.shortAttention = BlockHeight.Short(rows: 128, below: 0)
     schedule.keys = 64
     schedule.hasFragments = true
+    // Many parts keep a card busy with few queries.
+    schedule.itemsOfPart = 2 << 10
+    schedule.mostItemParts = 256
+    schedule.groups = 1
     schedule.scratchBytes = 1 << 40
     schedule.attentionScratchBytes = schedule.scratchBytes
     return schedule

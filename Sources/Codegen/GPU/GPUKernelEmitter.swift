@@ -90,6 +90,7 @@ final class GPUKernelEmitter {
       case .product(let product): try emitProduct(&b, product)
       case .products(let products): emitProducts(&b, products, isLast: index + 1 == plan.stages.count)
       case .attention(let attention): shared = try emitAttention(&b, attention, share: nil)
+      case .ranking(let statement): try emitRanking(&b, statement)
       }
       if index + 1 < plan.stages.count {
         if case .products = plan.stages[index + 1] { publishToMatrices(b) }

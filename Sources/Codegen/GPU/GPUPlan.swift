@@ -13,6 +13,8 @@ struct GPUPlan {
     case products([Product])
     /// A block of attention of one head.
     case attention(AttentionBlock)
+    /// The best columns of a product, the merge of such, or a sort.
+    case ranking(Statement)
   }
 
   /// The sum of products of left sides with packed weights, finished in registers.
@@ -72,6 +74,8 @@ struct GPUPlan {
   var places: [TileID: Place] = [:]
   /// Rows that a block takes.
   var rows: Int
+  /// How a stage that ranks is divided.
+  var ranking = Ranking(rows: 1, warps: 1, places: 0)
   var threads = 256
   /// Blocks of a cluster.
   var cluster = 1
@@ -91,6 +95,7 @@ struct GPUPlan {
       if target.hasClusters { cluster = Self.cluster(of: attention.mask, isOfSelectedRows: kernel.keys != nil) }
       return
     }
+    if try planRanking(target: target) { return }
     try collect(of: program)
     if target.hasMatrices, placeMatrices(of: program, within: target.sharedBytes) { return }
     try place(of: program, within: target.sharedBytes)
@@ -283,7 +288,7 @@ struct GPUPlan {
         product.finish.forEachSlice { note($0, index) }
         // What a product gives is other threads' to read.
         stagesOfTile[kernel.owner(of: product.into.tile)]?.insert(-1)
-      case .products, .attention: break
+      case .products, .attention, .ranking: break
       }
     }
     let shared = stagesOfTile.keys.sorted { $0.index < $1.index }
