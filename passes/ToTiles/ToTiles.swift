@@ -50,7 +50,7 @@ public struct TileSchedule: Hashable, Sendable {
     schedule.keys = 64
     schedule.hasFragments = true
     // Many parts keep a card busy with few queries.
-    schedule.itemsOfPart = 2 << 10
+    schedule.itemsOfPart = 512
     schedule.mostItemParts = 256
     schedule.groups = 1
     schedule.scratchBytes = 1 << 40

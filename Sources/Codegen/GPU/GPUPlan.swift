@@ -75,7 +75,7 @@ struct GPUPlan {
   /// Rows that a block takes.
   var rows: Int
   /// How a stage that ranks is divided.
-  var ranking = Ranking(rows: 1, warps: 1, places: 0)
+  var ranking = Ranking(rows: 1, places: 0)
   var threads = 256
   /// Blocks of a cluster.
   var cluster = 1

@@ -2,27 +2,31 @@ import LLVMKit
 import TensorIR
 import TileIR
 
-// Rankings: the best columns of a product for each row. A warp takes some rows, and of each panel of 32 items a lane one. The lists of
-// the best are in shared memory; nearly all panels have nothing for them, which one vote of the warp finds out. The warps of a block
-// deal panels out among themselves, each with lists of its own, and put them together at the end.
+// Rankings: the best columns of a product for each row. A block takes a turn of 32 panels of 32 items at a time: first each warp
+// multiplies all rows with panels, of which each lane has one item; then each warp looks through the products of one row, whose list of
+// the best lies in shared memory. Nearly all have nothing for it, which one vote of the warp finds out.
 extension GPUPlan {
   /// How a ranking is divided.
   struct Ranking {
-    /// Rows whose products a warp has in registers.
+    /// Lists, each of a row and of one warp.
     var rows: Int
-    var warps: Int
     /// Places of a list.
     var places: Int
     /// Bytes of a row of the left side, in fp32.
     var leftStride = 0
+    /// Items of a turn.
+    var turn = 0
 
-    /// Of shared memory: ids of all lists, a warp's rows together, then their scores, then the left side.
-    var listCount: Int { rows * warps }
-    var scores: Int { listCount * places * 8 }
-    var left: Int { scores + (listCount * places * 4 + 15) / 16 * 16 }
-    var byteCount: Int { left + rows * leftStride }
+    /// Of shared memory: ids of all lists, then their scores, then the left side and a turn's products.
+    var scores: Int { rows * places * 8 }
+    var left: Int { scores + (rows * places * 4 + 15) / 16 * 16 }
+    var products: Int { left + rows * leftStride }
+    var byteCount: Int { products + rows * turn * 4 }
   }
 
+  /// Items of a turn.
+  private static let turnItems = 1024
+  private static let rankingWarps = 8
   /// Shared memory that lets two blocks run at once.
   private static let sharedBytesOfTwo = 100 << 10
 
@@ -32,39 +36,35 @@ extension GPUPlan {
     switch statement {
     case .best(let best):
       let stride = (best.left.count + 3) / 4 * 16
-      ranking = try ranking(places: best.scores.count, leftStride: stride, within: target.sharedBytes)
-      rows = ranking.rows
+      ranking = try fitting(
+        Ranking(rows: 0, places: best.scores.count, leftStride: stride, turn: Self.turnItems),
+        within: target.sharedBytes)
     case .merge(let merged):
-      // Each warp has a row.
-      ranking = try ranking(places: merged.scores.count, leftStride: 0, within: target.sharedBytes)
-      ranking.warps = ranking.listCount > 8 ? 8 : ranking.listCount
-      ranking.rows = 1
-      rows = ranking.warps
-    case .sort:
-      ranking = Ranking(rows: 1, warps: 8, places: 0)
-      rows = 1
+      ranking = try fitting(Ranking(rows: 0, places: merged.scores.count), within: target.sharedBytes)
+    case .sort: ranking = Ranking(rows: 1, places: 0)
     default: return false
     }
     guard target.lanes == 32 else {
       throw GPUError(message: "kernel \(kernel.name): no code yet for a ranking of items")
     }
     stages = [.ranking(statement)]
-    threads = ranking.warps * target.lanes
+    rows = ranking.rows
+    threads = Self.rankingWarps * target.lanes
     sharedBytes = ranking.byteCount
     return true
   }
 
-  private func ranking(places: Int, leftStride: Int, within bytes: Int) throws(GPUError) -> Ranking {
+  /// The ranking with as many rows as leave room for their lists.
+  private func fitting(_ wanted: Ranking, within bytes: Int) throws(GPUError) -> Ranking {
+    var ranking = wanted
     for limit in [Self.sharedBytesOfTwo, bytes] {
       for rows in [8, 4, 2, 1] {
-        for warps in [8, 4, 2, 1] where limit == bytes || warps >= 4 {
-          let ranking = Ranking(rows: rows, warps: warps, places: places, leftStride: leftStride)
-          if ranking.byteCount <= limit { return ranking }
-        }
+        ranking.rows = rows
+        if ranking.byteCount <= limit { return ranking }
       }
     }
     throw GPUError(
-      message: "kernel \(kernel.name): no code yet for the best \(places) of rows \(leftStride / 4) wide",
+      message: "kernel \(kernel.name): no code yet for the best \(wanted.places) of rows \(wanted.leftStride / 4) wide",
       hint: "a list must fit the \(bytes) bytes of shared memory")
   }
 }
@@ -96,10 +96,9 @@ extension GPUKernelEmitter {
       ids: b.offset(emitter.shared, bytes: b.mul(first, 8)))
   }
 
-  /// Empties the lists of a warp.
-  private func clear(_ b: inout IRBuilder, _ first: IRValue, count: Int) {
-    let list = list(b, first)
-    forLanes(&b, count: count * places) { b, index in
+  /// Empties a list.
+  private func clear(_ b: inout IRBuilder, _ list: List) {
+    forLanes(&b, count: places) { b, index in
       b.store(context.f32.constant(-Double.infinity), b.element(list.scores, context.f32, index), alignment: 4)
       b.store(context.i64.constant(-1), b.element(list.ids, context.i64, index), alignment: 8)
     }
@@ -140,8 +139,8 @@ extension GPUKernelEmitter {
     return b.intrinsic("llvm.nvvm.shfl.sync.idx.i32", [all, word, source, context.i32.constant(31)])
   }
 
-  /// `void (score, id, is there, scores, ids, seen, seen count)`, called by all lanes of a warp: puts each lane's item where it belongs
-  /// in the warp's list, unless it is worse than all that are there, or seen.
+  /// `i32 (score, id, is there, scores, ids, seen, seen count)`, called by all lanes of a warp: puts each lane's item where it belongs
+  /// in the warp's list, unless it is worse than all that are there, or seen. Gives a bit for each lane whose item was not.
   private func emitOffering() -> IRFunction {
     let (i32, i64, f32) = (context.i32, context.i64, context.f32)
     let (own, memory) = (
@@ -149,7 +148,7 @@ extension GPUKernelEmitter {
     )
     let offering = emitter.module.addFunction(
       "\(function.name)_offer",
-      type: context.function([f32, i64, context.i1, own, own, memory, i64], returns: context.void),
+      type: context.function([f32, i64, context.i1, own, own, memory, i64], returns: i32),
       linkage: .internal)
     for attribute in ["nounwind", "noinline", "convergent"] { offering.addAttribute(attribute) }
     let parameters = offering.parameters
@@ -178,7 +177,8 @@ extension GPUKernelEmitter {
     } otherwise: { _ in
       [context.boolean(false)]
     }[0]
-    _ = b.whileLoop(name: "offer", carrying: [vote(b, isNew)]) { b, carried in
+    let wanted = vote(b, isNew)
+    _ = b.whileLoop(name: "offer", carrying: [wanted]) { b, carried in
       b.icmp(.ne, carried[0], 0)
     } _: { b, carried in
       let source = b.intrinsic("llvm.cttz", overloads: [i32], [carried[0], context.boolean(true)])
@@ -189,7 +189,7 @@ extension GPUKernelEmitter {
       b.ifThen(goesBefore(b, chosen, place(b, list, last))) { b in insert(&b, chosen, into: list, lane: lane) }
       return [b.and(carried[0], b.sub(carried[0], 1))]
     }
-    b.ret()
+    b.ret(wanted)
     return offering
   }
 
@@ -228,12 +228,13 @@ extension GPUKernelEmitter {
     meetInWarp(b)
   }
 
+  @discardableResult
   private func offer(
     _ b: IRBuilder, _ offering: IRFunction, _ item: (score: IRValue, id: IRValue), isThere: IRValue, to list: List,
     seen: (ids: IRValue, count: IRValue)? = nil
-  ) {
+  ) -> IRValue {
     let none = context.pointer(addressSpace: GPUModuleEmitter.global).null()
-    b.call(
+    return b.call(
       offering,
       [
         item.score, item.id, isThere, list.scores, list.ids, seen?.ids ?? none, seen?.count ?? context.i64.constant(0),
@@ -264,16 +265,17 @@ extension GPUKernelEmitter {
       let panels = packing.panels(rows: count, columns: items.columns), panels.width == 32
     else { throw error("items in panels of another width") }
     let ranking = plan.ranking
+    let warps = plan.threads / emitter.target.lanes
     let offering = emitOffering()
-    let ownLists = b.mul(warp, ranking.rows)
-    clear(&b, ownLists, count: ranking.rows)
+    // Each warp's list is that of one row.
+    let own = list(b, b.smin(warp, ranking.rows - 1))
+    let hasRow = b.icmp(.slt, warp, rowCount)
+    b.ifThen(hasRow) { b in clear(&b, own) }
     bringLeft(&b, best.left)
-    let seen = best.seen.map { groups in
-      (0..<ranking.rows).map { row -> (ids: IRValue, count: IRValue) in
-        let own = b.add(firstRow, b.zext(b.smin(i32.constant(row), b.sub(rowCount, 1)), to: i64))
-        let first = integer(b, groups.offsets, own)
-        return (b.element(address(groups.ids), i64, first), b.sub(integer(b, groups.offsets, b.add(own, 1)), first))
-      }
+    let seen = best.seen.map { groups -> (ids: IRValue, count: IRValue) in
+      let row = b.add(firstRow, b.zext(b.smin(warp, b.sub(rowCount, 1)), to: i64))
+      let first = integer(b, groups.offsets, row)
+      return (b.element(address(groups.ids), i64, first), b.sub(integer(b, groups.offsets, b.add(row, 1)), first))
     }
     barrier(b)
     let total = (panels.columns + 31) / 32
@@ -282,32 +284,37 @@ extension GPUKernelEmitter {
     func bound(_ part: IRValue) -> IRValue {
       b.trunc(b.udiv(b.mul(b.zext(part, to: i64), total), i64.constant(parts)), to: i32)
     }
-    b.loop(
-      from: b.add(bound(part), warp), to: bound(b.add(part, 1)), step: ranking.warps, name: "panel", hint: .asWritten
-    ) { b, panel in
-      let sums = products(&b, best, items, packing, panel: panel)
-      let column = b.add(b.mul(b.zext(panel, to: i64), 32), b.zext(lane, to: i64))
-      let isThere = b.icmp(.slt, column, panels.columns)
-      let id = b.add(column, best.firstID)
-      for (row, sum) in sums.enumerated() {
-        b.ifThen(b.icmp(.sgt, rowCount, row)) { b in
-          offer(b, offering, (sum, id), isThere: isThere, to: list(b, b.add(ownLists, row)), seen: seen?[row])
+    let end = bound(b.add(part, 1))
+    let memory = b.offset(emitter.shared, bytes: ranking.products)
+    b.loop(from: bound(part), to: end, step: ranking.turn / 32, name: "turn", hint: .asWritten) { b, first in
+      let count = b.smin(b.sub(end, first), ranking.turn / 32)
+      b.loop(from: warp, to: count, step: warps, name: "panel", hint: .asWritten) { b, panel in
+        let sums = products(&b, best, items, packing, panel: b.add(first, panel))
+        let place = b.offset(memory, bytes: b.mul(b.add(b.mul(panel, 32), lane), 4))
+        for (row, sum) in sums.enumerated() {
+          b.store(sum, b.offset(place, bytes: row * ranking.turn * 4), alignment: 4)
         }
       }
+      barrier(b)
+      b.ifThen(hasRow) { b in
+        let row = b.offset(memory, bytes: b.add(b.mul(warp, ranking.turn * 4), b.mul(lane, 4)))
+        b.loop(from: i32.constant(0), to: count, step: 1, name: "look", hint: .asWritten) { b, panel in
+          let score = b.load(context.f32, b.offset(row, bytes: b.mul(panel, 128)), alignment: 4)
+          let column = b.add(b.mul(b.zext(b.add(first, panel), to: i64), 32), b.zext(lane, to: i64))
+          let isThere = b.icmp(.slt, column, panels.columns)
+          let item = (score: score, id: b.add(column, best.firstID))
+          // Of equal scores those that are there have smaller ids.
+          let last = place(b, own, i32.constant(places - 1))
+          let isPossible = b.or(b.icmp(.slt, last.id, 0), b.fcmp(.ugt, score, last.score))
+          b.ifThen(b.icmp(.ne, vote(b, b.and(isThere, isPossible)), 0)) { b in
+            offer(b, offering, item, isThere: isThere, to: own, seen: seen)
+          }
+        }
+      }
+      barrier(b)
     }
-    barrier(b)
-    b.loop(from: warp, to: rowCount, step: ranking.warps, name: "row", hint: .asWritten) { b, row in
-      let own = list(b, row)
-      b.loop(from: i32.constant(1), to: i32.constant(ranking.warps), step: 1, name: "other", hint: .asWritten) {
-        b, other in
-        let there = list(b, b.add(b.mul(other, ranking.rows), row))
-        b.loop(from: i32.constant(0), to: i32.constant(places), step: 32, name: "chunk", hint: .asWritten) { b, first in
-          let index = b.add(first, lane)
-          offer(
-            b, offering, place(b, there, b.smin(index, places - 1)), isThere: b.icmp(.slt, index, places), to: own)
-        }
-      }
-      write(&b, own, row: row, best.scores, best.ids, firstColumn: b.mul(b.zext(part, to: i64), places))
+    b.ifThen(hasRow) { b in
+      write(&b, own, row: warp, best.scores, best.ids, firstColumn: b.mul(b.zext(part, to: i64), places))
     }
   }
 
@@ -404,18 +411,28 @@ extension GPUKernelEmitter {
   private func emitMerge(_ b: inout IRBuilder, _ merged: MergedParts) {
     let (i32, i64) = (context.i32, context.i64)
     let offering = emitOffering()
-    let own = list(b, warp)
-    clear(&b, warp, count: 1)
-    meetInWarp(b)
-    let count = merged.parts * places
     b.ifThen(b.icmp(.slt, warp, rowCount)) { b in
-      let first = b.mul(b.add(firstRow, b.zext(warp, to: i64)), count)
-      b.loop(from: i32.constant(0), to: i32.constant(count), step: 32, name: "chunk", hint: .asWritten) { b, chunk in
-        let index = b.add(chunk, lane)
-        let place = b.add(first, b.zext(b.smin(index, count - 1), to: i64))
-        let score = b.load(context.f32, b.element(address(merged.partScores), context.f32, place), alignment: 4)
-        let id = b.load(i64, b.element(address(merged.partIDs), i64, place), alignment: 8)
-        offer(b, offering, (score, id), isThere: b.icmp(.slt, index, count), to: own)
+      let own = list(b, warp)
+      clear(&b, own)
+      meetInWarp(b)
+      let first = b.mul(b.add(firstRow, b.zext(warp, to: i64)), merged.parts * places)
+      // The best of all parts, then the second of all: where none of them is wanted, none of the next is.
+      _ = b.whileLoop(name: "rank", carrying: [i32.constant(0), i32.constant(1)]) { b, carried in
+        b.and(b.icmp(.slt, carried[0], places), b.icmp(.ne, carried[1], 0))
+      } _: { b, carried in
+        let wanted = b.loop(
+          from: i32.constant(0), to: i32.constant(merged.parts), step: 32, name: "part", hint: .asWritten,
+          carrying: [i32.constant(0)]
+        ) { b, chunk, wanted in
+          let part = b.add(chunk, lane)
+          let index = b.add(b.mul(b.smin(part, merged.parts - 1), places), carried[0])
+          let place = b.add(first, b.zext(index, to: i64))
+          let score = b.load(context.f32, b.element(address(merged.partScores), context.f32, place), alignment: 4)
+          let id = b.load(i64, b.element(address(merged.partIDs), i64, place), alignment: 8)
+          let isThere = b.icmp(.slt, part, merged.parts)
+          return [b.or(wanted[0], offer(b, offering, (score, id), isThere: isThere, to: own))]
+        }[0]
+        return [b.add(carried[0], 1), wanted]
       }
       write(&b, own, row: warp, merged.scores, merged.ids, firstColumn: i64.constant(0))
     }
