@@ -19,8 +19,12 @@ extension Evaluator {
         throw .idOutOfRange(argument: name(operands[1]), position: position, found: id, expected: Int64(entries))
       }
     }
-    guard let format = payload.rows else { return try numbers(operands[0]).rows(rows) }
-    return decodedRows(format, width: payload.width, try integers(operands[0]), rows)
+    switch (try self.rows(of: operands[0], rows), payload.rows) {
+    case (.numbers(let numbers), nil): return numbers
+    case (.integers(let coded), .some(let format)):
+      return decodedRows(format, width: payload.width, coded, Array(0..<rows.count))
+    default: throw .invalidFunction(operation: name(operands[0]), reason: "is not a table of such rows")
+    }
   }
 
   func positions(_ payload: Positions, _ operands: [ValueID]) throws(InterpreterError) -> Tensor<Int64> {

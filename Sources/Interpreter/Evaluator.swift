@@ -177,15 +177,43 @@ struct Evaluator<Number: Arithmetic> {
   }
 
   private func load(_ weight: Weight) throws(InterpreterError) -> RuntimeValue<Number> {
-    let expected = weight.type.shape.map { $0.extent ?? -1 }
-    do {
-      return try weights.withWeight(weight.name) { element, shape, bytes in
-        let isWide = weight.formula != nil && weight.type.element == .f32 && element == .f64
-        guard element == weight.type.element || isWide, shape == expected else {
-          throw OperationError("declared as \(weight.type), found shape \(shape) of \(element.rawValue)")
-        }
-        return RuntimeValue(try HostTensor(element: element, shape: shape, bytes: [UInt8](bytes)))
+    try load(weight) { source in
+      try source.withRows(0..<source.count) {
+        try HostTensor(element: source.element, shape: source.shape, bytes: [UInt8]($0))
       }
+    }
+  }
+
+  /// Rows of a table. Of a weight, which may be larger than memory, only these are read.
+  func rows(of table: ValueID, _ rows: [Int]) throws(InterpreterError) -> RuntimeValue<Number> {
+    if values[Int(table.index)] == nil, case .weight(let weight) = function[table].definition {
+      return try load(module[weight]) { source in
+        var bytes: [UInt8] = []
+        for row in rows { try source.withRows(row..<row + 1) { bytes += $0 } }
+        return try HostTensor(
+          element: source.element, shape: [rows.count] + source.shape.dropFirst(), bytes: bytes)
+      }
+    }
+    return switch try value(table) {
+    case .numbers(let tensor): .numbers(tensor.rows(rows))
+    case .integers(let tensor): .integers(tensor.rows(rows))
+    case .offsets: throw .invalidFunction(operation: name(table), reason: "is not a tensor")
+    }
+  }
+
+  /// What `read` takes of a weight, which must be as it is declared.
+  private func load(
+    _ weight: Weight, _ read: (WeightRows) throws -> HostTensor
+  ) throws(InterpreterError) -> RuntimeValue<Number> {
+    do {
+      let source = try weights.rows(of: weight.name)
+      let isWide = weight.formula != nil && weight.type.element == .f32 && source.element == .f64
+      guard source.element == weight.type.element || isWide, source.shape == weight.type.shape.map({ $0.extent ?? -1 })
+      else {
+        throw OperationError(
+          "declared as \(weight.type), found shape \(source.shape) of \(source.element.rawValue)")
+      }
+      return RuntimeValue(try read(source))
     } catch {
       throw .badWeight(name: weight.name, reason: "\(error)")
     }

@@ -9,18 +9,20 @@ public enum Rounding {
   public static let largestInt8: Float = 127
 
   /// The bits of the nearest bf16 number; what is too large becomes an infinity, a NaN stays one.
+  @inline(__always)
   public static func bfloat16Bits(_ value: Float) -> UInt16 {
     let bits = value.bitPattern
     // A NaN whose payload is in the lower half only would become an infinity.
-    if value.isNaN { return UInt16(bits >> 16) | 0x40 }
-    return UInt16((bits &+ 0x7FFF &+ (bits >> 16 & 1)) >> 16)
+    return UInt16(
+      truncatingIfNeeded: value.isNaN ? bits >> 16 | 0x40 : (bits &+ 0x7FFF &+ (bits >> 16 & 1)) >> 16)
   }
 
   /// The bits of the nearest IEEE half; what is too large becomes an infinity, a NaN stays one.
+  @inline(__always)
   public static func halfBits(_ value: Float) -> UInt16 {
-    let sign = UInt16(value.bitPattern >> 16) & 0x8000
-    if value.isNaN { return sign | 0x7E00 }
-    return sign | UInt16(min(narrow(value.magnitude, fraction: 10, leastExponent: -14), 0x7C00))
+    let sign = UInt16(truncatingIfNeeded: value.bitPattern >> 16) & 0x8000
+    let bits = min(narrow(value.magnitude, fraction: 10, leastExponent: -14), 0x7C00)
+    return sign | (value.isNaN ? 0x7E00 : UInt16(truncatingIfNeeded: bits))
   }
 
   /// The bits of the nearest f8e4m3 number; what is beyond 448, infinities included, becomes 448 with its sign, a NaN
@@ -38,35 +40,35 @@ public enum Rounding {
   }
 
   /// Exponent and fraction of a format with `fraction` bits of fraction, whose least normal number is
-  /// 2^`leastExponent`: what is not negative, rounded to nearest even, with as large an exponent as it takes.
-  private static func narrow(_ magnitude: Float, fraction: UInt32, leastExponent: Int) -> UInt32 {
-    let least = Float(sign: .plus, exponent: leastExponent, significand: 1)
-    if magnitude < least {
-      // Subnormals are equally spaced; the product with a power of two is exact, or too small to matter.
-      let unit = Float(sign: .plus, exponent: Int(fraction) - leastExponent, significand: 1)
-      return UInt32((magnitude * unit).rounded(.toNearestOrEven))
-    }
-    let shift = 23 - fraction
+  /// 2^`leastExponent`: what is not negative, rounded to nearest even, with as large an exponent as it takes; anything of
+  /// a NaN. Without branches, so that loops over it become vector instructions.
+  @inline(__always)
+  private static func narrow(_ magnitude: Float, fraction: UInt32, leastExponent: Int32) -> UInt32 {
+    func power(_ exponent: Int32) -> Float { Float(bitPattern: UInt32(bitPattern: 127 &+ exponent) << 23) }
+    // Subnormals are equally spaced, and so are the fp32 numbers from here on: a sum is rounded to one of them.
+    let spaced = power(23 &- Int32(bitPattern: fraction) &+ leastExponent)
+    let subnormal = (magnitude + spaced).bitPattern &- spaced.bitPattern
+    let shift = 23 &- fraction
     let bits = magnitude.bitPattern
     let rounded = (bits &+ (1 << (shift - 1) - 1) &+ (bits >> shift & 1)) >> shift
-    return rounded - UInt32(126 + leastExponent) << fraction
+    let normal = rounded &- UInt32(bitPattern: 126 &+ leastExponent) << fraction
+    return magnitude < power(leastExponent) ? subnormal : normal
   }
 }
 
 extension Float {
   /// The number that an IEEE half with these bits stands for; exact.
+  @inline(__always)
   public init(halfBits bits: UInt16) {
-    let sign = UInt32(bits & 0x8000) << 16
-    let exponent = UInt32(bits >> 10) & 0x1F
-    let fraction = UInt32(bits & 0x3FF)
-    switch exponent {
-    case 0: self = Float(sign: sign == 0 ? .plus : .minus, exponent: -24, significand: Float(fraction))
-    case 0x1F: self = Float(bitPattern: sign | 0x7F80_0000 | fraction << 13)
-    default: self = Float(bitPattern: sign | (exponent + 112) << 23 | fraction << 13)
-    }
+    let magnitude = UInt32(bits & 0x7FFF) << 13
+    // As the bits of an fp32 number these have an exponent that is 112 too low; the product with a power of two is exact.
+    let number = (Float(bitPattern: magnitude) * 0x1p112).bitPattern
+    let isFinite = bits & 0x7C00 != 0x7C00
+    self.init(bitPattern: UInt32(bits & 0x8000) << 16 | (isFinite ? number : magnitude | 0x7F80_0000))
   }
 
   /// The number that a bf16 with these bits stands for; exact.
+  @inline(__always)
   public init(bfloat16Bits bits: UInt16) { self.init(bitPattern: UInt32(bits) << 16) }
 
   /// The number that an f8e4m3 with these bits stands for; exact.

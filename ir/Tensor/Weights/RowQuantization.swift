@@ -17,18 +17,27 @@ public enum TableFormat: String, Hashable, Sendable, CaseIterable {
   /// Writes the row into `bytes`, which has exactly its bytes. Throws where an element is not finite, or where scale and
   /// bias are beyond what the format holds.
   public func encode(_ row: [Float], into bytes: UnsafeMutableRawBufferPointer) throws(OperationError) {
-    try require(row.allSatisfy(\.isFinite), "an element is not finite")
-    let (least, most) = (row.min() ?? 0, row.max() ?? 0)
+    let result = row.withUnsafeBufferPointer { row in
+      Result { () throws(OperationError) in try encode(row, into: bytes) }
+    }
+    try result.get()
+  }
+
+  /// The same of a row that lies somewhere in memory.
+  public func encode(
+    _ row: UnsafeBufferPointer<Float>, into bytes: UnsafeMutableRawBufferPointer
+  ) throws(OperationError) {
+    try require(bytes.count == byteCount(width: row.count), "a row of \(row.count) does not take \(bytes.count) bytes")
+    let range = RowRange(row)
+    try require(range.isFinite, "an element is not finite")
+    let (least, most) = (range.least, range.most)
     switch self {
     case .int8:
       let range = most - least
       let scale = range / 255
       try require(scale.isFinite, "elements from \(least) to \(most) are too far apart")
       // As FBGEMM has it: not the reciprocal of the scale, and never a division by 0.
-      let inverse = 255 / (range + 1e-8)
-      for (column, element) in row.enumerated() {
-        bytes[column] = UInt8(clamp((element - least) * inverse, to: 255))
-      }
+      RowCodes(least: least, inverse: 255 / (range + 1e-8), largest: 255).write(row, to: bytes)
       bytes.storeBytes(of: scale.bitPattern.littleEndian, toByteOffset: row.count, as: UInt32.self)
       bytes.storeBytes(of: least.bitPattern.littleEndian, toByteOffset: row.count + 4, as: UInt32.self)
     case .int4:
@@ -41,18 +50,12 @@ public enum TableFormat: String, Hashable, Sendable, CaseIterable {
       let scale = Float(halfBits: scaleBits)
       try require(
         bias.isFinite && scale.isFinite, "elements from \(least) to \(most) are beyond what fp16 scale and bias hold")
-      let inverse = 1 / scale
-      let codes = row.map { UInt8(clamp(($0 - bias) * inverse, to: 15)) }
-      for pair in 0..<(row.count + 1) / 2 {
-        bytes[pair] = codes[2 * pair] | (2 * pair + 1 < codes.count ? codes[2 * pair + 1] << 4 : 0)
-      }
+      RowCodes(least: bias, inverse: 1 / scale, largest: 15).writePairs(row, to: bytes)
       let end = (row.count + 1) / 2
       bytes.storeBytes(of: scaleBits.littleEndian, toByteOffset: end, as: UInt16.self)
       bytes.storeBytes(of: biasBits.littleEndian, toByteOffset: end + 2, as: UInt16.self)
     }
   }
-
-  private func clamp(_ value: Float, to most: Float) -> Float { max(0, min(value.rounded(.toNearestOrEven), most)) }
 
   /// The elements of a row of `width` columns: the product and the sum each rounded to fp32. `bytes` has exactly the row's.
   public func decode(_ bytes: ArraySlice<UInt8>, width: Int) -> [Float] {
@@ -110,6 +113,12 @@ public enum RowQuantization {
   /// division, rounded to the code nearest within range.
   public static func code(_ value: Float, scale: Float, for element: ElementType) -> Float {
     Float(element.rounded(Double(value / scale)))
+  }
+
+  /// The same code as it is stored, in a byte.
+  static func byte(_ value: Float, scale: Float, for element: ElementType) -> UInt8 {
+    let code = code(value, scale: scale, for: element)
+    return element == .i8 ? UInt8(bitPattern: Rounding.int8(code)) : Rounding.float8Bits(code)
   }
 
   /// The codes of a row and its scale.
