@@ -6,14 +6,14 @@
 /* Slicing by 16: table[k][b] is the effect of byte b followed by k zero bytes, so 16 bytes take 16 independent look-ups
  * in 32 KiB, which stay in the first-level cache. */
 enum { SLICES = 16 };
+static const uint64_t POLYNOMIAL = UINT64_C(0xC96C5795D7870F42);
 static uint64_t table[SLICES][256];
 static pthread_once_t table_once = PTHREAD_ONCE_INIT;
 
 static void fill_table(void) {
-  const uint64_t polynomial = UINT64_C(0xC96C5795D7870F42);
   for (unsigned byte = 0; byte < 256; byte++) {
     uint64_t value = byte;
-    for (int bit = 0; bit < 8; bit++) value = (value >> 1) ^ (polynomial & (0 - (value & 1)));
+    for (int bit = 0; bit < 8; bit++) value = (value >> 1) ^ (POLYNOMIAL & (0 - (value & 1)));
     table[0][byte] = value;
   }
   for (unsigned byte = 0; byte < 256; byte++) {
@@ -55,4 +55,24 @@ uint64_t ultra_crc64(uint64_t checksum, const void *bytes, size_t count) {
     count--;
   }
   return ~crc;
+}
+
+/* The product of two polynomials over GF(2), modulo the checksum's. The highest bit is that of x^0. */
+static uint64_t multiply(uint64_t left, uint64_t right) {
+  uint64_t product = 0;
+  for (uint64_t bit = UINT64_C(1) << 63; bit != 0; bit >>= 1) {
+    if (left & bit) product ^= right;
+    right = (right >> 1) ^ (POLYNOMIAL & (0 - (right & 1)));
+  }
+  return product;
+}
+
+uint64_t ultra_crc64_join(uint64_t first, uint64_t second, uint64_t count) {
+  /* Each byte that follows multiplies what came before it by x^8. */
+  uint64_t power = UINT64_C(1) << (63 - 8);
+  for (; count != 0; count >>= 1) {
+    if (count & 1) first = multiply(first, power);
+    power = multiply(power, power);
+  }
+  return first ^ second;
 }

@@ -15,6 +15,10 @@ extern "C" {
 /* The checksum of what `checksum` covers followed by `count` bytes at `bytes`; begin with 0. Any thread may call it. */
 uint64_t ultra_crc64(uint64_t checksum, const void *bytes, size_t count);
 
+/* The checksum of bytes whose checksum is `first` followed by `count` bytes whose checksum is `second`: parts can be taken
+ * by several threads, in any order. */
+uint64_t ultra_crc64_join(uint64_t first, uint64_t second, uint64_t count);
+
 #ifdef __cplusplus
 }
 #endif

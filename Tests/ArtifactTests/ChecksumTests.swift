@@ -27,4 +27,15 @@ import Testing
       #expect(checksum(Array(bytes[length...]), from: checksum(part)) == slow(bytes))
     }
   }
+
+  @Test func partsJoin() {
+    let bytes = (0..<5000).map { _ in UInt8.random(in: 0...255) }
+    for length in [0, 1, 15, 16, 17, 255, 256, 4095, 4999, 5000] {
+      let (first, second) = (Array(bytes[..<length]), Array(bytes[length...]))
+      #expect(
+        ultra_crc64_join(checksum(first), checksum(second), UInt64(second.count)) == checksum(bytes), "\(length)")
+    }
+    // Zeros at the end are told from none.
+    #expect(ultra_crc64_join(1, checksum([0]), 1) != 1)
+  }
 }
