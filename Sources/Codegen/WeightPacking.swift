@@ -1,115 +1,247 @@
 import TensorIR
 import TileIR
 
-/// Turns a weight's elements into the bytes that the artifact stores.
-public struct WeightPacking {
-  /// Writes the packed weight piece by piece, so that no more than a panel is held in memory.
+/// Turns a weight's elements into the bytes that the artifact stores, a piece at a time, so that of a weight larger than
+/// memory only some rows are held. Pieces follow one another in the artifact; each can be made by itself, by any thread.
+public struct WeightPacking: Sendable {
+  private let packing: Packing
+  private let weight: WeightRows
+  private let rows: Int
+  private let columns: Int
+  /// The rows, or where panels are of columns the columns, that each piece is made of.
+  private let cuts: [Range<Int>]
+
+  /// Bytes of a weight that a piece holds where panels run down all of its rows: more than of others, since all rows are read
+  /// for each piece. Most such weights are one.
+  static let columnPieceBytes = 16 << 20
+
+  /// A weight to be packed.
   ///
   /// - Parameters:
-  ///   - rows: of the weight as the model stores it.
-  ///   - elements: `rows * columns` elements of the type, row-major, at any alignment.
-  ///   - write: takes the next bytes; they are valid during the call only.
-  public static func write(
-    _ packing: Packing, _ element: ElementType, rows: Int, columns: Int, elements: UnsafeRawBufferPointer,
-    to write: (UnsafeRawBufferPointer) throws -> Void
-  ) throws {
-    switch element.byteCount {
-    case 1: try pack(packing, element, rows, columns, elements, of: UInt8.self, to: write)
-    case 2: try pack(packing, element, rows, columns, elements, of: UInt16.self, to: write)
-    case 4: try pack(packing, element, rows, columns, elements, of: UInt32.self, to: write)
-    default: try pack(packing, element, rows, columns, elements, of: UInt64.self, to: write)
+  ///   - weight: `rows * columns` elements, a vector where one of them is 1. Throws where they are others.
+  ///   - pieceBytes: about so many bytes of the weight make a piece; nil for what suits the packing.
+  public init(
+    _ packing: Packing, of weight: WeightRows, rows: Int, columns: Int, pieceBytes: Int? = nil
+  ) throws(OperationError) {
+    let found = weight.shape.reduce(1, *)
+    guard found == rows * columns else {
+      throw OperationError("found \(weight.shape), expected \(rows) x \(columns)")
+    }
+    self.packing = packing
+    self.rows = rows
+    self.columns = columns
+    let unit: Int
+    switch packing {
+    case .plain, .coded, .reversed:
+      // The rows that the weight has itself: a vector may be one row of a buffer.
+      self.weight = weight
+      unit = 1
+    case .codedPanels(_, let width):
+      self.weight = weight.reshaped([rows, columns])
+      unit = width
+    case .panels, .fragments, .matrices:
+      self.weight = weight.reshaped([rows, columns])
+      let (width, transposed) = packing.contractedPanels ?? (1, true)
+      guard transposed else {
+        let panelBytes = max(rows * width * weight.element.byteCount, 1)
+        let step = max((pieceBytes ?? Self.columnPieceBytes) / panelBytes, 1) * width
+        cuts = stride(from: 0, to: columns, by: step).map { $0..<min($0 + step, columns) }
+        return
+      }
+      unit = width
+    }
+    let windows = self.weight.windows(ofBytes: pieceBytes ?? WeightRows.windowBytes, unit: unit)
+    cuts = if case .reversed = packing { windows.reversed() } else { windows }
+  }
+
+  /// How many pieces there are.
+  public var pieceCount: Int { cuts.count }
+
+  /// The bytes of a piece. Throws where the weight cannot be read, or does not fit a quantized form.
+  public func piece(_ number: Int) throws -> [UInt8] {
+    let cut = cuts[number]
+    switch packing {
+    case .plain, .coded: return try weight.withRows(cut) { [UInt8]($0) }
+    case .reversed: return try weight.withRows(cut) { reversed($0) }
+    case .codedPanels(let format, let width):
+      return try weight.withRows(cut) { codedPanels(format, width, cut.count, $0) }
+    case .panels, .fragments, .matrices:
+      let transposed = packing.contractedPanels?.transposed ?? true
+      if transposed { return try weight.withRows(cut) { packed(cut.count, columns, $0) } }
+      if cut.count == columns { return try weight.withRows(0..<rows) { packed(rows, columns, $0) } }
+      return try columns(cut).withUnsafeBytes { packed(rows, cut.count, $0) }
+    }
+  }
+
+  /// Makes all pieces in order and hands their bytes on; they are valid during the call only.
+  public func write(to write: (UnsafeRawBufferPointer) throws -> Void) throws {
+    for number in cuts.indices { try piece(number).withUnsafeBytes { try write($0) } }
+  }
+
+  /// Some columns of all rows.
+  private func columns(_ columns: Range<Int>) throws -> [UInt8] {
+    let size = weight.element.byteCount
+    var result: [UInt8] = []
+    result.reserveCapacity(rows * columns.count * size)
+    for window in weight.windows() {
+      try weight.withRows(window) { bytes in
+        for row in 0..<window.count {
+          let start = (row * self.columns + columns.lowerBound) * size
+          result += bytes[start..<start + columns.count * size]
+        }
+      }
+    }
+    return result
+  }
+
+  private func reversed(_ elements: UnsafeRawBufferPointer) -> [UInt8] {
+    let size = weight.element.byteCount
+    let count = elements.count / size
+    return Self.bytes(elements.count) { bytes in
+      for index in 0..<count {
+        for byte in 0..<size { bytes[index * size + byte] = elements[(count - 1 - index) * size + byte] }
+      }
     }
   }
 
   /// Panels of coded rows, their scales and biases in fp32.
-  private static func packRows(
-    _ format: TableFormat, _ width: Int, _ rows: Int, _ columns: Int, _ elements: UnsafeRawBufferPointer,
-    to write: (UnsafeRawBufferPointer) throws -> Void
-  ) throws {
+  private func codedPanels(
+    _ format: TableFormat, _ width: Int, _ rows: Int, _ elements: UnsafeRawBufferPointer
+  ) -> [UInt8] {
     let codes = format.codeByteCount(ofRow: columns)
-    var panel = [UInt8](repeating: 0, count: width * format.panelRowBytes(ofRow: columns))
-    for first in stride(from: 0, to: rows, by: width) {
-      try panel.withUnsafeMutableBytes { panel in
-        for lane in 0..<width {
-          let row = first + lane
-          let isThere = row < rows
-          let bytes = UnsafeRawBufferPointer(
-            rebasing: elements[(isThere ? row * columns : 0)..<elements.count].prefix(columns))
-          let (scale, bias) = isThere ? format.scaleAndBias(bytes) : (0, 0)
-          panel.storeBytes(of: scale.bitPattern.littleEndian, toByteOffset: 4 * lane, as: UInt32.self)
-          panel.storeBytes(of: bias.bitPattern.littleEndian, toByteOffset: 4 * (width + lane), as: UInt32.self)
-          for code in 0..<codes { panel[8 * width + code * width + lane] = isThere ? bytes[code] : 0 }
-        }
+    let panelBytes = width * format.panelRowBytes(ofRow: columns)
+    return Self.bytes((rows + width - 1) / width * panelBytes) { bytes in
+      for row in 0..<rows {
+        let (number, lane) = row.quotientAndRemainder(dividingBy: width)
+        let panel = UnsafeMutableRawBufferPointer(rebasing: bytes[number * panelBytes..<(number + 1) * panelBytes])
+        let elements = UnsafeRawBufferPointer(rebasing: elements[row * columns..<(row + 1) * columns])
+        let (scale, bias) = format.scaleAndBias(elements)
+        panel.storeBytes(of: scale.bitPattern.littleEndian, toByteOffset: 4 * lane, as: UInt32.self)
+        panel.storeBytes(of: bias.bitPattern.littleEndian, toByteOffset: 4 * (width + lane), as: UInt32.self)
+        for code in 0..<codes { panel[8 * width + code * width + lane] = elements[code] }
       }
-      try panel.withUnsafeBytes { try write($0) }
     }
   }
 
-  private static func pack<Bits: FixedWidthInteger & BitwiseCopyable>(
-    _ packing: Packing, _ element: ElementType, _ rows: Int, _ columns: Int, _ elements: UnsafeRawBufferPointer,
-    of type: Bits.Type, to write: (UnsafeRawBufferPointer) throws -> Void
-  ) throws {
-    func bits(_ index: Int) -> Bits {
-      elements.loadUnaligned(fromByteOffset: index * MemoryLayout<Bits>.size, as: Bits.self)
+  // MARK: - Panels of contractions
+
+  /// A part of the weight, whole panels of it, as the packing has them; its elements are row-major.
+  private func packed(_ rows: Int, _ columns: Int, _ elements: UnsafeRawBufferPointer) -> [UInt8] {
+    let element = weight.element
+    return Self.bytes(packing.byteCount(rows: rows, columns: columns, element)) { bytes in
+      switch element.byteCount {
+      case 1: pack(Part<UInt8>(elements, rows, columns), to: bytes)
+      case 2: pack(Part<UInt16>(elements, rows, columns), to: bytes)
+      case 4: pack(Part<UInt32>(elements, rows, columns), to: bytes)
+      default: pack(Part<UInt64>(elements, rows, columns), to: bytes)
+      }
     }
+  }
+
+  /// Row-major elements of so many bytes.
+  private struct Part<Bits: FixedWidthInteger & BitwiseCopyable> {
+    let elements: UnsafeRawBufferPointer
+    let rows: Int
+    let columns: Int
+
+    init(_ elements: UnsafeRawBufferPointer, _ rows: Int, _ columns: Int) {
+      (self.elements, self.rows, self.columns) = (elements, rows, columns)
+    }
+
+    @inline(__always)
+    subscript(row: Int, column: Int) -> Bits {
+      elements.loadUnaligned(
+        fromByteOffset: (row &* columns &+ column) &* MemoryLayout<Bits>.size, as: Bits.self)
+    }
+  }
+
+  private func pack<Bits>(_ part: Part<Bits>, to bytes: UnsafeMutableRawBufferPointer) {
     switch packing {
-    case .plain, .coded: try write(elements)
-    case .codedPanels(let format, let width): try packRows(format, width, rows, columns, elements, to: write)
-    case .reversed:
-      let reversed = (0..<rows * columns).map { bits(rows * columns - 1 - $0) }
-      try reversed.withUnsafeBytes { try write($0) }
-    case .fragments(let transposed):
-      let (inner, outer) = transposed ? (columns, rows) : (rows, columns)
-      let (width, height) = (Packing.fragmentColumns, Packing.fragmentRows)
-      var panel = [Bits](repeating: 0, count: Packing.paddedFragmentRows(inner) * width)
-      for first in stride(from: 0, to: outer, by: width) {
-        for number in panel.indices {
-          // Within a step, from the last: the one of a pair, its row, its column, place, group and half.
-          let (step, place) = number.quotientAndRemainder(dividingBy: height * width)
-          let row = step * height + place % 2 + place / 2 % 2 * 8 + place / 8 % 4 * 2
-          let column = first + place / 4 % 2 + place / 32 % 8 * 4 + place / 256 * 2
-          let isThere = row < inner && column < outer
-          panel[number] = isThere ? bits(transposed ? column * columns + row : row * columns + column) : 0
-        }
-        try panel.withUnsafeBytes { try write($0) }
+    case .plain, .coded, .codedPanels, .reversed: break
+    case .panels(let width, let transposed): packPanels(part, width, transposed, to: bytes)
+    case .fragments(let transposed): packSteps(part, Self.fragmentPlaces, transposed, to: bytes)
+    case .matrices(let transposed): packSteps(part, Self.matrixPlaces, transposed, to: bytes)
+    }
+  }
+
+  /// Panels whose rows are grouped as one instruction contracts them.
+  private func packPanels<Bits>(
+    _ part: Part<Bits>, _ width: Int, _ transposed: Bool, to bytes: UnsafeMutableRawBufferPointer
+  ) {
+    let (inner, outer) = transposed ? (part.columns, part.rows) : (part.rows, part.columns)
+    let element = weight.element
+    let together = element.contractedTogether
+    let panelBytes = width * element.panelColumnBytes(inner)
+    for (number, first) in stride(from: 0, to: outer, by: width).enumerated() {
+      let panel = UnsafeMutableRawBufferPointer(rebasing: bytes[number * panelBytes..<(number + 1) * panelBytes])
+      let lanes = min(width, outer - first)
+      func store(_ step: Int, _ lane: Int, _ bits: Bits) {
+        let place = (step / together &* width &+ lane) &* together &+ step % together
+        panel.storeBytes(of: bits, toByteOffset: place &* MemoryLayout<Bits>.size, as: Bits.self)
       }
-    case .matrices(let transposed):
-      let (inner, outer) = transposed ? (columns, rows) : (rows, columns)
-      let (width, height) = (Packing.matrixColumns, Packing.fragmentRows)
-      var panel = [Bits](repeating: 0, count: Packing.paddedFragmentRows(inner) * width)
-      for first in stride(from: 0, to: outer, by: width) {
-        for number in panel.indices {
-          // Within a step, from the last: row, column, half, tile and group.
-          let (step, place) = number.quotientAndRemainder(dividingBy: height * width)
-          let row = step * height + place % 8 + place / 64 % 2 * 8
-          let column = first + place / 8 % 2 + place / 16 % 4 * 8 + place / 128 % 4 * 2 + place / 512 * 32
-          let isThere = row < inner && column < outer
-          panel[number] = isThere ? bits(transposed ? column * columns + row : row * columns + column) : 0
-        }
-        try panel.withUnsafeBytes { try write($0) }
+      if transposed {
+        for lane in 0..<lanes { for step in 0..<inner { store(step, lane, part[first + lane, step]) } }
+      } else {
+        for step in 0..<inner { for lane in 0..<lanes { store(step, lane, part[step, first + lane]) } }
       }
-    case .panels(let width, let transposed):
-      let (inner, outer) = transposed ? (columns, rows) : (rows, columns)
-      let together = element.contractedTogether
-      var panel = [Bits](repeating: 0, count: element.paddedContraction(inner) * width)
-      for first in stride(from: 0, to: outer, by: width) {
-        for step in 0..<inner {
-          let (group, place) = step.quotientAndRemainder(dividingBy: together)
-          for lane in 0..<width {
-            let column = first + lane
-            panel[(group * width + lane) * together + place] =
-              column < outer ? bits(transposed ? column * columns + step : step * columns + column) : 0
-          }
-        }
-        try panel.withUnsafeBytes { try write($0) }
-        if element == .i8 {
-          let corrections = (0..<width).map { lane in
-            let codes = (0..<inner).map { Int32(Int8(truncatingIfNeeded: panel[($0 / 4 * width + lane) * 4 + $0 % 4])) }
-            return -128 * codes.reduce(0, +)
-          }
-          try corrections.withUnsafeBytes { try write($0) }
+      if element == .i8 {
+        let corrections = width * element.paddedContraction(inner)
+        for lane in 0..<width {
+          var sum: Int32 = 0
+          for step in 0..<inner { sum += Int32(Int8(bitPattern: panel[(step / 4 * width + lane) * 4 + step % 4])) }
+          panel.storeBytes(of: -128 * sum, toByteOffset: corrections + 4 * lane, as: Int32.self)
         }
       }
     }
+  }
+
+  /// Panels in steps of sixteen rows; `places` says which row of a step and which column of a panel stand where.
+  private func packSteps<Bits>(
+    _ part: Part<Bits>, _ places: (width: Int, at: [(row: Int, column: Int)]), _ transposed: Bool,
+    to bytes: UnsafeMutableRawBufferPointer
+  ) {
+    let (inner, outer) = transposed ? (part.columns, part.rows) : (part.rows, part.columns)
+    var offset = 0
+    for first in stride(from: 0, to: outer, by: places.width) {
+      for step in stride(from: 0, to: inner, by: Packing.fragmentRows) {
+        for place in places.at {
+          let (row, column) = (step + place.row, first + place.column)
+          if row < inner && column < outer {
+            let bits = transposed ? part[column, row] : part[row, column]
+            bytes.storeBytes(of: bits, toByteOffset: offset, as: Bits.self)
+          }
+          offset += MemoryLayout<Bits>.size
+        }
+      }
+    }
+  }
+
+  /// Within a step, from the last: the one of a pair, its row, its column, place, group and half.
+  private static let fragmentPlaces = (
+    width: Packing.fragmentColumns,
+    at: (0..<Packing.fragmentRows * Packing.fragmentColumns).map { place in
+      (
+        row: place % 2 + place / 2 % 2 * 8 + place / 8 % 4 * 2,
+        column: place / 4 % 2 + place / 32 % 8 * 4 + place / 256 * 2
+      )
+    }
+  )
+
+  /// Within a step, from the last: row, column, half, tile and group.
+  private static let matrixPlaces = (
+    width: Packing.matrixColumns,
+    at: (0..<Packing.fragmentRows * Packing.matrixColumns).map { place in
+      (
+        row: place % 8 + place / 64 % 2 * 8,
+        column: place / 8 % 2 + place / 16 % 4 * 8 + place / 128 % 4 * 2 + place / 512 * 32
+      )
+    }
+  )
+
+  /// So many bytes, zeros where `write` leaves them.
+  private static func bytes(_ count: Int, _ write: (UnsafeMutableRawBufferPointer) -> Void) -> [UInt8] {
+    var bytes = [UInt8](repeating: 0, count: count)
+    bytes.withUnsafeMutableBytes { write($0) }
+    return bytes
   }
 }

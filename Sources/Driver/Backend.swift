@@ -4,6 +4,7 @@ import LLVMKit
 import Passes
 import TensorIR
 import TileIR
+import UltraRuntime
 
 /// The back half of the compiler: a verified module becomes tile programs, machine code and an artifact.
 public struct Backend: Sendable {
@@ -82,37 +83,50 @@ public struct Backend: Sendable {
   }
 
   /// Writes the artifact of programs and their object file; `weights` has derived weights too. After an error there is no
-  /// file.
-  func write(_ programs: [Program], object: [UInt8], weights: any WeightProvider, to path: String) throws
-    -> ArtifactWriter.Summary
-  {
-    let sources = WeightLayout(programs).entries.map { entry in
-      WeightSource(name: entry.name, byteCount: entry.byteCount) { sink in
-        try Self.write(entry.buffer, weights, to: &sink)
+  /// file. `progress` is told how many bytes of weights are written, of how many.
+  func write(
+    _ programs: [Program], object: [UInt8], weights: any WeightProvider, to path: String,
+    progress: (Int, Int) -> Void = { _, _ in }
+  ) throws -> ArtifactWriter.Summary {
+    try withoutActuallyEscaping(progress) { progress in
+      let layout = WeightLayout(programs)
+      let sources = layout.entries.map { entry in
+        WeightSource(name: entry.name, byteCount: entry.byteCount) { sink in
+          progress(entry.offset, layout.byteCount)
+          try Self.write(entry.buffer, weights, to: &sink) { progress(entry.offset + $0, layout.byteCount) }
+        }
       }
+      return try ArtifactWriter().write(object: object, weights: sources, to: path)
     }
-    return try ArtifactWriter().write(object: object, weights: sources, to: path)
   }
 
-  private static func write(_ buffer: Buffer, _ weights: any WeightProvider, to sink: inout WeightSink) throws {
+  /// Packs a weight piece by piece, by several threads: of a table larger than memory only some rows are in memory.
+  private static func write(
+    _ buffer: Buffer, _ weights: any WeightProvider, to sink: inout WeightSink, progress: (Int) -> Void
+  ) throws {
     switch buffer.home {
     case .table(let numbers): try numbers.withUnsafeBytes { try sink.write($0) }
     case .weight(let name, let packing):
+      let weight = try weights.rows(of: name)
       let rows = buffer.rows.dimension.extent ?? 0
-      let expected = rows * buffer.columns * buffer.element.byteCount
-      try weights.withWeight(name) { element, shape, bytes in
-        guard element == buffer.element, bytes.count == expected else {
-          throw DriverError(
-            "weight \"\(name)\": found \(shape) of \(element.rawValue), \(bytes.count) bytes; "
-              + "expected \(rows) x \(buffer.columns) of \(buffer.element.rawValue)")
-        }
-        try WeightPacking.write(
-          packing, buffer.element, rows: rows, columns: buffer.columns, elements: bytes
-        ) { try sink.write($0) }
+      guard weight.element == buffer.element, weight.shape.reduce(1, *) == rows * buffer.columns else {
+        throw DriverError(
+          "weight \"\(name)\": found \(weight.shape) of \(weight.element.rawValue); "
+            + "expected \(rows) x \(buffer.columns) of \(buffer.element.rawValue)")
+      }
+      let packed = try WeightPacking(packing, of: weight, rows: rows, columns: buffer.columns)
+      var written = 0
+      try inOrder(packed.pieceCount, threads: packingThreads, make: { try packed.piece($0) }) { piece in
+        try sink.write(piece)
+        written += piece.count
+        progress(written)
       }
     case .input, .output, .workspace: break
     }
   }
+
+  /// Threads that prepare weights: beyond some they only wait for memory, and each holds a piece.
+  static var packingThreads: Int { min(ThreadPool.usableProcessors, 8) }
 }
 
 extension CompileOptions.Optimization {

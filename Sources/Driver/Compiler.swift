@@ -13,6 +13,8 @@ public struct Compiler {
   public var options: CompileOptions
   /// Called before each step with a phrase that says what is being done.
   public var onStep: (String) -> Void = { _ in }
+  /// Called often while a step goes through many bytes.
+  public var onProgress: (Progress) -> Void = { _ in }
   /// Called with the program's text after each pass that `options.printAfter` names.
   public var onProgram: (String) -> Void = { _ in }
   /// What has been done so far; complete when a call returns.
@@ -48,9 +50,11 @@ public struct Compiler {
 
   private mutating func finish(_ front: inout Front, to path: String) throws {
     let (object, programs) = try object(&front)
+    let progress = progress("packing weights")
     let summary = try step("artifact", "writing \(path)") {
       let weights = DerivedWeights(front.module, base: front.weights)
-      let summary = try front.backend.write(programs, object: object, weights: weights, to: path)
+      let summary = try front.backend.write(
+        programs, object: object, weights: weights, to: path, progress: progress)
       return (summary, "\(Quantity.bytes(Double(summary.weightsSize))) of packed weights")
     }
     conclude(path, byteCount: summary.fileSize)
@@ -121,7 +125,7 @@ public struct Compiler {
   private mutating func prepare() throws -> Front {
     let manager = try begin()
     let imported = try importModel()
-    let checksum = try step("checksum", "reading the weights") { (Self.checksum(of: imported), "") }
+    let checksum = try checksum(of: imported)
     var front = Front(weights: imported.weights, module: imported.module, backend: backend(sourceChecksum: checksum))
     front.backend.model.name = imported.name
     front.backend.passes = imported.trainedStructure.map { part in
@@ -246,13 +250,40 @@ public struct Compiler {
     }
   }
 
-  private static func checksum(of imported: ImportedModel) -> String {
-    var checksum: UInt64 = 0
-    for source in imported.sources {
-      source.withBytes { checksum = ultra_crc64(checksum, $0.baseAddress, $0.count) }
+  /// The checksum of all sources, one after the other, read in windows.
+  private mutating func checksum(of imported: ImportedModel) throws -> String {
+    let progress = progress("reading weights")
+    return try step("checksum", "reading weights") {
+      let total = imported.sources.reduce(0) { $0 + $1.byteCount }
+      var checksum: UInt64 = 0
+      var done = 0
+      for source in imported.sources {
+        let windows = stride(from: 0, to: source.byteCount, by: WeightRows.windowBytes).map {
+          $0..<min($0 + WeightRows.windowBytes, source.byteCount)
+        }
+        try inOrder(windows.count, threads: Backend.packingThreads) { number in
+          let bytes = windows[number].count
+          return (
+            sum: source.withBytes(windows[number]) { ultra_crc64(0, $0.baseAddress, bytes) }, bytes: bytes
+          )
+        } take: { window in
+          checksum = ultra_crc64_join(checksum, window.sum, UInt64(window.bytes))
+          done += window.bytes
+          progress(done, total)
+        }
+      }
+      let digits = String(checksum, radix: 16)
+      return ("crc64:" + String(repeating: "0", count: 16 - digits.count) + digits, "")
     }
-    let digits = String(checksum, radix: 16)
-    return "crc64:" + String(repeating: "0", count: 16 - digits.count) + digits
+  }
+
+  /// What a step calls to tell how far it has come.
+  private func progress(_ phrase: String) -> (Int, Int) -> Void {
+    let start = clock.now
+    return { [onProgress, clock] done, total in
+      onProgress(
+        Progress(phrase: phrase, done: done, total: total, seconds: (clock.now - start) / .seconds(1)))
+    }
   }
 
   private mutating func lower(_ front: inout Front) throws -> [Program] {

@@ -149,7 +149,8 @@ struct CompileCommand: ParsableCommand {
     options.dumpFolder = passes.dumpFolder
     options.reproducer = passes.reproducer ?? defaultReproducer
     var compiler = Compiler(options)
-    compiler.onStep = Terminal.showProgress
+    compiler.onStep = { Terminal.showProgress($0) }
+    compiler.onProgress = { Terminal.showProgress($0) }
     compiler.onProgram = Terminal.printError
     defer { Terminal.endProgress() }
 

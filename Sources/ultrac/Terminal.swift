@@ -1,4 +1,6 @@
+import Driver
 import Glibc
+import Synchronization
 
 /// What goes to standard error beside results: errors, and progress where a person is watching.
 enum Terminal {
@@ -14,6 +16,20 @@ enum Terminal {
     let bytes = Array("\r\u{1B}[K\(step) ...".utf8)
     _ = write(STDERR_FILENO, bytes, bytes.count)
   }
+
+  /// Shows how far a long step has come, in the same place; often enough to be seen to move.
+  static func showProgress(_ progress: Progress) {
+    let isLast = progress.done == progress.total
+    let now = ContinuousClock.now
+    guard isatty(STDERR_FILENO) == 1, isLast || now - lastShown.withLock(\.self) > .milliseconds(100) else {
+      return
+    }
+    lastShown.withLock { $0 = now }
+    let bytes = Array("\r\u{1B}[K\(progress.line)".utf8)
+    _ = write(STDERR_FILENO, bytes, bytes.count)
+  }
+
+  private static let lastShown = Mutex(ContinuousClock.now)
 
   /// Takes the line of progress away.
   static func endProgress() {

@@ -66,6 +66,15 @@ struct GPUProgramTests {
     #expect(weights.contains { if case .weight(_, .fragments) = $0.home { true } else { false } })
   }
 
+  /// Bits of bf16 numbers, packed.
+  private func packed(_ numbers: [UInt16], _ packing: Packing, rows: Int, columns: Int) throws -> [UInt8] {
+    let tensor = try HostTensor(
+      element: .bf16, shape: [rows, columns], bytes: numbers.withUnsafeBytes { [UInt8]($0) })
+    var bytes: [UInt8] = []
+    try WeightPacking(packing, of: WeightRows(tensor), rows: rows, columns: columns).write { bytes += $0 }
+    return bytes
+  }
+
   /// A warp's right side of a product of 16 x 16 with 16 x 8 numbers, by PTX ISA's "Matrix Fragments for mma.m16n8k16": the words of a
   /// lane are pairs of rows `2 * place` and `2 * place + 8` of column `group`.
   @Test("fragments are what a warp's lanes take", arguments: [(16, 32), (40, 33), (7, 5), (512, 64)])
@@ -77,10 +86,7 @@ struct GPUProgramTests {
       }
       let packing = Packing.fragments(transposed: transposed)
       let (stored, storedColumns) = transposed ? (columns, rows) : (rows, columns)
-      var bytes: [UInt8] = []
-      try numbers.withUnsafeBytes {
-        try WeightPacking.write(packing, .bf16, rows: stored, columns: storedColumns, elements: $0) { bytes += $0 }
-      }
+      let bytes = try packed(numbers, packing, rows: stored, columns: storedColumns)
       #expect(bytes.count == packing.byteCount(rows: stored, columns: storedColumns, .bf16))
       let packed = bytes.withUnsafeBytes { Array($0.bindMemory(to: UInt16.self)) }
       let steps = (rows + 15) / 16
@@ -108,11 +114,8 @@ struct GPUProgramTests {
   @Test("matrices are what four warps take from shared memory", arguments: [(16, 256), (48, 512), (20, 300)])
   func matrices(rows: Int, columns: Int) throws {
     let numbers = (0..<rows * columns).map { UInt16(truncatingIfNeeded: $0) | 1 }
-    var bytes: [UInt8] = []
     let packing = Packing.matrices(transposed: false)
-    try numbers.withUnsafeBytes {
-      try WeightPacking.write(packing, .bf16, rows: rows, columns: columns, elements: $0) { bytes += $0 }
-    }
+    let bytes = try packed(numbers, packing, rows: rows, columns: columns)
     #expect(bytes.count == packing.byteCount(rows: rows, columns: columns, .bf16))
     let packed = bytes.withUnsafeBytes { Array($0.bindMemory(to: UInt16.self)) }
     let steps = (rows + 15) / 16

@@ -172,11 +172,8 @@ struct GPUStubTests {
     switch buffer.home {
     case .table(let numbers): numbers.withUnsafeBytes { result += $0 }
     case .weight(let name, let packing):
-      try weights.withWeight(name) { _, _, elements in
-        try WeightPacking.write(
-          packing, buffer.element, rows: buffer.rows.dimension.extent ?? 0, columns: buffer.columns, elements: elements
-        ) { result += $0 }
-      }
+      let rows = buffer.rows.dimension.extent ?? 0
+      try WeightPacking(packing, of: weights.rows(of: name), rows: rows, columns: buffer.columns).write { result += $0 }
     default: break
     }
     return result

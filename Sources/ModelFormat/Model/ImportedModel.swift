@@ -31,11 +31,19 @@ public struct ImportedModel: Sendable {
       case tensors(SafetensorsFile)
     }
 
-    /// The bytes of the file, valid during `body` only: for checksums.
-    public func withBytes<R>(_ body: (UnsafeRawBufferPointer) throws -> R) rethrows -> R {
+    /// How many bytes the file has.
+    public var byteCount: Int {
       switch content {
-      case .bytes(let bytes): try bytes.withUnsafeBytes(body)
-      case .tensors(let file): try file.withFileBytes(body)
+      case .bytes(let bytes): bytes.count
+      case .tensors(let file): file.byteCount
+      }
+    }
+
+    /// Some bytes of the file, which it must have, valid during `body` only: for checksums.
+    public func withBytes<R>(_ range: Range<Int>, _ body: (UnsafeRawBufferPointer) throws -> R) rethrows -> R {
+      switch content {
+      case .bytes(let bytes): try bytes.withUnsafeBytes { try body(UnsafeRawBufferPointer(rebasing: $0[range])) }
+      case .tensors(let file): try file.withFileBytes(range, body)
       }
     }
   }

@@ -66,61 +66,87 @@ public struct CheckpointWeights: WeightProvider {
   public func withWeight<R>(
     _ name: String, _ body: (ElementType, [Int], UnsafeRawBufferPointer) throws -> R
   ) throws -> R {
-    if let derived = derived[name] {
-      let tensor = try compute(derived)
-      return try tensor.bytes.withUnsafeBytes { try body(.f32, tensor.shape, $0) }
-    }
+    let rows = try self.rows(of: name)
+    return try rows.withRows(0..<rows.count) { try body(.f32, rows.shape, $0) }
+  }
+
+  /// A weight in fp32, open for reading some rows at a time. Throws as `withWeight` does.
+  public func rows(of name: String) throws -> WeightRows {
+    if let derived = derived[name] { return try rows(of: derived) }
     guard let (file, entry) = checkpoint.find(name) else {
       throw ModelError(
         .missingTensor, file: checkpoint.fileNames, place: "tensor \(quoted(name))", "there is no tensor of this name")
     }
-    if entry.dtype == .f32 {
-      // Readers may load whole fp32 numbers, so a tensor at an odd address is copied.
-      let inPlace: R? = try file.withBytes(of: name) { _, bytes in
-        UInt(bitPattern: bytes.baseAddress) % 4 == 0 ? try body(.f32, entry.shape, bytes) : nil
+    guard let stored = file.rows(of: entry) else { throw file.unusable(entry) }
+    let floatBytes = stored.rowBytes / stored.element.byteCount * 4
+    return WeightRows(.f32, entry.shape, heldBytes: stored.heldBytes + floatBytes) { rows, body in
+      try stored.withRows(rows) { bytes in
+        // Readers may load whole fp32 numbers, so a tensor at an odd address is copied.
+        if stored.element == .f32, UInt(bitPattern: bytes.baseAddress) % 4 == 0 { return try body(bytes) }
+        try Self.floats(bytes, stored.element).withUnsafeBytes { try body($0) }
       }
-      if let inPlace { return inPlace }
     }
-    let floats = try file.tensor(named: name).floats
-    return try floats.withUnsafeBytes { try body(.f32, entry.shape, $0) }
   }
 
-  private func compute(_ derived: Derived) throws -> HostTensor {
+  /// Numbers of any type as fp32.
+  private static func floats(_ bytes: UnsafeRawBufferPointer, _ element: ElementType) throws -> [Float] {
+    let count = bytes.count / element.byteCount
+    guard element.isFloatingPoint else {
+      return try HostTensor(element: element, shape: [count], bytes: [UInt8](bytes)).floats
+    }
+    return [Float](unsafeUninitializedCapacity: count) { numbers, initialized in
+      let target = UnsafeMutableRawBufferPointer(rebasing: UnsafeMutableRawBufferPointer(numbers)[..<(count * 4)])
+      NumberConversion.convert(bytes, from: element, to: .f32, into: target)
+      initialized = count
+    }
+  }
+
+  private func rows(of derived: Derived) throws -> WeightRows {
     switch derived.formula {
     case .rows(let source, let first, let epsilon):
-      return try elements(of: source, [derived.shape[0] + first, derived.shape[1]]) { element in
-        let width = derived.shape[1]
-        var values: [Float] = []
-        values.reserveCapacity(derived.shape[0] * width)
-        for row in first..<first + derived.shape[0] {
-          let elements = (0..<width).map { Double(element(row * width + $0)) }
-          let divisor = epsilon.map { max(elements.reduce(0) { $0 + $1 * $1 }.squareRoot(), $0) } ?? 1
-          values.append(contentsOf: elements.map { Float($0 / divisor) })
+      let rows = try self.rows(of: source)
+      // Its shape was checked when the model was built.
+      let expected = [derived.shape[0] + first, derived.shape[1]]
+      guard rows.shape == expected else {
+        throw ModelError(
+          .unexpectedTensor, file: checkpoint.fileNames, place: "tensor \(quoted(source))",
+          "shape \(rows.shape), but \(expected) is needed")
+      }
+      let copied = epsilon == nil ? 0 : rows.rowBytes
+      return WeightRows(.f32, derived.shape, heldBytes: rows.heldBytes + copied) { range, body in
+        try rows.withRows(range.lowerBound + first..<range.upperBound + first) { bytes in
+          guard let epsilon else { return try body(bytes) }
+          let width = derived.shape[1]
+          try Self.normalized(bytes, width: width, epsilon: epsilon).withUnsafeBytes { try body($0) }
         }
-        return HostTensor(values, shape: derived.shape)
       }
     case .part(let source, let index):
-      let count = derived.shape.reduce(1, *)
-      return try elements(of: source, nil) { element in
-        HostTensor((0..<count).map { element(index * count + $0) }, shape: derived.shape)
+      let rows = try self.rows(of: source)
+      let count = derived.shape.first ?? 1
+      let parts = rows.shape.reduce(1, *) / max(derived.shape.reduce(1, *), 1)
+      let all = rows.reshaped([parts * count] + derived.shape.dropFirst())
+      return WeightRows(.f32, derived.shape, heldBytes: all.heldBytes) { range, body in
+        try all.withRows(index * count + range.lowerBound..<index * count + range.upperBound, body)
       }
     case .circle(let pi):
-      return HostTensor(CalendarUnits.circle(count: derived.shape[0], pi: pi), shape: derived.shape)
-    case .zeros: return HostTensor([Float](repeating: 0, count: derived.shape.reduce(1, *)), shape: derived.shape)
+      return WeightRows(HostTensor(CalendarUnits.circle(count: derived.shape[0], pi: pi), shape: derived.shape))
+    case .zeros:
+      return WeightRows(
+        HostTensor([Float](repeating: 0, count: derived.shape.reduce(1, *)), shape: derived.shape))
     }
   }
 
-  /// What `make` makes of a tensor's elements. Its shape was checked when the model was built.
-  private func elements(
-    of source: String, _ expected: [Int]?, _ make: ((Int) -> Float) throws -> HostTensor
-  ) throws -> HostTensor {
-    try withWeight(source) { _, shape, bytes in
-      guard expected == nil || shape == expected else {
-        throw ModelError(
-          .unexpectedTensor, file: checkpoint.fileNames, place: "tensor \(quoted(source))",
-          "shape \(shape), but \(expected ?? []) is needed")
+  /// Rows of fp32 numbers, each divided by its length, `epsilon` at least: in fp64, rounded once.
+  private static func normalized(_ bytes: UnsafeRawBufferPointer, width: Int, epsilon: Double) -> [Float] {
+    let numbers = bytes.bindMemory(to: Float.self)
+    return [Float](unsafeUninitializedCapacity: numbers.count) { result, initialized in
+      for first in stride(from: 0, to: numbers.count, by: max(width, 1)) {
+        var squares = 0.0
+        for index in first..<first + width { squares += Double(numbers[index]) * Double(numbers[index]) }
+        let divisor = max(squares.squareRoot(), epsilon)
+        for index in first..<first + width { result[index] = Float(Double(numbers[index]) / divisor) }
       }
-      return try make { bytes.loadUnaligned(fromByteOffset: $0 * 4, as: Float.self) }
+      initialized = numbers.count
     }
   }
 }

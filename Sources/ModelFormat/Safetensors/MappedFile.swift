@@ -36,16 +36,19 @@ public final class MappedFile: @unchecked Sendable {
     if let start = bytes.baseAddress { munmap(UnsafeMutableRawPointer(mutating: start), bytes.count) }
   }
 
-  /// Gives the memory of a part back to the system, but for pages that it has with others; they are read again where they
-  /// are needed. Small parts are kept: asking costs more than they hold.
+  /// Where the system maps pages around one that is touched, it stays within so many bytes, aligned to as many.
+  private static let mappedTogether = 2 << 20
+
+  /// Gives the memory of a part back to the system, with everything that it may have mapped around it; pages are mapped
+  /// again where they are needed. Small parts are kept: asking costs more than they hold.
   func release(_ part: Range<Int>) {
-    let page = Int(sysconf(Int32(_SC_PAGESIZE)))
-    guard part.count >= 1 << 20, page > 0, let start = bytes.baseAddress else { return }
-    let first = (part.lowerBound + page - 1) / page * page
-    let end = part.upperBound / page * page
-    guard first < end else { return }
+    guard part.count >= 1 << 20, let start = bytes.baseAddress else { return }
+    let mask = UInt(Self.mappedTogether - 1)
+    let (address, end) = (UInt(bitPattern: start), UInt(bitPattern: start) + UInt(bytes.count))
+    let first = max((address + UInt(part.lowerBound)) & ~mask, address)
+    let last = min((address + UInt(part.upperBound) + mask) & ~mask, end)
     // A hint: where it is refused, memory stays as it is.
-    _ = madvise(UnsafeMutableRawPointer(mutating: start + first), end - first, MADV_DONTNEED)
+    _ = madvise(UnsafeMutableRawPointer(bitPattern: first), Int(last - first), MADV_DONTNEED)
   }
 
   private static func failure(_ path: String, _ what: String) -> ModelError {

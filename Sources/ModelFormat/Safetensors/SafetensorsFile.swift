@@ -128,9 +128,17 @@ public struct SafetensorsFile: Sendable {
     indexByName[name].map { entries[$0] }
   }
 
-  /// All bytes of the file, header included, valid during `body` only.
-  public func withFileBytes<R>(_ body: (UnsafeRawBufferPointer) throws -> R) rethrows -> R {
-    try withBytes(in: nil, body)
+  /// Bytes of the whole file, header included.
+  public var byteCount: Int {
+    switch storage {
+    case .mapped(let file): file.bytes.count
+    case .memory(let bytes): bytes.count
+    }
+  }
+
+  /// Some bytes of the file, which it must have, valid during `body` only.
+  public func withFileBytes<R>(_ range: Range<Int>, _ body: (UnsafeRawBufferPointer) throws -> R) rethrows -> R {
+    try withBytes(in: range, body)
   }
 
   /// The bytes of a tensor, valid during `body` only; their address has no alignment to rely on.
@@ -142,16 +150,24 @@ public struct SafetensorsFile: Sendable {
     return try withBytes(in: entry.range) { try body(entry, $0) }
   }
 
-  /// Bytes of the file; nil for all.
-  private func withBytes<R>(in range: Range<Int>?, _ body: (UnsafeRawBufferPointer) throws -> R) rethrows -> R {
+  /// The rows of a tensor as the file has them; nil where its type has no use here.
+  func rows(of entry: SafetensorsEntry) -> WeightRows? {
+    guard let element = entry.dtype.element else { return nil }
+    let rowBytes = entry.shape.dropFirst().reduce(element.byteCount, *)
+    return WeightRows(element, entry.shape) { rows, body in
+      let start = entry.range.lowerBound
+      try withBytes(in: start + rows.lowerBound * rowBytes..<start + rows.upperBound * rowBytes, body)
+    }
+  }
+
+  private func withBytes<R>(in range: Range<Int>, _ body: (UnsafeRawBufferPointer) throws -> R) rethrows -> R {
     switch storage {
     case .mapped(let file):
-      let range = range ?? 0..<file.bytes.count
       // Weights are read once or twice: what was read need not stay in memory beside what is read next.
       defer { file.release(range) }
       return try body(UnsafeRawBufferPointer(rebasing: file.bytes[range]))
     case .memory(let bytes):
-      return try bytes.withUnsafeBytes { try body(UnsafeRawBufferPointer(rebasing: $0[range ?? 0..<$0.count])) }
+      return try bytes.withUnsafeBytes { try body(UnsafeRawBufferPointer(rebasing: $0[range])) }
     }
   }
 
