@@ -19,6 +19,9 @@ struct TileBlock {
   var keySequenceStart = 0
   var keyLength = 0
   var dropped = 0..<0
+  /// Of the rows that the sequence's own were put behind: the first one, and how many there are.
+  var keptStart = 0
+  var keptLength = 0
   /// Where the tiles in scratch begin in the machine's memory.
   var scratch: Int
   var indices: [[Int64]]
@@ -99,6 +102,10 @@ extension TileMachine {
             state.keySequenceStart = Int(integer(keys.offsets, sequence))
             state.keyLength = Int(integer(keys.offsets, sequence + 1)) - state.keySequenceStart
             state.dropped = keys.selection.dropped(length: state.keyLength, targets: state.targets)
+            if let kept = keys.kept {
+              state.keptStart = Int(integer(kept, sequence))
+              state.keptLength = Int(integer(kept, sequence + 1)) - state.keptStart
+            }
           }
           try run(state)
         }
@@ -197,11 +204,25 @@ extension TileMachine {
     for hull in hulls {
       for first in stride(from: max(visited, hull.lowerBound), to: hull.upperBound, by: step) {
         block.keys = first..<min(first + step, hull.upperBound)
+        for tile in block.kernel.joinedTiles { join(tile, block) }
         try run(body, &block)
       }
       visited = max(visited, hull.upperBound)
     }
     block.keys = 0..<0
+  }
+
+  /// Brings the keys of this turn together that lie in two places.
+  private mutating func join(_ id: TileID, _ block: TileBlock) {
+    guard case .joined(let kept, let own) = block.kernel[id].home else { return }
+    let width = block.kernel.joinedColumns(of: block.kernel[id])
+    memory[block.scratch + id.index] = block.keys.flatMap { key in
+      let isKept = key < block.keptLength
+      let row = isKept ? block.keptStart + key : block.sequenceStart + key - block.keptLength
+      let columns = isKept ? kept : own
+      let first = row * program[columns.buffer].columns + columns.column
+      return memory[places[columns.buffer.index]][first..<first + width]
+    }
   }
 
   // MARK: - Tiles
@@ -227,6 +248,10 @@ extension TileMachine {
     case .scratch(_, let rowStride):
       return TileView(
         memory: block.scratch + slice.tile.index, first: slice.first, stride: rowStride, element: tile.element)
+    case .joined(_, let own):
+      return TileView(
+        memory: block.scratch + slice.tile.index, first: block.part * own.columnsPerPart + slice.first,
+        stride: block.kernel.joinedColumns(of: tile), element: tile.element)
     case .columns(let base, let column, let columnsPerPart):
       let first = column + block.part * columnsPerPart
       var view = view(TileSlice(base, first: first, count: tile.columns), block)

@@ -100,9 +100,22 @@ struct KernelVerifier {
       return "rows of a selection need a kernel over sequences"
     }
     if let problem = program.problem(ofReading: keys.offsets) { return problem }
+    if let kept = keys.kept, let problem = problem(ofKept: kept, keys, targets) { return problem }
     let made = ProgramVerifier.Selection(selection: keys.selection, offsets: keys.offsets, targets: targets)
     return program.cuts(offsets, made)
       ? nil : "\(program.name(offsets)) must be the select_offsets of this selection of \(program.name(keys.offsets))"
+  }
+
+  /// Why `kept` does not cut the rows that the kernel's own were put behind; nil where it does.
+  private func problem(ofKept kept: BufferID, _ keys: KeyRows, _ targets: BufferID?) -> String? {
+    if let problem = program.problem(ofReading: kept) { return problem }
+    guard keys.selection == .targets, let made = program.additions[keys.offsets], made.addition == .appended,
+      made.offsets == kept, made.targets == targets
+    else {
+      return "the kernel's rows must be those that were put behind rows of \(program.name(kept)) to make "
+        + "\(program.name(keys.offsets))"
+    }
+    return nil
   }
 
   private func problem(of domain: Domain) -> String? {
@@ -162,6 +175,7 @@ struct KernelVerifier {
     case .window(let id, let column, let columnsPerPart):
       guard program.exists(id) else { return "there is no buffer \(id.index)" }
       return problem(ofWindow: tile, program.program[id], id, column, columnsPerPart)
+    case .joined(let kept, let own): return problem(ofJoined: tile, kept, own)
     case .columns(let id, let column, let columnsPerPart):
       return problem(ofColumns: tile, of: id, column, columnsPerPart)
     }
@@ -186,6 +200,28 @@ struct KernelVerifier {
       ? nil : "reaches past the \(base.columns) columns of \(name)"
   }
 
+  private func problem(ofJoined tile: Tile, _ kept: BufferColumns, _ own: BufferColumns) -> String? {
+    for columns in [kept, own] where !program.exists(columns.buffer) {
+      return "there is no buffer \(columns.buffer.index)"
+    }
+    guard tile.rows == .keys, let offsets = kernel.keys?.kept else {
+      return "rows of two buffers are keys, in a kernel whose rows were put behind those of others"
+    }
+    if kept.columnsPerPart != own.columnsPerPart {
+      return "columns of both buffers move alike with the part, found \(kept.columnsPerPart) and \(own.columnsPerPart)"
+    }
+    for (columns, rows, word) in [(kept, program.cutRows[offsets], "kept"), (own, rows, "own")] {
+      let buffer = program.program[columns.buffer]
+      if let problem = problem(ofWindow: tile, buffer, columns.buffer, columns.column, columns.columnsPerPart) {
+        return problem
+      }
+      if let rows, buffer.rows != Extent(rows) {
+        return "the \(word) rows are \(rows), but \(program.name(columns.buffer)) has \(buffer.rows.dimension)"
+      }
+    }
+    return nil
+  }
+
   private func problem(
     ofWindow tile: Tile, _ buffer: Buffer, _ id: BufferID, _ column: Int, _ columnsPerPart: Int
   ) -> String? {
@@ -207,7 +243,7 @@ struct KernelVerifier {
         return "the kernel's rows are \(rows), but \(name) has \(buffer.rows.dimension)"
       }
     case .keys:
-      if let keyRows, buffer.rows != Extent(keyRows) {
+      if case .window = tile.home, let keyRows, buffer.rows != Extent(keyRows) {
         return "the rows of keys are \(keyRows), but \(name) has \(buffer.rows.dimension)"
       }
     case .fixed(let count):
@@ -351,6 +387,7 @@ struct KernelVerifier {
     if isScratchOfKeys(slice.tile), slice.count != block {
       return "a tile of keys in scratch is filled whole, found \(slice.count) columns of \(block)"
     }
+    if case .joined = kernel[slice.tile].home { return "rows of two buffers are only read" }
     guard case .window(let buffer, _, _) = kernel[slice.tile].home else { return nil }
     if !program.isWritable(buffer) {
       return "\(program.name(buffer)) cannot be written: it is neither workspace nor an output"
@@ -367,6 +404,8 @@ struct KernelVerifier {
         ? nil : "reads %\(TextName.quoted(tile.name)), which nothing has written before"
     case .window(let buffer, _, _):
       return tile.rows == .block ? problem(ofReadingHere: buffer) : problem(ofReadingElsewhere: buffer)
+    case .joined(let kept, let own):
+      return problem(ofReadingElsewhere: kept.buffer) ?? problem(ofReadingElsewhere: own.buffer)
     }
   }
 
@@ -445,6 +484,7 @@ extension Tile {
     switch home {
     case .scratch: 0
     case .window(_, let column, _), .columns(_, let column, _): column
+    case .joined(_, let own): own.column
     }
   }
 
@@ -453,6 +493,7 @@ extension Tile {
     switch home {
     case .scratch: 0
     case .window(_, _, let columnsPerPart), .columns(_, _, let columnsPerPart): columnsPerPart
+    case .joined(_, let own): own.columnsPerPart
     }
   }
 }

@@ -392,12 +392,18 @@ public struct KeyRows: Hashable, Sendable {
   public var offsets: BufferID
   /// Whether the kernel's targets are further history: the mask then knows no targets.
   public var continuesHistory: Bool
+  /// Where the kernel's own rows are those that were put behind others: the offsets of these, so that tiles of keys can be read where
+  /// either lie (`Tile.Home.joined`). Nil where no tile is.
+  public var kept: BufferID?
 
   /// The rows that `offsets` cut, of which the kernel's own are chosen by `selection`.
-  public init(_ selection: RowSelection, of offsets: BufferID, continuesHistory: Bool = false) {
+  public init(
+    _ selection: RowSelection, of offsets: BufferID, continuesHistory: Bool = false, kept: BufferID? = nil
+  ) {
     self.selection = selection
     self.offsets = offsets
     self.continuesHistory = continuesHistory
+    self.kept = kept
   }
 }
 
@@ -478,6 +484,8 @@ public struct Tile: Hashable, Sendable {
     case scratch(capacity: Int, rowStride: Int)
     /// Rows of a buffer, from `column + part * columnsPerPart` on.
     case window(BufferID, column: Int, columnsPerPart: Int)
+    /// Of a tile of keys: the rows that the kernel's own were put behind (`KeyRows.kept`), then these, each where they lie.
+    case joined(kept: BufferColumns, own: BufferColumns)
     /// Columns of a tile in scratch with the same rows, from `column + part * columnsPerPart` on.
     case columns(TileID, column: Int, columnsPerPart: Int)
   }

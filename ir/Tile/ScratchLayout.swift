@@ -3,7 +3,8 @@
 /// Tiles whose statements lie apart share memory. All that is named in a loop is alive throughout the loop: one turn may
 /// read what the turn before wrote.
 public struct ScratchLayout: Hashable, Sendable {
-  /// Byte offsets of the kernel's tiles; windows have none, nor have columns of other tiles.
+  /// Byte offsets of the kernel's tiles; windows have none, nor have columns of other tiles. Of a tile whose keys lie in two
+  /// places, room for keys that one instruction takes together and that lie in both.
   public private(set) var tiles: [Int?] = []
   /// Byte offsets of the vectors of indices, 8 bytes a row.
   public private(set) var indexVectors: [Int] = []
@@ -30,8 +31,14 @@ public struct ScratchLayout: Hashable, Sendable {
     var requests: [MemoryRequest] = []
     var owners: [Int] = []
     for (index, tile) in kernel.tiles.enumerated() {
-      guard case .scratch(let capacity, let rowStride) = tile.home, let lifetime = lifetimes[index] else { continue }
-      let rows = tile.isGrouped ? tile.element.paddedContraction(capacity) : capacity
+      guard let lifetime = lifetimes[index] else { continue }
+      let (rows, rowStride): (Int, Int)
+      switch tile.home {
+      case .scratch(let capacity, let stride):
+        (rows, rowStride) = (tile.isGrouped ? tile.element.paddedContraction(capacity) : capacity, stride)
+      case .joined: (rows, rowStride) = (tile.element.contractedTogether, kernel.joinedColumns(of: tile))
+      case .window, .columns: continue
+      }
       let size = rounded(rows * rowStride * tile.element.workingByteCount)
       requests.append(MemoryRequest(size: size, lifetime: lifetime))
       owners.append(index)

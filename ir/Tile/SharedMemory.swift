@@ -30,8 +30,8 @@ extension Kernel {
     var olds: Set<TileID> = []
     var news: Set<TileID> = []
     for (index, tile) in tiles.enumerated() {
-      guard case .window(let buffer, _, _) = tile.home, buffer == old || buffer == new else { continue }
-      guard tile.rows == .block else { return false }
+      guard tile.buffers.contains(where: { $0 == old || $0 == new }) else { continue }
+      guard case .window(let buffer, _, _) = tile.home, tile.rows == .block else { return false }
       if buffer == old { olds.insert(TileID(index: index)) } else { news.insert(TileID(index: index)) }
     }
     // What is named without a tile may be read at any row.
@@ -54,7 +54,7 @@ extension Kernel {
     if case .sequences(let offsets, let targets, let table, _, _) = domain {
       found += [offsets, table] + (targets.map { [$0] } ?? [])
     }
-    if let keys { found.append(keys.offsets) }
+    if let keys { found += [keys.offsets] + (keys.kept.map { [$0] } ?? []) }
     for statement in body { statement.forEachBuffer { found.append($0) } }
     return found
   }

@@ -73,7 +73,7 @@ extension KernelVerifier {
     switch (tile.rows, tile.home) {
     case (.block, _): block
     case (.fixed(let count), _), (.keys, .scratch(let count, _)): count
-    case (.keys, .window), (.keys, .columns): largestBlock
+    case (.keys, .window), (.keys, .joined), (.keys, .columns): largestBlock
     }
   }
 

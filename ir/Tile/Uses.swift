@@ -9,8 +9,8 @@ extension Kernel {
       [offsets, table].forEach(note)
       targets.map(note)
     }
-    if let keys { note(keys.offsets) }
-    for tile in tiles { if case .window(let buffer, _, _) = tile.home { note(buffer) } }
+    if let keys { ([keys.offsets] + (keys.kept.map { [$0] } ?? [])).forEach(note) }
+    for tile in tiles { tile.buffers.forEach(note) }
     for statement in body { statement.forEachBuffer(note) }
     return found
   }

@@ -46,12 +46,17 @@ extension TileLowering {
     let offsets = try buffer(of: operands[3])
     // What continues the history is no target of the divisor either.
     let targets = attention.hasTargets && !attention.continuesHistory ? try buffer(of: operands[4]) : nil
-    kernel.keys = attention.queries.map { KeyRows($0, of: offsets, continuesHistory: attention.continuesHistory) }
+    let joined = operands[1...2].compactMap { joinedRows[$0] }.first
+    let kept = try joined.map { (rows) throws(LoweringError) in try buffer(of: rows.offsets) }
+    kernel.keys = attention.queries.map {
+      KeyRows($0, of: offsets, continuesHistory: attention.continuesHistory, kept: kept)
+    }
     let divisor = try divisorScalar(attention, offsets: offsets, targets: targets)
     var bias = try biasExpression(attention, operands, offsets: offsets)
     /// The columns of the head at hand among those of all heads.
     func ofHead(_ value: ValueID, _ width: Int, _ rows: Tile.Rows = .block) throws(LoweringError) -> TileSlice {
-      try partColumns(of: try place(of: value), count: width, rows: rows)
+      if rows == .keys, let joined = joinedRows[value] { return try joinedColumns(joined, count: width) }
+      return try partColumns(of: try place(of: value), count: width, rows: rows)
     }
 
     let scores = keyTile("scores", block)

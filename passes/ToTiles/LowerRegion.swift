@@ -3,7 +3,9 @@ import TileIR
 
 // A region, or an operation outside of regions, as one kernel, with what stays inside it in tiles.
 extension TileLowering {
-  mutating func lower(_ members: [OperationID]) throws(LoweringError) {
+  mutating func lower(_ operations: [OperationID]) throws(LoweringError) {
+    let members = operations.filter { joinedRows[function[$0].results[0]] == nil }
+    if members.isEmpty { return }
     if members.count == 1 {
       let operation = function[members[0]]
       switch operation.payload {

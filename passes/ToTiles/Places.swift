@@ -190,7 +190,7 @@ extension TileLowering {
   }
 
   /// The tile as given, or an equal one that the kernel has already.
-  private mutating func known(_ tile: Tile) -> TileSlice {
+  mutating func known(_ tile: Tile) -> TileSlice {
     if let known = windows[tile] { return TileSlice(known, first: 0, count: tile.columns) }
     let id = kernel.addTile(tile)
     windows[tile] = id

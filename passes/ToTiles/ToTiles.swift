@@ -16,6 +16,9 @@ public struct TileSchedule: Hashable, Sendable {
   public var shortAttention = BlockHeight.Short(rows: 64, below: 1024)
   /// Keys of a turn of attention.
   public var keys = 128
+  /// Whether attention reads keys and values where they lie that were put behind others, and these where they lie; otherwise all are
+  /// brought together first.
+  public var joinsKeysInPlace = true
   /// Columns of a packed weight's panel.
   public var panel = 32
   /// Whether weights of bf16 lie as the matrix instructions of a GPU take them.
@@ -48,6 +51,7 @@ public struct TileSchedule: Hashable, Sendable {
     schedule.attentionRows = 128
     schedule.shortAttention = BlockHeight.Short(rows: 128, below: 0)
     schedule.keys = 64
+    schedule.joinsKeysInPlace = false
     schedule.hasFragments = true
     // Many parts keep a card busy with few queries.
     schedule.itemsOfPart = 512
@@ -99,6 +103,8 @@ struct TileLowering {
   var places: [ValueID: Place] = [:]
   /// Concatenations that are never written down: their parts feed a contraction one after the other.
   var virtualConcatenations: [ValueID: [ValueID]] = [:]
+  /// Rows that were put behind others, and are never brought together: attention reads both where they lie.
+  var joinedRows: [ValueID: JoinedRows] = [:]
   /// What the parts of such a concatenation are converted to, one after the other too.
   var conversions: [ValueID: ElementType] = [:]
   /// Sums and the like of rows of tables, which the statement that reads them computes itself: no tile holds them.
@@ -168,6 +174,7 @@ struct TileLowering {
     try placeArguments()
     try placeResults()
     try addChecks()
+    if schedule.joinsKeysInPlace { joinedRows = findJoinedRows() }
     for unit in function.units { try lower(unit.operations) }
     try copyResults()
   }

@@ -27,6 +27,9 @@ final class KernelEmitter {
   private(set) var keyLength: IRValue
   /// Where the block's rows are a selection of those: the first position that is left out, and how many are.
   private(set) var dropped: (start: IRValue, count: IRValue)?
+  /// Of the rows that the sequence's own were put behind: the first one, and how many there are.
+  private(set) var keptStart: IRValue
+  private(set) var keptLength: IRValue
   /// Of each interval of the mask.
   var hulls: [Hull] = []
   /// The address of the hulls' bounds, start and end of each, so that the loop over keys has one body for all.
@@ -39,6 +42,18 @@ final class KernelEmitter {
     var first: IRValue
     var count: IRValue
     var allVisible: IRValue
+    /// Where keys lie that have two places.
+    var place = KeyPlace.apart
+  }
+
+  /// Which of its two places a turn of keys lies in.
+  enum KeyPlace {
+    /// Nothing has two places.
+    case apart
+    /// All keys of the turn are rows that are kept, or the sequence's own.
+    case kept, own
+    /// Keys of both, which were brought together in the worker's memory.
+    case joined
   }
 
   /// Lanes of elementwise work, the same at every level, so that sums have the same order everywhere.
@@ -55,7 +70,7 @@ final class KernelEmitter {
     let zero = context.i64.constant(0)
     (scratch, firstRow, rowCount, sequence, sequenceStart) = (frame, zero, zero, zero, zero)
     (length, targets, firstPosition, part) = (zero, zero, zero, zero)
-    (keySequenceStart, keyLength) = (zero, zero)
+    (keySequenceStart, keyLength, keptStart, keptLength) = (zero, zero, zero, zero)
   }
 
   func emit() -> IRFunction {
@@ -164,6 +179,11 @@ final class KernelEmitter {
     let start = emitter.emit(b, interval.start, position: zero, length: keyLength, targets: targets)
     let end = emitter.emit(b, interval.end, position: zero, length: keyLength, targets: targets)
     dropped = (start, b.smax(b.sub(end, start), zero))
+    if let kept = keys.kept {
+      let offsets = emitter.address(b, kept, frame: frame)
+      keptStart = b.load(i64, b.element(offsets, i64, sequence))
+      keptLength = b.sub(b.load(i64, b.element(offsets, i64, b.add(sequence, 1))), keptStart)
+    }
   }
 
   /// The position among keys of the row at a position of the block's own sequence.
@@ -188,7 +208,13 @@ final class KernelEmitter {
     switch tile.home {
     case .scratch(_, let rowStride): rowStride * columnStride(of: tile)
     case .columns(let base, _, _): rowStride(of: kernel[base])
-    case .window(let buffer, _, _): emitter.program[buffer].columns * tile.element.workingByteCount
+    case .window(let buffer, _, _): rowBytes(of: buffer)
+    case .joined(let kept, let own):
+      switch keys?.place {
+      case .kept: rowBytes(of: kept.buffer)
+      case .own, .apart, nil: rowBytes(of: own.buffer)
+      case .joined: kernel.joinedColumns(of: tile) * tile.element.workingByteCount
+      }
     }
   }
 
@@ -215,10 +241,39 @@ final class KernelEmitter {
       case .keys: row = b.add(keySequenceStart, keys?.first ?? firstPosition)
       case .fixed: row = context.i64.constant(0)
       }
-      let base = emitter.address(b, buffer, frame: frame)
-      let bytes = b.add(b.mul(row, rowStride(of: tile)), b.mul(part, columnsPerPart * columnStride(of: tile)))
-      return b.offset(b.offset(base, bytes: bytes), bytes: (column + slice.first) * columnStride(of: tile))
+      let columns = BufferColumns(buffer, column: column + slice.first, columnsPerPart: columnsPerPart)
+      return address(b, columns, row: row)
+    case .joined(let kept, let own):
+      let first = keys?.first ?? firstPosition
+      func address(_ columns: BufferColumns, row: IRValue) -> IRValue {
+        b.offset(self.address(b, columns, row: row), bytes: slice.first * columnStride(of: tile))
+      }
+      switch keys?.place {
+      case .kept: return address(kept, row: b.add(keptStart, first))
+      case .own, .apart, nil: return address(own, row: b.add(sequenceStart, b.sub(first, keptLength)))
+      case .joined:
+        let bytes = b.mul(part, own.columnsPerPart * columnStride(of: tile))
+        return b.offset(
+          b.offset(joinedRows(b, slice.tile), bytes: bytes), bytes: slice.first * columnStride(of: tile))
+      }
     }
+  }
+
+  /// Where keys of a tile are brought together that lie in two places.
+  func joinedRows(_ b: IRBuilder, _ tile: TileID) -> IRValue {
+    b.offset(scratch, bytes: emitter.scratch.kernels[number].tiles[tile.index] ?? 0)
+  }
+
+  /// The address of a row's first column of the part at hand.
+  func address(_ b: IRBuilder, _ columns: BufferColumns, row: IRValue) -> IRValue {
+    let size = emitter.program[columns.buffer].element.workingByteCount
+    let bytes = b.add(b.mul(row, rowBytes(of: columns.buffer)), b.mul(part, columns.columnsPerPart * size))
+    return b.offset(b.offset(address(b, columns.buffer), bytes: bytes), bytes: columns.column * size)
+  }
+
+  /// Bytes from one row of a buffer to the next.
+  func rowBytes(of buffer: BufferID) -> Int {
+    emitter.program[buffer].columns * emitter.program[buffer].element.workingByteCount
   }
 
   func address(_ b: IRBuilder, _ buffer: BufferID) -> IRValue { emitter.address(b, buffer, frame: frame) }

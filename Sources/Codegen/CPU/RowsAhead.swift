@@ -52,7 +52,6 @@ extension KernelEmitter {
 
   /// Whether a slice is of rows of keys in memory.
   private func isInMemory(_ slice: TileSlice) -> Bool {
-    guard kernel[slice.tile].rows == .keys, case .window = kernel[slice.tile].home else { return false }
-    return true
+    kernel[slice.tile].rows == .keys && !kernel[slice.tile].buffers.isEmpty
   }
 }

@@ -18,6 +18,8 @@ extension GPUKernelEmitter {
     switch kernel[tile].home {
     case .scratch: plan.places[tile]?.rowStride ?? 0
     case .columns(let base, _, _): rowStride(of: base)
+    // Programs for GPUs have no keys in two places: `TileSchedule.gpu`.
+    case .joined(_, let own): rowBytes(of: own.buffer)
     case .window(let buffer, _, _): rowBytes(of: buffer)
     }
   }
@@ -39,6 +41,7 @@ extension GPUKernelEmitter {
     case .columns(let base, let column, let columnsPerPart):
       let first = rowAddress(b, TileSlice(base, first: column + slice.first, count: slice.count), row: row)
       return columnsPerPart == 0 ? first : b.offset(first, bytes: b.mul(part, columnsPerPart * size))
+    case .joined(_, let own): return b.offset(address(own.buffer), bytes: (own.column + slice.first) * size)
     case .window(let buffer, let column, let columnsPerPart):
       let start: IRValue
       switch tile.rows {
@@ -76,6 +79,7 @@ extension GPUKernelEmitter {
     case .scratch: return Self.alignment(rowStride(of: slice.tile), slice.first * size)
     case .columns(let base, let column, let columnsPerPart):
       return Self.alignment(rowStride(of: base), (column + slice.first) * size, columnsPerPart * size)
+    case .joined: return size
     case .window(let buffer, let column, let columnsPerPart):
       return Self.alignment(rowBytes(of: buffer), (column + slice.first) * size, columnsPerPart * size)
     }

@@ -53,9 +53,9 @@ extension TokenParser {
   // MARK: Phrases
 
   /// Terms up to the first token that begins none; `what` says in errors what they should be.
-  package mutating func phrase(_ what: String) throws(TensorIRError) -> AttributePhrase {
+  package mutating func phrase(_ what: String, until ends: String...) throws(TensorIRError) -> AttributePhrase {
     var phrase = AttributePhrase(terms: [], location: token.location)
-    while let term = try term() { phrase.terms.append(term) }
+    while !ends.contains(where: { token.kind == .word($0) }), let term = try term() { phrase.terms.append(term) }
     if phrase.terms.isEmpty { throw unexpected(what) }
     return phrase
   }

@@ -59,6 +59,8 @@ extension ProgramParser {
       let isGrouped = try takeWord("grouped")
       return Tile(
         name: name, rows: rows, columns: columns, home: home, element: declared ?? .f32, isGrouped: isGrouped)
+    case .joined(_, let own):
+      return Tile(name: name, rows: rows, columns: columns, home: home, element: program[own.buffer].element)
     case .window(let buffer, _, _):
       return Tile(name: name, rows: rows, columns: columns, home: home, element: program[buffer].element)
     case .columns(let base, _, _):
@@ -90,7 +92,14 @@ extension ProgramParser {
     }
     let buffer = try bufferName()
     let (column, columnsPerPart) = try firstColumn()
-    return .window(buffer, column: column, columnsPerPart: columnsPerPart)
+    guard try takeWord("then") else {
+      return .window(buffer, column: column, columnsPerPart: columnsPerPart)
+    }
+    let own = try bufferName()
+    let (ownColumn, ownPerPart) = try firstColumn()
+    return .joined(
+      kept: BufferColumns(buffer, column: column, columnsPerPart: columnsPerPart),
+      own: BufferColumns(own, column: ownColumn, columnsPerPart: ownPerPart))
   }
 
   /// `from column 8 + part * 4`, or nothing.

@@ -115,7 +115,7 @@ struct ProgramParser: TokenParser {
   }
 
   mutating func selection() throws(TensorIRError) -> RowSelection {
-    let phrase = try phrase("a selection of rows: \(RowSelection.expectedText)")
+    let phrase = try phrase("a selection of rows: \(RowSelection.expectedText)", until: "as", "behind")
     var reader = PhraseReader(phrase)
     guard let selection = RowSelection(from: &reader), reader.isAtEnd else {
       throw TensorIRError("expected \(RowSelection.expectedText), found \"\(phrase.text)\"", at: phrase.location)
@@ -393,6 +393,7 @@ struct ProgramParser: TokenParser {
         try expectWord("history")
         keys.continuesHistory = true
       }
+      if try takeWord("behind") { keys.kept = try bufferName() }
       scope.kernel.keys = keys
     }
     try body(of: &scope)

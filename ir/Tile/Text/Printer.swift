@@ -146,7 +146,7 @@ private struct KernelPrinter {
     let keys =
       kernel.keys.map {
         ", selected from \(printer.name($0.offsets)) by \($0.selection.text)"
-          + ($0.continuesHistory ? " as history" : "")
+          + ($0.continuesHistory ? " as history" : "") + ($0.kept.map { " behind \(printer.name($0))" } ?? "")
       } ?? ""
     let head = "kernel \(TextName.quoted(kernel.name))\(summary) over \(domain)"
     var lines = ["\(head), \(height)\(keys) {"]
@@ -185,6 +185,9 @@ private struct KernelPrinter {
       home = "scratch(\(capacity) x \(rowStride))" + (tile.isGrouped ? " grouped" : "")
     case .window(let buffer, let column, let columnsPerPart):
       home = printer.name(buffer) + from(column, columnsPerPart)
+    case .joined(let kept, let own):
+      home = [kept, own].map { printer.name($0.buffer) + from($0.column, $0.columnsPerPart) }
+        .joined(separator: " then ")
     case .columns(let base, let column, let columnsPerPart):
       let isThere = kernel.tiles.indices.contains(base.index)
       let tile = isThere ? TextName.quoted(kernel[base].name) : "\"tile \(base.index)\""

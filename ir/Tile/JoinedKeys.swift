@@ -1,0 +1,42 @@
+// Keys that lie in two places: rows that are kept, and those that were put behind them.
+
+/// Columns of a buffer, from `column + part * columnsPerPart` on.
+public struct BufferColumns: Hashable, Sendable {
+  /// The buffer that they are columns of.
+  public var buffer: BufferID
+  /// The first one for part 0.
+  public var column: Int
+  /// How far they move from one part to the next.
+  public var columnsPerPart: Int
+
+  /// Columns of `buffer` from `column + part * columnsPerPart` on.
+  public init(_ buffer: BufferID, column: Int, columnsPerPart: Int) {
+    self.buffer = buffer
+    self.column = column
+    self.columnsPerPart = columnsPerPart
+  }
+}
+
+extension Tile {
+  /// The buffers whose rows the tile is; none where it lies in scratch.
+  public var buffers: [BufferID] {
+    switch home {
+    case .window(let buffer, _, _): [buffer]
+    case .joined(let kept, let own): [kept.buffer, own.buffer]
+    case .scratch, .columns: []
+    }
+  }
+}
+
+extension Kernel {
+  /// The tiles whose keys lie in two places.
+  public var joinedTiles: [TileID] {
+    tiles.indices.filter { if case .joined = tiles[$0].home { true } else { false } }.map { TileID(index: $0) }
+  }
+
+  /// Of a tile whose keys lie in two places, how many columns hold those of all parts; 0 for others.
+  public func joinedColumns(of tile: Tile) -> Int {
+    guard case .joined(_, let own) = tile.home else { return 0 }
+    return own.columnsPerPart * (parts - 1) + tile.columns
+  }
+}
