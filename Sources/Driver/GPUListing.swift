@@ -30,6 +30,7 @@ struct GPUListing {
           case .buffer(let id): "buffer \(program[id].name)"
           case .extent(let name): "extent \(name)"
           case .scalar(let id): "scalar \(program.scalars[id.index].name)"
+          case .counter: "counter"
           }
         },
       ]

@@ -9,6 +9,8 @@ public struct PTXAssembler: Hashable, Sendable {
     public var registers = 0
     /// Bytes of a thread that found no register, written and read.
     public var spilledBytes = 0
+    /// Whether matrix instructions wait for each other where they were to run side by side.
+    public var isSerialized = false
   }
 
   /// The program.
@@ -40,14 +42,18 @@ public struct PTXAssembler: Hashable, Sendable {
   static func resources(in messages: String) -> [String: Resources] {
     var found: [String: Resources] = [:]
     var name = ""
+    var serialized: Set<String> = []
     for line in messages.split(separator: "\n") {
       let words = line.split { " ,'".contains($0) }
       func number(before word: String) -> Int? {
         words.firstIndex { $0 == word }.flatMap { $0 > 0 ? Int(words[$0 - 1]) : nil }
       }
-      if line.contains("Compiling entry function"), let place = words.firstIndex(of: "function") {
+      if line.contains("instructions are serialized") {
+        // Said before the kernel's own lines, its name last.
+        words.last.map { _ = serialized.insert(String($0)) }
+      } else if line.contains("Compiling entry function"), let place = words.firstIndex(of: "function") {
         name = String(words[place + 1])
-        found[name] = Resources()
+        found[name] = Resources(isSerialized: serialized.contains(name))
       } else if line.contains("spill stores") {
         let counts = words.indices.filter { words[$0] == "spill" }.compactMap { $0 >= 2 ? Int(words[$0 - 2]) : nil }
         found[name]?.spilledBytes = counts.reduce(0, +)

@@ -145,6 +145,11 @@ final class FakeDriver {
       UnsafeMutableRawPointer(bitPattern: UInt(target))?.copyMemory(from: source, byteCount: count)
       return FakeDriver.current.status("cuMemcpyHtoDAsync_v2")
     }
+    let fill: @convention(c) (UInt64, UInt32, Int, Int) -> Int32 = { target, word, count, _ in
+      let words = UnsafeMutablePointer<UInt32>(bitPattern: UInt(target))
+      for index in 0..<count { words?[index] = word }
+      return FakeDriver.current.status("cuMemsetD32Async")
+    }
     let launch:
       @convention(c) (
         Int, UInt32, UInt32, UInt32, UInt32, UInt32, UInt32, UInt32, Int, UnsafePointer<UnsafeRawPointer?>?, Int
@@ -166,7 +171,8 @@ final class FakeDriver {
       "cuDeviceGet": raw(device), "cuDevicePrimaryCtxRetain": raw(retain), "cuModuleLoadData": raw(load),
       "cuModuleUnload": raw(unload), "cuModuleGetFunction": raw(function), "cuFuncSetAttribute": raw(attribute),
       "cuMemAlloc_v2": raw(allocate), "cuMemFree_v2": raw(free), "cuMemcpyHtoD_v2": raw(copy),
-      "cuMemcpyHtoDAsync_v2": raw(copyAsync), "cuLaunchKernel": raw(launch),
+      "cuMemcpyHtoDAsync_v2": raw(copyAsync), "cuMemsetD32Async": raw(fill),
+      "cuLaunchKernel": raw(launch),
     ]
   }
 

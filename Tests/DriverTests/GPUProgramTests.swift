@@ -146,6 +146,8 @@ struct GPUProgramTests {
     arguments: GPUTarget.allCases,
     [
       (512, 4, 128, Mask.causal), (512, 4, 128, Mask(.windowed(window: 256, fullTail: 256))), (256, 4, 64, .causal),
+      (256, 2, 128, Mask(.windowed(window: 100, fullTail: 0))),
+      (128, 2, 64, Mask(.keyPrefix(local: 64, global: 32, targets: .windowed), contextual: 3)),
       (256, 8, 32, Mask(.keyPrefix(local: 64, global: 32, targets: .history))), (64, 2, 32, .causal),
       (50, 2, 25, .causal),
       (24, 3, 8, Mask(.keyPrefix(local: 5, global: 2, targets: .windowed), contextual: 3)),
@@ -164,6 +166,7 @@ struct GPUProgramTests {
     for launch in launches {
       let own = try #require(resources[launch.symbol])
       #expect(own.spilledBytes == 0, "\(launch.symbol) of \(shape)")
+      #expect(!own.isSerialized, "\(launch.symbol) of \(shape)")
       #expect(own.registers > 0 && own.registers * launch.threads <= 65536)
       #expect(launch.sharedBytes <= target.sharedBytes)
     }
@@ -172,21 +175,41 @@ struct GPUProgramTests {
     #expect(text.split(separator: "\n").count { $0.contains("mma") } >= products)
   }
 
-  @Test("random models either have code for GPUs or are refused with the kernel and the reason")
-  func refusals() throws {
-    for kind in RandomProgram.Kind.allCases {
-      for seed in 1...6 as ClosedRange<UInt64> {
-        let random = try RandomProgram(kind, seed: seed)
-        let program = try Self.backend(random.module).lowerForGPU(random.module, target: .sm80)
-        do {
-          let (text, launches) = try GPUCode(program: program, target: .sm80).assembly(in: Context())
-          #expect(launches.count == program.kernels.count && text.contains(".target sm_80"))
-        } catch let error as GPUError {
-          #expect(error.message.hasPrefix("kernel ") && error.message.contains(": no code yet for "))
-        }
+  @Test(
+    "random models either have code for GPUs or are refused with the kernel and the reason",
+    arguments: RandomProgram.Kind.allCases)
+  func refusals(kind: RandomProgram.Kind) throws {
+    let target = GPUTarget.sm90a
+    var accepted = 0
+    for seed in 1...6 as ClosedRange<UInt64> {
+      let random = try RandomProgram(kind, seed: seed)
+      var module = random.module
+      try PassManager(PassPipeline(parsing: "lower-precision{matmul=bf16,attention=bf16}")).run(on: &module)
+      let program = try Self.backend(module).lowerForGPU(module, target: target)
+      do {
+        let (text, launches) = try GPUCode(program: program, target: target).assembly(in: Context())
+        #expect(launches.count == program.kernels.count && text.contains(".target \(target.rawValue)"))
+        accepted += 1
+      } catch let error as GPUError {
+        let parts = error.message.split(separator: ": no code yet for ")
+        #expect(parts.count == 2 && parts[0].hasPrefix("kernel "))
+        // What is refused for another reason was not meant to be.
+        #expect(Self.refusals.contains(String(parts.last ?? "")), "\(random): \(error.message)")
       }
     }
+    switch kind {
+    case .operation, .production, .truncationDrop, .truncationSkip, .embedding, .contextual: #expect(accepted == 6)
+    case .research, .recommendation, .narrowAttention, .mixture: #expect(accepted > 0)
+    // All of them need what is not there.
+    case .precision, .ranking: break
+    }
   }
+
+  /// What there is no code for, as users are told: docs/gpu.md says the same.
+  private static let refusals: Set = [
+    "a loop over heads", "attention of this form", "a ranking of items", "products of i8", "products of f8e4m3",
+    "a product that is added to what a map gave",
+  ]
 
   @Test("equal programs give equal text")
   func sameText() throws {

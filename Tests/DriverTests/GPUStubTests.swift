@@ -22,8 +22,8 @@ struct GPUStubTests {
     let weights: any WeightProvider
     let gpu: ultra_gpu
 
-    init(_ target: GPUTarget = .sm80, code: [UInt8]? = nil) throws {
-      let (module, weights) = try GPUStubTests.model()
+    init(_ target: GPUTarget = .sm80, code: [UInt8]? = nil, headWidth: Int = 16) throws {
+      let (module, weights) = try GPUStubTests.model(headWidth: headWidth)
       var backend = CompiledProgram.backend(module, [.avx2], .less)
       backend.gpus = [target]
       var part = try backend.generateGPU(module)
@@ -118,9 +118,10 @@ struct GPUStubTests {
   }
 
   /// Two layers on rows, with targets, in bf16.
-  static func model() throws -> (Module, WeightTable) {
+  static func model(headWidth: Int = 16) throws -> (Module, WeightTable) {
     var random = Random(seed: 11)
-    var (module, weights) = try GPUModels.stack(&random, width: 32, heads: 2, headWidth: 16, layers: 2, mask: .causal)
+    var (module, weights) = try GPUModels.stack(
+      &random, width: 32, heads: 2, headWidth: headWidth, layers: 2, mask: .causal)
     try PassManager(PassPipeline(parsing: "lower-precision{matmul=bf16,attention=bf16}")).run(on: &module)
     try module.verify()
     return (module, weights)
@@ -192,15 +193,17 @@ struct GPUStubTests {
 
   @Test(
     "every kernel is launched once, for the blocks that the batch has, with what it reads",
-    arguments: GPUTarget.allCases)
-  func runs(target: GPUTarget) throws {
-    let subject = try Subject(target)
+    arguments: GPUTarget.allCases, [16, 64])
+  func runs(target: GPUTarget, headWidth: Int) throws {
+    let subject = try Subject(target, headWidth: headWidth)
     let driver = FakeDriver.current
     let (lengths, targets) = ([5, 300, 0, 129], [2, 40, 0, 1])
     let dimensions = [Int64(434), 4]
     let workspace = UnsafeMutableRawBufferPointer.allocate(
       byteCount: Int(subject.gpu.entries[0].workspace_size(dimensions)), alignment: 256)
     defer { workspace.deallocate() }
+    workspace.initializeMemory(as: UInt8.self, repeating: 0xFF)
+    var counters: Set<UInt64> = []
     let base = UInt64(UInt(bitPattern: workspace.baseAddress))
     try subject.withState { state in
       #expect(subject.load(state).status == 0)
@@ -230,6 +233,9 @@ struct GPUStubTests {
           case .extent(let name):
             #expect(word == ["rows": 434, "sequences": 4, "target_rows": 43][name] ?? 0, "\(name)")
           case .scalar: break
+          case .counter:
+            #expect(counters.insert(word).inserted && word >= base && word + 4 <= base + UInt64(workspace.count))
+            #expect(UnsafeRawPointer(bitPattern: UInt(word))?.load(as: UInt32.self) == 0)
           case .buffer(let id):
             let buffer = subject.program[id]
             switch buffer.home {
@@ -252,6 +258,7 @@ struct GPUStubTests {
           }
         }
       }
+      #expect(counters.count == (target == .sm90a && headWidth == 64 ? 2 : 0))
       _ = subject.gpu.unload(state, nil)
     }
   }
@@ -281,7 +288,7 @@ struct GPUStubTests {
   @Test(
     "what the driver refuses on loading is named, and nothing is left behind",
     arguments: FakeDriver.names.filter {
-      !["cuLaunchKernel", "cuMemcpyHtoDAsync_v2", "cuMemFree_v2", "cuModuleUnload"].contains($0)
+      !["cuLaunchKernel", "cuMemcpyHtoDAsync_v2", "cuMemsetD32Async", "cuMemFree_v2", "cuModuleUnload"].contains($0)
     })
   func refusedLoading(name: String) throws {
     let subject = try Subject()

@@ -96,49 +96,84 @@ extension GPUKernelEmitter {
   // MARK: - Keys that the block sees
 
   /// Of an interval over the block's rows: where it begins and ends for some row, and for every row.
-  private struct Hull {
+  struct Hull {
     var start: IRValue
     var end: IRValue
     var sharedStart: IRValue
     var sharedEnd: IRValue
   }
 
-  /// Writes each row's intervals into shared memory, starts and then ends of each, and gives their hulls.
-  private func emitBounds(_ b: inout IRBuilder, _ mask: Mask, at offset: Int) -> [Hull] {
+  /// The keys that a row of the block sees, i32, interval by interval. An empty one begins after all others, and ends before.
+  func keyBounds(_ b: IRBuilder, _ mask: Mask, row: IRValue) -> [(start: IRValue, end: IRValue)] {
     let i32 = context.i32
-    let greatest = i32.constant(Int(Int32.max))
-    let zero = i32.constant(0)
     let maskTargets = kernel.keys?.continuesHistory == true ? context.i64.constant(0) : targets
-    let bounds = b.offset(emitter.shared, bytes: offset)
-    let isRow = b.icmp(.slt, thread, rowCount)
-    let position = keyPosition(b, b.add(firstPosition, b.zext(thread, to: context.i64)))
-    for (index, interval) in mask.intervals.enumerated() {
+    let position = keyPosition(b, b.add(firstPosition, b.zext(row, to: context.i64)))
+    return mask.intervals.map { interval in
       func bound(_ expression: IndexExpression) -> IRValue {
         b.trunc(b.value(of: expression, position: position, length: keyLength, targets: maskTargets), to: i32)
       }
       let (start, end) = (bound(interval.start), bound(interval.end))
-      let isSeen = b.and(isRow, b.icmp(.slt, start, end))
-      b.store(b.select(isSeen, start, greatest), boundAddress(b, bounds, index, end: false, row: thread), alignment: 4)
-      b.store(b.select(isSeen, end, zero), boundAddress(b, bounds, index, end: true, row: thread), alignment: 4)
+      let isSeen = b.icmp(.slt, start, end)
+      return (b.select(isSeen, start, i32.constant(Int(Int32.max))), b.select(isSeen, end, i32.constant(0)))
+    }
+  }
+
+  /// Writes each row's intervals into shared memory, starts and then ends of each, and gives their hulls.
+  private func emitBounds(_ b: inout IRBuilder, _ mask: Mask, at offset: Int) -> [Hull] {
+    let i32 = context.i32
+    let bounds = b.offset(emitter.shared, bytes: offset)
+    let isRow = b.icmp(.slt, thread, rowCount)
+    for (index, interval) in keyBounds(b, mask, row: thread).enumerated() {
+      let start = b.select(isRow, interval.start, i32.constant(Int(Int32.max)))
+      let end = b.select(isRow, interval.end, i32.constant(0))
+      b.store(start, boundAddress(b, bounds, index, end: false, row: thread), alignment: 4)
+      b.store(end, boundAddress(b, bounds, index, end: true, row: thread), alignment: 4)
     }
     barrier(b)
-    return mask.intervals.indices.map { index in
-      var (start, end, sharedStart, sharedEnd) = (greatest, zero, zero, greatest)
-      for group in 0..<plan.rows / emitter.target.lanes {
-        let row = b.add(lane, group * emitter.target.lanes)
-        let own = b.load(i32, boundAddress(b, bounds, index, end: false, row: row), alignment: 4)
-        let ownEnd = b.load(i32, boundAddress(b, bounds, index, end: true, row: row), alignment: 4)
-        let isRow = b.icmp(.slt, row, rowCount)
-        (start, end) = (b.smin(start, own), b.smax(end, ownEnd))
-        sharedStart = b.smax(sharedStart, b.select(isRow, own, zero))
-        sharedEnd = b.smin(sharedEnd, b.select(isRow, ownEnd, greatest))
+    return hulls(b, mask) { b, row in
+      mask.intervals.indices.map { index in
+        (
+          b.load(i32, boundAddress(b, bounds, index, end: false, row: row), alignment: 4),
+          b.load(i32, boundAddress(b, bounds, index, end: true, row: row), alignment: 4)
+        )
       }
-      func overWarp(_ value: IRValue, _ function: String) -> IRValue {
-        b.intrinsic("llvm.nvvm.redux.sync.\(function)", [value, i32.constant(-1)])
+    }
+  }
+
+  /// The hulls of the intervals of the block's rows, of which each lane asks for some.
+  func hulls(_ b: IRBuilder, _ mask: Mask) -> [Hull] { hulls(b, mask) { b, row in keyBounds(b, mask, row: row) } }
+
+  private func hulls(
+    _ b: IRBuilder, _ mask: Mask, _ bounds: (IRBuilder, IRValue) -> [(start: IRValue, end: IRValue)]
+  ) -> [Hull] {
+    let i32 = context.i32
+    let greatest = i32.constant(Int(Int32.max))
+    let zero = i32.constant(0)
+    var hulls = mask.intervals.map { _ in Hull(start: greatest, end: zero, sharedStart: zero, sharedEnd: greatest) }
+    for group in 0..<plan.rows / emitter.target.lanes {
+      let row = b.add(lane, group * emitter.target.lanes)
+      let isRow = b.icmp(.slt, row, rowCount)
+      for (index, own) in bounds(b, row).enumerated() {
+        hulls[index].start = b.smin(hulls[index].start, b.select(isRow, own.start, greatest))
+        hulls[index].end = b.smax(hulls[index].end, b.select(isRow, own.end, zero))
+        hulls[index].sharedStart = b.smax(hulls[index].sharedStart, b.select(isRow, own.start, zero))
+        hulls[index].sharedEnd = b.smin(hulls[index].sharedEnd, b.select(isRow, own.end, greatest))
       }
-      return Hull(
-        start: overWarp(start, "min"), end: overWarp(end, "max"), sharedStart: overWarp(sharedStart, "max"),
-        sharedEnd: overWarp(sharedEnd, "min"))
+    }
+    func overWarp(_ value: IRValue, _ function: String) -> IRValue {
+      b.intrinsic("llvm.nvvm.redux.sync.\(function)", [value, i32.constant(-1)])
+    }
+    return hulls.map { hull in
+      Hull(
+        start: overWarp(hull.start, "min"), end: overWarp(hull.end, "max"),
+        sharedStart: overWarp(hull.sharedStart, "max"), sharedEnd: overWarp(hull.sharedEnd, "min"))
+    }
+  }
+
+  /// Whether every row of the block sees all of these keys.
+  func areAllVisible(_ b: IRBuilder, _ hulls: [Hull], key: IRValue, count: Int) -> IRValue {
+    hulls.reduce(context.boolean(false)) { known, hull in
+      b.or(known, b.and(b.icmp(.sle, hull.sharedStart, key), b.icmp(.sge, hull.sharedEnd, b.add(key, count))))
     }
   }
 
@@ -148,7 +183,7 @@ extension GPUKernelEmitter {
   }
 
   /// The turns through the hulls of intervals, one after the other, none of whose keys is visited twice.
-  private struct Turns {
+  struct Turns {
     /// Of each interval, the first key that no interval before has, its end, and the turns before it.
     private var parts: [(start: IRValue, end: IRValue, before: IRValue)] = []
     private let step: Int
@@ -241,7 +276,6 @@ extension GPUKernelEmitter {
     _ b: inout IRBuilder, _ attention: GPUPlan.AttentionBlock, _ shape: Shape, _ hulls: [Hull],
     _ keys: (key: IRValue, count: IRValue), stage: IRValue, _ sums: [IRValue]
   ) -> [IRValue] {
-    let i32 = context.i32
     let firstOfWarp = b.mul(warp, Self.warpRows)
     let queries = leftAddress(
       b, b.offset(emitter.shared, bytes: b.mul(firstOfWarp, shape.queryStride)), rowStride: shape.queryStride)
@@ -254,11 +288,7 @@ extension GPUKernelEmitter {
       b.offset(stageBase, bytes: shape.keyBytes),
       bytes: b.add(b.mul(lane15, shape.valueStride), b.mul(b.lshr(lane, 4), 16)))
     // Every key of the turn, those past its last too.
-    let allVisible = hulls.reduce(context.boolean(false)) { known, hull in
-      b.or(
-        known,
-        b.and(b.icmp(.sle, hull.sharedStart, keys.key), b.icmp(.sge, hull.sharedEnd, b.add(keys.key, Self.turn))))
-    }
+    let allVisible = areAllVisible(b, hulls, key: keys.key, count: Self.turn)
     var sums = sums
     let zero = context.f32.constant(0.0)
     for pass in 0..<Self.turn / Self.pass {
@@ -302,7 +332,6 @@ extension GPUKernelEmitter {
         }
       }
     }
-    _ = i32
     return sums
   }
 

@@ -49,7 +49,9 @@ extension GPUKernelEmitter {
     locate(&b, index: b.smin(item(b, number), b.sub(items, 1)))
     var isLong = b.and(
       isItem,
-      b.icmp(.sge, turnsOfEnds(b, attention.mask), (size == 2 ? Self.leastTurnsOfPairs : Self.leastTurns) * size))
+      b.icmp(
+        .sge, b.udiv(keysOfEnds(b, attention.mask), Self.turn),
+        (size == 2 ? Self.leastTurnsOfPairs : Self.leastTurns) * size))
     if size == 2 {
       // A sequence of many blocks keeps all multiprocessors busy without.
       let own = b.mul(b.udiv(b.add(length, kernel.domain.block - 1), kernel.domain.block), parts)
@@ -96,7 +98,7 @@ extension GPUKernelEmitter {
         vector(b, Array(sums[4 * fragment..<4 * fragment + 4])), b.offset(place, bytes: fragment * 16 * plan.threads),
         alignment: 16)
     }
-    meet(b)
+    meetCluster(b)
     let each = (fragments + plan.cluster - 1) / plan.cluster
     let own = (0..<each).map { b.add(b.mul(share.member, each), $0) }
     let base = b.ptrtoint(place, to: i32)
@@ -105,9 +107,7 @@ extension GPUKernelEmitter {
       for number in 0..<each {
         // Past the last fragments, which blocks with high numbers have none of, the last one again.
         let fragment = b.mul(b.smin(own[number], fragments - 1), 16 * plan.threads)
-        let there = b.assembly(
-          "mapa.shared::cluster.u32 $0, $1, $2;", constraints: "=r,r,r", returns: i32, sideEffects: false,
-          [b.add(base, fragment), i32.constant(member)])
+        let there = inBlock(b, b.add(base, fragment), member: i32.constant(member))
         let words = b.assembly(
           "ld.shared::cluster.v4.f32 {$0, $1, $2, $3}, [$4];", constraints: "=f,=f,=f,=f,r,~{memory}",
           returns: context.structure([f32, f32, f32, f32]), [there])
@@ -124,48 +124,15 @@ extension GPUKernelEmitter {
         writeFragment(&b, attention, own[number], of: fragments, totals[number])
       }
     }
-    meet(b)
+    meetCluster(b)
   }
 
-  /// All threads of the cluster have come here, and see what each has written.
-  private func meet(_ b: IRBuilder) {
-    b.assembly(
-      "barrier.cluster.arrive.release.aligned;\n\tbarrier.cluster.wait.acquire.aligned;", constraints: "~{memory}",
-      returns: context.void)
-  }
-
-  private func special(_ b: IRBuilder, _ register: String) -> IRValue {
-    b.assembly("mov.u32 $0, %\(register);", constraints: "=r", returns: context.i32, sideEffects: false)
-  }
-
-  /// A bit for each lane.
-  private func vote(_ b: IRBuilder, _ condition: IRValue) -> IRValue {
-    b.intrinsic("llvm.nvvm.vote.ballot.sync", [context.i32.constant(-1), condition])
-  }
-
-  /// About how many turns through keys the block takes: those of its first and its last row.
-  private func turnsOfEnds(_ b: IRBuilder, _ mask: Mask) -> IRValue {
-    let i64 = context.i64
-    let maskTargets = kernel.keys?.continuesHistory == true ? i64.constant(0) : targets
-    let positions = [i64.constant(0), b.zext(b.sub(rowCount, 1), to: i64)].map {
-      keyPosition(b, b.add(firstPosition, $0))
+  /// About how many keys the block sees: those of its first and its last row.
+  func keysOfEnds(_ b: IRBuilder, _ mask: Mask) -> IRValue {
+    let ends = [context.i32.constant(0), b.sub(rowCount, 1)].map { keyBounds(b, mask, row: $0) }
+    return mask.intervals.indices.reduce(context.i32.constant(0)) { keys, index in
+      let start = b.smin(ends[0][index].start, ends[1][index].start)
+      return b.add(keys, b.smax(b.sub(b.smax(ends[0][index].end, ends[1][index].end), start), 0))
     }
-    let keys = mask.intervals.reduce(i64.constant(0)) { keys, interval in
-      let ends = positions.map { position in
-        [interval.start, interval.end].map {
-          b.value(of: $0, position: position, length: keyLength, targets: maskTargets)
-        }
-      }
-      // An empty interval begins after all others, and ends before.
-      let far = i64.constant(Int(Int32.max))
-      let bounds = ends.map { end -> (IRValue, IRValue) in
-        let isSeen = b.icmp(.slt, end[0], end[1])
-        return (b.select(isSeen, end[0], far), b.select(isSeen, end[1], i64.constant(0)))
-      }
-      let start = b.smin(bounds[0].0, bounds[1].0)
-      let end = b.smax(bounds[0].1, bounds[1].1)
-      return b.add(keys, b.smax(b.sub(end, start), 0))
-    }
-    return b.trunc(b.udiv(keys, Self.turn), to: context.i32)
   }
 }

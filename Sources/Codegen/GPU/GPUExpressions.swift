@@ -97,7 +97,8 @@ extension GPUKernelEmitter {
   /// (PTX ISA, `tanh.approx.f32`): then it is 2^-12 of x.
   private func silu(_ b: IRBuilder, _ value: IRValue, isShort: Bool) -> IRValue {
     guard isShort else { return b.fmul(value, sigmoid(b, value)) }
-    let half = b.relax(b.fmul(value, context.f32.constant(0.5)), .contract)
+    // A factor that comes before is taken together with the half, which is exact.
+    let half = b.relax(b.fmul(value, context.f32.constant(0.5)), [.contract, .reassociate])
     let tanh = b.assembly(
       "tanh.approx.f32 $0, $1;", constraints: "=f,f", returns: context.f32, sideEffects: false, [half])
     return b.fma(half, tanh, half)

@@ -39,10 +39,10 @@ final class GPUKernelEmitter {
     context = emitter.context
     kernel = emitter.program.kernels[number]
     plan = try GPUPlan(kernel, of: emitter.program, target: emitter.target)
-    order = kernel.launchParameters(in: emitter.program)
+    order = kernel.launchParameters(in: emitter.program) + (plan.matrixAttention == nil ? [] : [.counter])
     let types = order.map { parameter in
       switch parameter {
-      case .buffer: emitter.context.pointer(addressSpace: GPUModuleEmitter.global)
+      case .buffer, .counter: emitter.context.pointer(addressSpace: GPUModuleEmitter.global)
       case .extent: emitter.context.i64
       case .scalar: emitter.context.f32
       }
@@ -71,6 +71,11 @@ final class GPUKernelEmitter {
     warp = b.lshr(thread, 5)
     lane = b.and(thread, 31)
     let block = b.intrinsic("llvm.nvvm.read.ptx.sreg.ctaid.x", [])
+    if let shape = plan.matrixAttention, case .attention(let attention) = plan.stages[0] {
+      emitMatrixAttention(&b, attention, shape)
+      b.ret()
+      return launch(sharedBytes: shape.end)
+    }
     if plan.cluster > 1, case .attention(let attention) = plan.stages[0] {
       let shared = try emitCluster(&b, attention, block: block)
       b.ret()
@@ -106,7 +111,8 @@ final class GPUKernelEmitter {
   private func launch(sharedBytes: Int) -> GPULaunch {
     GPULaunch(
       symbol: function.name, kernel: number, threads: plan.threads, sharedBytes: sharedBytes, rows: plan.rows,
-      cluster: plan.cluster, columnParts: plan.columnParts, parameters: order)
+      cluster: plan.cluster, isPersistent: plan.matrixAttention != nil, columnParts: plan.columnParts,
+      parameters: order)
   }
 
   func error(_ what: String) -> GPUError { GPUError(message: "kernel \(kernel.name): no code yet for \(what)") }
@@ -117,6 +123,9 @@ final class GPUKernelEmitter {
   // MARK: - What the kernel is given
 
   func address(_ buffer: BufferID) -> IRValue { parameters[.buffer(buffer)] ?? context.pointer(addressSpace: 1).null() }
+
+  /// A word that is 0 when the kernel begins.
+  var counter: IRValue { parameters[.counter] ?? context.pointer(addressSpace: 1).null() }
 
   func scalar(_ scalar: ScalarID) -> IRValue { parameters[.scalar(scalar)] ?? context.f32.constant(0.0) }
 
@@ -195,6 +204,31 @@ final class GPUKernelEmitter {
     let start = b.value(of: keys.selection.dropped.start, position: zero, length: keyLength, targets: targets)
     let end = b.value(of: keys.selection.dropped.end, position: zero, length: keyLength, targets: targets)
     dropped = (start, b.smax(b.sub(end, start), zero))
+  }
+
+  /// Writes to shared memory where the block is, 72 bytes.
+  func storeBlock(_ b: IRBuilder, to place: IRValue) {
+    for (index, number) in [firstRow, firstPosition, length, targets, keyLength].enumerated() {
+      b.store(number, b.offset(place, bytes: 8 * index), alignment: 8)
+    }
+    b.store(rowCount, b.offset(place, bytes: 40), alignment: 8)
+    b.store(part, b.offset(place, bytes: 44), alignment: 4)
+    guard let dropped else { return }
+    b.store(dropped.start, b.offset(place, bytes: 48), alignment: 8)
+    b.store(dropped.count, b.offset(place, bytes: 56), alignment: 8)
+  }
+
+  /// Takes over where the block is, as `storeBlock` wrote it: all that its own rows and masks need, not where its keys are.
+  func loadBlock(_ b: IRBuilder, from place: IRValue) {
+    let numbers = (0..<5).map { b.load(context.i64, b.offset(place, bytes: 8 * $0), alignment: 8) }
+    (firstRow, firstPosition, length, targets, keyLength) = (numbers[0], numbers[1], numbers[2], numbers[3], numbers[4])
+    rowCount = b.load(context.i32, b.offset(place, bytes: 40), alignment: 8)
+    part = b.load(context.i32, b.offset(place, bytes: 44), alignment: 4)
+    guard kernel.keys != nil else { return }
+    dropped = (
+      b.load(context.i64, b.offset(place, bytes: 48), alignment: 8),
+      b.load(context.i64, b.offset(place, bytes: 56), alignment: 8)
+    )
   }
 
   /// The position among keys of the row at a position of the block's own sequence.

@@ -10,6 +10,8 @@ public struct GPULaunch: Hashable, Sendable {
     case extent(String)
     /// A number, fp32.
     case scalar(ScalarID)
+    /// The address of a word in the memory of the card that is 0 when the kernel begins, and no other kernel's.
+    case counter
   }
 
   /// The function in the image.
@@ -26,6 +28,8 @@ public struct GPULaunch: Hashable, Sendable {
   /// nothing but the number of blocks has to follow from it; for more than 8 the function needs the driver's attribute
   /// `NON_PORTABLE_CLUSTER_SIZE_ALLOWED`.
   public var cluster: Int
+  /// Whether a block takes one of the domain's after the other, so that there need be no more of them than run at once.
+  public var isPersistent: Bool
   /// Parts that columns can be divided into at most, each a block of its own in the grid's second dimension: 1 where they cannot.
   /// Results do not depend on how many there are.
   public var columnParts: Int
@@ -42,8 +46,13 @@ public struct GPULaunch: Hashable, Sendable {
   /// whose parts of 16 or 18 multiprocessors hold 14 such clusters. Results do not depend on how many are launched.
   public static let clusteredBlocks = 224
 
+  /// Blocks of a kernel that has a multiprocessor for each, as many as an H100 runs at once: one of its parts has too few
+  /// multiprocessors for two clusters of 8.
+  var residentBlocks: Int { cluster == 8 ? 120 : Self.multiprocessors / cluster * cluster }
+
   /// Blocks to launch for so many of the domain's, all parts and pieces counted: none for none, and whole clusters.
   public func blocks(for count: Int) -> Int {
+    if isPersistent { return cluster == 1 || count == 0 ? min(count, residentBlocks) : residentBlocks }
     if cluster == 1 || count == 0 { return count }
     return (max(count, Self.clusteredBlocks) + cluster - 1) / cluster * cluster
   }

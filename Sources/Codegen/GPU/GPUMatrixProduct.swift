@@ -15,27 +15,18 @@ extension GPUKernelEmitter {
     b.ifThen(b.icmp(.eq, thread, 0)) { b in
       for slot in 0..<ring.slots {
         let place = b.i32(slot)
-        b.assembly(
-          "mbarrier.init.shared::cta.b64 [$0], 1;", constraints: "r,~{memory}", returns: context.void, [full(b, place)])
-        b.assembly(
-          "mbarrier.init.shared::cta.b64 [$0], \(GPUPlan.multiplyingWarps);", constraints: "r,~{memory}",
-          returns: context.void, [empty(b, place)])
+        makeBarrier(b, full(b, place), arrivals: 1)
+        makeBarrier(b, empty(b, place), arrivals: GPUPlan.multiplyingWarps)
       }
-      b.assembly("fence.mbarrier_init.release.cluster;", constraints: "~{memory}", returns: context.void)
+      publishBarriers(b)
     }
     barrier(b)
     ringPlace = (b.i32(0), b.i32(0))
   }
 
-  /// Lets matrix instructions see what this thread has written to shared memory.
-  func publishToMatrices(_ b: IRBuilder) {
-    b.assembly("fence.proxy.async.shared::cta;", constraints: "~{memory}", returns: context.void)
-  }
-
   func emitProducts(_ b: inout IRBuilder, _ products: [GPUPlan.Product], isLast: Bool) {
     let i32 = context.i32
-    let parts = b.assembly("mov.u32 $0, %nctaid.y;", constraints: "=r", returns: i32, sideEffects: false)
-    let own = b.assembly("mov.u32 $0, %ctaid.y;", constraints: "=r", returns: i32, sideEffects: false)
+    let (parts, own) = (special(b, "nctaid.y"), special(b, "ctaid.y"))
     /// Runs the body for each product's panels that are this block's.
     func forPanels(
       _ b: inout IRBuilder, carrying: [IRValue],
@@ -55,22 +46,18 @@ extension GPUKernelEmitter {
       return carried
     }
     let start = [ringPlace.slot, ringPlace.round]
-    /// Registers of a thread, of which each role takes what it needs as long as it lasts.
-    func give(_ b: IRBuilder, _ registers: Int, _ direction: String) {
-      b.assembly("setmaxnreg.\(direction).sync.aligned.u32 \(registers);", constraints: "", returns: context.void)
-    }
     let end = b.ifThenElse(b.icmp(.sge, warp, GPUPlan.multiplyingWarps), name: "role") { b in
-      give(b, 56, "dec")
+      takeRegisters(b, 56, more: false)
       let end = forPanels(&b, carrying: start) { b, product, panel, carried in bring(&b, product, panel: panel, carried)
       }
-      if !isLast { give(b, 168, "inc") }
+      if !isLast { takeRegisters(b, 168, more: true) }
       return end
     } otherwise: { b in
-      give(b, 224, "inc")
+      takeRegisters(b, 224, more: true)
       let end = forPanels(&b, carrying: start) { b, product, panel, carried in
         multiply(&b, product, panel: panel, carried)
       }
-      if !isLast { give(b, 168, "dec") }
+      if !isLast { takeRegisters(b, 168, more: false) }
       return end
     }
     ringPlace = (end[0], end[1])
@@ -86,20 +73,6 @@ extension GPUKernelEmitter {
 
   private func slotAddress(_ b: IRBuilder, _ slot: IRValue) -> IRValue {
     b.add(b.ptrtoint(b.offset(emitter.shared, bytes: ring.offset), to: context.i32), b.mul(slot, ring.slotBytes))
-  }
-
-  private func wait(_ b: IRBuilder, _ barrier: IRValue, parity: IRValue) {
-    b.assembly(
-      """
-      {
-      \t.reg .pred done;
-      AGAIN:
-      \tmbarrier.try_wait.parity.shared::cta.b64 done, [$0], $1;
-      \t@done bra DONE;
-      \tbra AGAIN;
-      DONE:
-      \t}
-      """, constraints: "r,r,~{memory}", returns: context.void, [barrier, parity])
   }
 
   /// The place after one.
@@ -128,9 +101,7 @@ extension GPUKernelEmitter {
         wait(b, empty(b, carried[0]), parity: b.xor(carried[1], 1))
         b.ifThen(b.icmp(.eq, thread, GPUPlan.multiplyingWarps * emitter.target.lanes)) { b in
           let place = b.offset(source, bytes: b.zext(b.mul(stage, ring.slotBytes), to: i64))
-          b.assembly(
-            "mbarrier.arrive.expect_tx.shared::cta.b64 _, [$0], \(ring.slotBytes);", constraints: "r,~{memory}",
-            returns: context.void, [full(b, carried[0])])
+          arrive(b, full(b, carried[0]), expecting: ring.slotBytes)
           b.assembly(
             "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [$0], [$1], \(ring.slotBytes), [$2];",
             constraints: "r,l,r,~{memory}", returns: context.void,
@@ -147,13 +118,6 @@ extension GPUKernelEmitter {
   }
 
   // MARK: - Multiplying
-
-  /// What a matrix instruction is told of a side in shared memory: where it begins, and how far apart its tiles of 8 x 8 numbers are.
-  private func description(_ b: IRBuilder, _ address: IRValue, leading: Int, stride: Int, isSwizzled: Bool) -> IRValue {
-    let place = b.zext(b.lshr(b.and(address, 0x3FFFF), 4), to: context.i64)
-    return b.or(
-      place, context.i64.constant(((leading >> 4) << 16) | ((stride >> 4) << 32) | (isSwizzled ? 1 << 62 : 0)))
-  }
 
   private func multiply(
     _ b: inout IRBuilder, _ product: GPUPlan.Product, panel: IRValue, _ carried: [IRValue]
@@ -192,11 +156,7 @@ extension GPUKernelEmitter {
         }
         wait(b, full(b, place[0]), parity: place[1])
         let sums = matrixMultiply(b, descriptions, onto: Array(carried[..<count]))
-        b.ifThen(b.icmp(.eq, lane, 0)) { b in
-          b.assembly(
-            "mbarrier.arrive.shared::cta.b64 _, [$0];", constraints: "r,~{memory}", returns: context.void,
-            [empty(b, place[0])])
-        }
+        b.ifThen(b.icmp(.eq, lane, 0)) { b in arrive(b, empty(b, place[0])) }
         return sums + next(b, place)
       }
       sums = Array(result[..<count])

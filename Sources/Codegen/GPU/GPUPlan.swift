@@ -82,6 +82,8 @@ struct GPUPlan {
   var sharedBytes = 0
   /// The ring of kernels with products of matrices.
   var ring: Ring?
+  /// Where attention by groups of four warps has its sides; nil where single warps multiply.
+  var matrixAttention: MatrixAttention?
   /// Parts that columns can be divided into.
   var columnParts = 1
 
@@ -93,6 +95,13 @@ struct GPUPlan {
       stages = [.attention(attention)]
       threads = rows
       if target.hasClusters { cluster = Self.cluster(of: attention.mask, isOfSelectedRows: kernel.keys != nil) }
+      matrixAttention = Self.matrixAttention(
+        attention, of: kernel, in: program, target: target, isShared: cluster > 1)
+      if matrixAttention != nil {
+        (rows, threads) = (MatrixAttention.queries, Self.allWarps * 32)
+        // A block takes a multiprocessor: larger clusters find no place in some of a card's parts.
+        cluster = min(cluster, 8)
+      }
       return
     }
     if try planRanking(target: target) { return }
@@ -406,7 +415,7 @@ extension Statement {
 extension GPUPlan {
   /// Blocks that a multiprocessor should run at once, which bounds the registers of a thread.
   var blocksAtOnce: Int {
-    for case .attention in stages { return 2 }
+    for case .attention in stages { return matrixAttention == nil ? 2 : 1 }
     return 1
   }
 }

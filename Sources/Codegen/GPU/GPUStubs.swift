@@ -66,6 +66,7 @@ struct GPUStubEmitter {
     case free = "cuMemFree_v2"
     case copy = "cuMemcpyHtoD_v2"
     case copyAsync = "cuMemcpyHtoDAsync_v2"
+    case cuMemsetD32Async
     case cuLaunchKernel
 
     func parameters(_ context: Context) -> [IRType] {
@@ -81,6 +82,7 @@ struct GPUStubEmitter {
       case .free: [i64]
       case .copy: [i64, p, i64]
       case .copyAsync: [i64, p, i64, p]
+      case .cuMemsetD32Async: [i64, i32, i64, p]
       case .cuLaunchKernel: [p, i32, i32, i32, i32, i32, i32, i32, p, p, p]
       }
     }
@@ -296,7 +298,7 @@ struct GPUStubEmitter {
       context: context, module: module, program: program, level: level, tiles: tiles,
       prefix: "\(prefix).\(program.name)")
     let entry = EntryEmitter(setupOf: emitter)
-    let place = emitPlace(entry, emitter)
+    let place = emitPlace(entry, emitter, launches)
     let functions = entry.emit { b in
       let (call, frame) = (entry.call, entry.frame)
       func field(_ b: IRBuilder, _ type: IRType, _ offset: Int) -> IRValue {
@@ -338,6 +340,15 @@ struct GPUStubEmitter {
           self.call(&b, .copyAsync, [target, source, bytes, stream], state: state, failure: failure)
         }
       }
+      // Behind all else are the words that kernels count in.
+      let counters = b.sub(b.add(workspace, need), Self.counterBytes(of: launches))
+      let counting = launches.count { $0.parameters.contains(.counter) }
+      if counting > 0 {
+        self.call(
+          &b, .cuMemsetD32Async, [counters, i32.constant(0), i64.constant(counting), stream], state: state,
+          failure: failure)
+      }
+      var counter = 0
       let weightsAddress = b.load(i64, b.offset(state, bytes: State.weights))
       for (index, buffer) in program.buffers.enumerated() {
         guard let offset = ownWeights.offset(of: buffer) else { continue }
@@ -346,13 +357,17 @@ struct GPUStubEmitter {
       for (number, launch) in launches.enumerated() {
         let parameters = b.alloca(p, count: max(launch.parameters.count, 1))
         for (index, parameter) in launch.parameters.enumerated() {
-          let slot =
-            switch parameter {
-            case .buffer(let id): emitter.slot(of: id)
-            case .extent(let name): emitter.slot(ofExtent: name)
-            case .scalar(let id): emitter.slot(of: id)
-            }
-          b.store(b.offset(frame, bytes: slot), b.element(parameters, p, index))
+          let place: IRValue
+          switch parameter {
+          case .buffer(let id): place = b.offset(frame, bytes: emitter.slot(of: id))
+          case .extent(let name): place = b.offset(frame, bytes: emitter.slot(ofExtent: name))
+          case .scalar(let id): place = b.offset(frame, bytes: emitter.slot(of: id))
+          case .counter:
+            place = b.alloca(i64)
+            b.store(b.add(counters, 4 * counter), place)
+            counter += 1
+          }
+          b.store(place, b.element(parameters, p, index))
         }
         let one = i32.constant(1)
         b.ifThen(b.icmp(.ne, grids[number].blocks, 0)) { b in
@@ -375,7 +390,7 @@ struct GPUStubEmitter {
 
   /// `i64 (dimensions, base, frame)`: bytes of the GPU's memory that a call needs; where `frame` is not null, addresses from `base`
   /// on go into it.
-  private func emitPlace(_ entry: EntryEmitter, _ emitter: LevelEmitter) -> IRFunction {
+  private func emitPlace(_ entry: EntryEmitter, _ emitter: LevelEmitter, _ launches: [GPULaunch]) -> IRFunction {
     let (i64, p) = (context.i64, context.pointer)
     let program = emitter.program
     let function = addFunction("\(program.name).place", [p, i64, p], returns: i64)
@@ -395,8 +410,13 @@ struct GPUStubEmitter {
     for (_, buffers) in program.slots { put(&b, buffers) }
     for buffer in program.inputs where program[buffer].element == .i64 { put(&b, [buffer]) }
     // Never nothing, so that a caller need not ask whether there is any.
-    b.ret(b.add(next, Self.alignment))
+    b.ret(b.add(next, Self.counterBytes(of: launches)))
     return function
+  }
+
+  /// Bytes for a word of each kernel.
+  private static func counterBytes(of launches: [GPULaunch]) -> Int {
+    (max(1, launches.count) * 4 + alignment - 1) / alignment * alignment
   }
 
   private func emitWorkspaceSize(_ place: IRFunction, _ program: Program) -> IRFunction {
@@ -426,6 +446,10 @@ extension Program {
 extension GPULaunch {
   /// `blocks(for:)` of a number that is known when the call is made.
   fileprivate func blocks(_ b: IRBuilder, for count: IRValue) -> IRValue {
+    if isPersistent {
+      let all = count.type.constant(residentBlocks)
+      return cluster == 1 ? b.smin(count, all) : b.select(b.icmp(.eq, count, 0), count, all)
+    }
     if cluster == 1 { return count }
     let whole = b.mul(b.udiv(b.add(b.smax(count, Self.clusteredBlocks), cluster - 1), cluster), cluster)
     return b.select(b.icmp(.eq, count, 0), count, whole)

@@ -25,7 +25,7 @@ public enum GPUTarget: String, Hashable, Sendable, CaseIterable, Comparable {
   public var features: String {
     switch self {
     case .sm80: "+ptx70"
-    case .sm90a: "+ptx80"
+    case .sm90a: "+ptx81"
     }
   }
 
