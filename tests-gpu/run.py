@@ -23,7 +23,7 @@ def read_weights(path):
     with open(path, "rb") as file:
         header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
         data = bytearray(file.read())
-    kinds = {"F32": torch.float32, "BF16": torch.bfloat16}
+    kinds = {"F32": torch.float32, "BF16": torch.bfloat16, "I32": torch.int32, "I64": torch.int64}
     weights = {}
     for name, entry in header.items():
         if name == "__metadata__" or entry["data_offsets"][0] == entry["data_offsets"][1]:
