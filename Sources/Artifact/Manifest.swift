@@ -308,6 +308,9 @@ public struct Manifest: Codable, Hashable, Sendable {
     /// How it is laid out there: `plain` (row-major), or the name of a kernel's own layout.
     public var packing: String
 
+    /// Whether its rows lie there one after the other, as those of tables do that are looked up by ids.
+    public var isRowMajor: Bool { ["plain", "int8 rows", "int4 rows"].contains(packing) }
+
     /// A tensor at `offset`, taking `bytes` there.
     public init(name: String, element: Element, shape: [Int], offset: Int, bytes: Int, packing: String = "plain") {
       self.name = name

@@ -29,7 +29,13 @@ public final class LoadedModel: Sendable {
   ///
   /// `.full` reads every byte to compare its checksum (about half a second a gigabyte); `.structure` takes a fraction of a millisecond
   /// and trusts the storage with the values of weights and code.
-  public init(path: String, verification: ArtifactReader.Verification = .full) throws(RuntimeError) {
+  ///
+  /// `memory` is how many bytes of weights this machine can keep in memory; nil: half of what it has. Where the file's are
+  /// more, the system is told that rows of its tables are read at random places: what it reads around a row would push
+  /// other rows out. Where they are fewer, it reads ahead, so that a table is soon there as a whole.
+  public init(
+    path: String, verification: ArtifactReader.Verification = .full, memory: Int? = nil
+  ) throws(RuntimeError) {
     let reader: ArtifactReader
     do {
       reader = try ArtifactReader.open(path, verify: verification)
@@ -54,6 +60,9 @@ public final class LoadedModel: Sendable {
     fileSize = reader.fileSize
     weightsSize = reader.weightsSize
     functions = try Self.functions(table, manifest, path)
+    if weightsSize > memory ?? sysconf(Int32(_SC_PHYS_PAGES)) / 2 * sysconf(Int32(_SC_PAGESIZE)) {
+      library.expectRandomRows(of: manifest)
+    }
   }
 
   /// The table's entries, which must be those of the manifest.
@@ -139,6 +148,21 @@ private final class Library: Sendable {
   }
 
   deinit { dlclose(handle) }
+
+  /// Tells the system so of all tables that are worth it.
+  func expectRandomRows(of manifest: Manifest) {
+    guard let text = table.pointee.manifest else { return }
+    let distance = UnsafeRawPointer(text) - ArtifactNote.manifestOffset + ArtifactNote.deltaOffset
+    let weights = distance + Int(distance.loadUnaligned(as: Int64.self))
+    let page = sysconf(Int32(_SC_PAGESIZE))
+    for weight in manifest.weights where weight.isRowMajor && weight.bytes >= 16 << 20 {
+      let first = (weight.offset + page - 1) / page * page
+      // A hint: where it is refused, the system reads as it did.
+      _ = madvise(
+        UnsafeMutableRawPointer(mutating: weights + first), (weight.offset + weight.bytes - first) / page * page,
+        MADV_RANDOM)
+    }
+  }
 
   /// The path of the same file, with a slash, so that no search path is used, and so many times "./" before its name.
   private static func spell(_ path: String, _ count: Int) -> String {
