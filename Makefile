@@ -4,6 +4,7 @@
 # make flop   counts the work of published shapes, and writes docs/flop.md
 # make bench  measures against PyTorch, ONNX Runtime, OpenVINO and JAX, which it installs (several gigabytes), and writes
 #             docs/benchmarks.md; on an idle machine, for 40 minutes. make bench BENCH=--quick: whether it works
+# make large-table   compiles a table of 10 million rows and looks rows up in it: the figures of docs/tables.md; 12 GB of disk
 # make instructions   counts the instructions of small models anew: what `make test` holds later changes to
 
 # One configuration for the demo and the tests, so that everything is built once. Optimized: the tests lean on the
@@ -12,7 +13,7 @@ SWIFT_FLAGS := -c release -Xswiftc -enable-testing
 PRODUCTS = $(shell swift build $(SWIFT_FLAGS) --show-bin-path)
 SOURCES := Package.swift ir passes Sources Tests
 
-.PHONY: demo test build lint packages python ptxas quality flop bench instructions
+.PHONY: demo test build lint packages python ptxas quality flop bench large-table instructions
 
 demo: build python
 	.venv/bin/python examples/movielens-100k/recommend.py --ultrac $(PRODUCTS)/ultrac
@@ -57,6 +58,11 @@ bench: build
 	scripts/install-packages g++ python3-dev
 	scripts/python-environment .venv-bench benchmarks/requirements.txt benchmarks/requirements-peers.txt
 	.venv-bench/bin/python benchmarks/run.py --ultrac $(PRODUCTS)/ultrac $(or $(BENCH),--write docs/benchmarks.md)
+
+# Options of benchmarks/large_table.py.
+LARGE =
+large-table: build python
+	.venv/bin/python benchmarks/large_table.py --ultrac $(PRODUCTS)/ultrac $(LARGE)
 
 instructions: build python
 	.venv/bin/python benchmarks/count_instructions.py --ultrac $(PRODUCTS)/ultrac --update
