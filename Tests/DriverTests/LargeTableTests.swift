@@ -95,6 +95,39 @@ import UltraRuntime
     #expect(large < (try Self.small.get()) + Self.allowance, "\(large >> 20) MiB")
   }
 
+  @Test func progressIsShownToPeopleOnly() throws {
+    #expect(
+      Progress(phrase: "packing weights", done: 430_000_000, total: 1_320_000_000, seconds: 2).line
+        == "packing weights [#######.................] 32 % of 1.32 GB, 215 MB/s, 4 s left")
+    #expect(Progress(phrase: "x", done: 0, total: 0, seconds: 0).line == "x [########################] 100 % of 0 B")
+    try withTemporaryFolder { folder in
+      try Self.write(rows: 1000, in: folder)
+      let (primary, terminal) = try Self.terminal()
+      defer { for end in [primary, terminal] { close(end) } }
+      let process = ultracProcess(["compile", "model.json", "--json"], in: folder)
+      process.standardOutput = FileHandle.nullDevice
+      process.standardError = FileHandle(fileDescriptor: terminal, closeOnDealloc: false)
+      try process.run()
+      process.waitUntilExit()
+      #expect(process.terminationStatus == 0)
+      var bytes = [UInt8](repeating: 0, count: 1 << 16)
+      let count = read(primary, &bytes, bytes.count)
+      let text = String(decoding: bytes.prefix(max(count, 0)), as: UTF8.self)
+      #expect(text.contains("reading weights [########################] 100 % of 1.02 MB"), "\(text)")
+      #expect(text.contains("packing weights [########################] 100 % of 1.02 MB"), "\(text)")
+      #expect(text.hasSuffix("\r\u{1B}[K"))
+    }
+  }
+
+  /// Both ends of a terminal: what is written to the second is read from the first.
+  private static func terminal() throws -> (primary: Int32, secondary: Int32) {
+    let primary = open("/dev/ptmx", O_RDWR | O_NOCTTY | O_NONBLOCK)
+    // Unlocks the other end, and gives its number.
+    var (lock, number): (Int32, UInt32) = (0, 0)
+    try #require(primary >= 0 && ioctl(primary, 0x4004_5431, &lock) == 0 && ioctl(primary, 0x8004_5430, &number) == 0)
+    return (primary, open("/dev/pts/\(number)", O_RDWR | O_NOCTTY))
+  }
+
   // MARK: - Loading
 
   /// A file of /proc, which says of itself that it is empty.
