@@ -10,6 +10,29 @@ extension EmulatedBlock {
     barriers[address] = barrier
   }
 
+  /// A member of the cluster, and the place in its shared memory, by an address in that of the cluster.
+  func member(at address: UInt32) -> (EmulatedBlock, Int)? {
+    let rank = Int(address >> 18 & 0x3FF)
+    guard address >> 28 == 0xF, cluster.blocks.indices.contains(rank) else {
+      cluster.fault = "\(address) is no address in the cluster's shared memory"
+      return nil
+    }
+    return (cluster.blocks[rank], Int(address & 0x3FFFF))
+  }
+
+  /// The address of a place in the own shared memory.
+  func address(_ offset: Int) -> UInt32 { UInt32(GPUEmulator.windowAddress) + UInt32(offset) }
+
+  /// Takes arrivals at a barrier of some warps, so many that nobody waits for; false where there are fewer.
+  func takeArrivals(at number: Int, _ count: Int) -> Bool {
+    guard arrivals[number, default: 0] >= count else { return false }
+    if count > 0 { arrivals[number, default: 0] -= count }
+    return true
+  }
+
+  /// Arrives when these copies have.
+  func arrive(_ address: UInt32, after copies: [EmulatedCopy]) { change(address) { $0.deferred.append(copies) } }
+
   func place(_ address: UInt32) -> Int { Int(address) - Int(bitPattern: emulator.window.baseAddress) }
 
   func makeBarrier(_ address: UInt32, _ count: Int) {
@@ -33,7 +56,12 @@ extension EmulatedBlock {
     }
     change(address) { barrier in
       guard emulator.arrival == .early else { return barrier.copies.append(copy) }
-      copy.perform()
+      if cluster.isActive(self) {
+        copy.perform()
+      } else {
+        let start = copy.target - UnsafeMutableRawPointer(GPUEmulator.window.baseAddress!)
+        copy.words.withUnsafeBytes { shared.replaceSubrange(start..<start + copy.count, with: $0) }
+      }
       barrier.bytes -= copy.count
       barrier.finish()
     }
@@ -43,7 +71,12 @@ extension EmulatedBlock {
   func hasPassed(_ address: UInt32, _ parity: UInt32) -> Bool {
     var isOver = false
     change(address) { barrier in
-      if barrier.phase & 1 == Int(parity & 1), barrier.pending == 0 {
+      if barrier.phase & 1 == Int(parity & 1) {
+        for copies in barrier.deferred {
+          for copy in copies { copy.perform() }
+          barrier.pending -= 1
+        }
+        barrier.deferred = []
         for copy in barrier.copies {
           copy.perform()
           barrier.bytes -= copy.count

@@ -29,8 +29,8 @@ struct DeviceOperation {
     case alone((EmulatedThread, Lane) -> Void)
     /// All lanes of a warp.
     case warp(([Lane]) -> Void)
-    /// Four warps.
-    case warpGroup(([Lane]) -> Void)
+    /// Four warps; false where they must wait for others.
+    case warpGroup((EmulatedBlock, [Lane]) -> Bool)
     /// All threads of the block: a barrier.
     case block
     /// So many threads of the block, at a barrier of a number.
@@ -86,6 +86,7 @@ struct DeviceOperation {
     case "llvm.nvvm.read.ptx.sreg.ctaid.x": return number(\.block.x)
     case "llvm.nvvm.barrier0": return .block
     case "llvm.nvvm.bar.warp.sync": return .warp { _ in }
+    case "llvm.nvvm.barrier.sync.cnt": return .someOfBlock { lane in (Int(lane.word(0)), Int(lane.word(1))) }
     case "llvm.nvvm.rcp.approx.ftz.f": return float { 1 / $0 }
     case "llvm.nvvm.ex2.approx.f": return float(exp2f)
     case "llvm.nvvm.sqrt.rn.f": return float { $0.squareRoot() }
@@ -106,11 +107,7 @@ struct DeviceOperation {
       return .alone { thread, lane in thread.arrive(butLatest: Int(lane.word(0))) }
     case "llvm.nvvm.cp.async.cg.shared.global.16.s":
       return .alone { thread, lane in
-        let (target, source, count) = (lane.pointer(0), lane.pointer(1), Int(lane.word(2)))
-        if Int(bitPattern: target) % 16 != 0 || Int(bitPattern: source) % 16 != 0 {
-          thread.block.cluster.fault = "an asynchronous copy that is not at a multiple of 16 bytes"
-        }
-        thread.start(EmulatedCopy(target: target, source: source, count: count, zeros: 16 - count))
+        thread.copySixteen(lane.pointer(1), to: lane.pointer(0), count: Int(lane.word(2)))
       }
     case "llvm.nvvm.shfl.sync.idx.i32", "llvm.nvvm.shfl.sync.idx.f32":
       return .warp { lanes in
@@ -152,11 +149,14 @@ struct DeviceOperation {
   private static func assembly(_ call: DeviceText.Call) -> Action? {
     let text = call.text.trimmed
     func has(_ mnemonic: String) -> Bool { text.contains(mnemonic) }
-    if has("wgmma.mma_async") { return GroupMatrix(text).map { matrix in .warpGroup(matrix.run) } }
+    if has("wgmma.mma_async") { return GroupMatrix(text, call).map { matrix in .warpGroup(matrix.run) } }
     if has("barrier.cluster.arrive"), has("barrier.cluster.wait") { return .cluster }
     if has("mbarrier.try_wait.parity") { return .barrier }
     let ignored = ["fence.", "setmaxnreg.", "wgmma.fence", "wgmma.commit_group", "wgmma.wait_group", "griddepcontrol."]
-    if ignored.contains(where: { text.hasPrefix($0) }) { return .alone { _, _ in } }
+    if ignored.contains(where: { text.hasPrefix($0) }) {
+      let ties = call.ties
+      return .alone { _, lane in for tie in ties { lane.give(lane.word(tie.argument), tie.output) } }
+    }
     if text.hasPrefix("mov.u32 $0, %") {
       switch text.dropFirst("mov.u32 $0, %".count).prefix(while: { $0 != ";" }) {
       case "nctaid.x": return number(\.block.launch.blocks.x)
@@ -173,6 +173,19 @@ struct DeviceOperation {
         for word in 0..<4 { lane.give(lane.pointer(0).load(fromByteOffset: 4 * word, as: UInt32.self), word) }
       }
     }
+    if text.hasPrefix("atom.global.add.u32 $0, [$1], 1;") {
+      return .alone { _, lane in
+        let word = lane.pointer(0).assumingMemoryBound(to: UInt32.self)
+        lane.give(word.pointee)
+        word.pointee &+= 1
+      }
+    }
+    if text.hasPrefix("cp.async.cg.shared.global [$0], [$1], 16, $2;") {
+      return .alone { thread, lane in
+        let target = UnsafeMutableRawPointer(bitPattern: UInt(lane.word(0))) ?? lane.arguments
+        thread.copySixteen(lane.pointer(1), to: target, count: Int(lane.word(2)))
+      }
+    }
     if text.hasPrefix("mapa.shared::cluster.u32") {
       return .alone { thread, lane in
         lane.give(0xF000_0000 | lane.word(1) << 18 | UInt32(thread.block.place(lane.word(0))))
@@ -180,13 +193,9 @@ struct DeviceOperation {
     }
     if text.hasPrefix("ld.shared::cluster.v4.f32") {
       return .alone { thread, lane in
-        let address = lane.word(0)
-        let (rank, offset) = (Int(address >> 18 & 0x3FF), Int(address & 0x3FFFF))
-        guard address >> 28 == 0xF, let bytes = thread.block.cluster.shared(rank: rank, offset: offset, count: 16)
-        else {
-          thread.block.cluster.fault = "a read of another block's shared memory at \(address)"
-          return
-        }
+        guard let (block, offset) = thread.block.member(at: lane.word(0)),
+          let bytes = thread.block.cluster.shared(rank: block.rank, offset: offset, count: 16)
+        else { return }
         for (index, byte) in bytes.enumerated() { lane.give(byte, index) }
       }
     }
@@ -204,6 +213,24 @@ struct DeviceOperation {
     if text.hasPrefix("mbarrier.arrive.expect_tx."), let bytes = constants().last {
       return .alone { thread, lane in thread.block.arrive(lane.word(0), expecting: bytes) }
     }
+    if text.hasPrefix("mbarrier.arrive.shared::cluster.") {
+      return .alone { thread, lane in
+        guard let (block, offset) = thread.block.member(at: lane.word(0)) else { return }
+        block.arrive(block.address(offset))
+      }
+    }
+    if text.hasPrefix("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32") {
+      return .alone { thread, lane in
+        guard let (block, offset) = thread.block.member(at: lane.word(0)),
+          let (same, barrier) = thread.block.member(at: lane.word(5)), same === block
+        else { return }
+        let words = (1...4).map { lane.word($0) }
+        block.copy(EmulatedCopy(words: words, offset: offset), arrivingAt: block.address(barrier))
+      }
+    }
+    if text.hasPrefix("cp.async.mbarrier.arrive.noinc.shared::cta.b64") {
+      return .alone { thread, lane in thread.arriveWithCopies(lane.word(0)) }
+    }
     if text.hasPrefix("mbarrier.arrive.") { return .alone { thread, lane in thread.block.arrive(lane.word(0)) } }
     if text.hasPrefix("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes"), let bytes = constants().last
     {
@@ -212,6 +239,11 @@ struct DeviceOperation {
         thread.block.copy(
           EmulatedCopy(target: target, source: lane.pointer(1), count: bytes), arrivingAt: lane.word(2))
       }
+    }
+    if text.hasPrefix("bar.arrive ") {
+      let operands = constants()
+      guard operands.count == 2 else { return nil }
+      return .alone { thread, _ in thread.block.arrivals[operands[0], default: 0] += 1 }
     }
     if text.hasPrefix("bar.sync") || text.hasPrefix("barrier.sync") {
       // Numbers in the text or arguments, in this order.

@@ -6,9 +6,20 @@ struct DeviceText {
     /// An intrinsic's name, or assembly.
     var text: String
     var isAssembly: Bool
+    /// Of assembly, LLVM's constraints of its operands: outputs first, then an input for each argument.
+    var constraints: [String] = []
     /// LLVM's text of the types.
     var result: String
     var arguments: [String]
+
+    /// How many results it has.
+    var outputs: Int { constraints.count { $0.hasPrefix("=") } }
+
+    /// Arguments that lie where an output will: the output of each, and which argument it is.
+    var ties: [(output: Int, argument: Int)] {
+      constraints.dropFirst(outputs).enumerated().compactMap { index, constraint in Int(constraint).map { ($0, index) }
+      }
+    }
   }
 
   /// Bytes from argument to argument.
@@ -70,7 +81,9 @@ struct DeviceText {
     guard parts.count == 5, let open = parts[4].firstIndex(of: "(") else { return line }
     let arguments = Self.list(parts[4][open...])
     let call = Call(
-      text: Self.unescaped(parts[1]), isAssembly: true, result: String(line[start.upperBound..<assembly.lowerBound]),
+      text: Self.unescaped(parts[1]), isAssembly: true,
+      constraints: parts[3].split(separator: ",").map(String.init),
+      result: String(line[start.upperBound..<assembly.lowerBound]),
       arguments: arguments.map(Self.type))
     let list = arguments.joined(separator: ", ")
     return line[..<start.upperBound] + "\(call.result) @device.\(number(of: call))(\(list))"

@@ -23,6 +23,21 @@ final class EmulatedThread {
     fiber_tag().map { Unmanaged<EmulatedThread>.fromOpaque($0).takeUnretainedValue() }
   }
 
+  /// Sets a copy of so many bytes on its way, and of zeros behind them, sixteen bytes in all.
+  func copySixteen(_ source: UnsafeRawPointer, to target: UnsafeMutableRawPointer, count: Int) {
+    if Int(bitPattern: target) % 16 != 0 || Int(bitPattern: source) % 16 != 0 {
+      block.cluster.fault = "an asynchronous copy that is not at a multiple of 16 bytes"
+    }
+    start(EmulatedCopy(target: target, source: source, count: count, zeros: 16 - count))
+  }
+
+  /// Arrives at a barrier when all copies of this thread have arrived.
+  func arriveWithCopies(_ address: UInt32) {
+    let copies = groups.flatMap(\.self) + open
+    (groups, open) = ([], [])
+    if block.emulator.arrival == .early { block.arrive(address) } else { block.arrive(address, after: copies) }
+  }
+
   /// Sets a copy on its way.
   func start(_ copy: EmulatedCopy) {
     if block.emulator.arrival == .early { copy.perform() } else { open.append(copy) }
@@ -37,12 +52,30 @@ final class EmulatedThread {
 /// Bytes that are to be copied to shared memory, and zeros behind them.
 struct EmulatedCopy {
   var target: UnsafeMutableRawPointer
-  var source: UnsafeRawPointer
+  /// Nil for `words`.
+  var source: UnsafeRawPointer?
+  var words: [UInt32] = []
   var count: Int
   var zeros = 0
 
+  init(target: UnsafeMutableRawPointer, source: UnsafeRawPointer, count: Int, zeros: Int = 0) {
+    (self.target, self.source, self.count, self.zeros) = (target, source, count, zeros)
+  }
+
+  /// Of numbers to a place in a block's shared memory.
+  init(words: [UInt32], offset: Int) {
+    self.words = words
+    target = UnsafeMutableRawPointer(GPUEmulator.window.baseAddress!) + offset
+    count = words.count * 4
+  }
+
+  /// The block whose shared memory it goes to must have the window.
   func perform() {
-    target.copyMemory(from: source, byteCount: count)
+    if let source {
+      target.copyMemory(from: source, byteCount: count)
+    } else {
+      words.withUnsafeBytes { target.copyMemory(from: $0.baseAddress!, byteCount: count) }
+    }
     (target + count).initializeMemory(as: UInt8.self, repeating: 0, count: zeros)
   }
 }
@@ -54,6 +87,8 @@ struct EmulatedBarrier {
   var bytes = 0
   var phase = 0
   var copies: [EmulatedCopy] = []
+  /// Arrivals that wait for copies.
+  var deferred: [[EmulatedCopy]] = []
 
   mutating func finish() {
     guard pending == 0, bytes == 0 else { return }
@@ -71,6 +106,8 @@ final class EmulatedBlock {
   private(set) var threads: [EmulatedThread] = []
   var shared: [UInt8]
   var barriers: [UInt32: EmulatedBarrier] = [:]
+  /// Threads that have arrived at a barrier of some warps, by its number, and wait for nobody.
+  var arrivals: [Int: Int] = [:]
 
   init(
     _ emulator: GPUEmulator, _ launch: GPUEmulator.Launch, x: Int, y: Int, rank: Int, fibers: [OpaquePointer]
@@ -118,6 +155,9 @@ final class EmulatedCluster {
     if block === active { return Array(block.emulator.window[offset..<offset + count]) }
     return Array(block.shared[offset..<offset + count])
   }
+
+  /// Whether a block has the window.
+  func isActive(_ block: EmulatedBlock) -> Bool { block === active }
 
   private func activate(_ block: EmulatedBlock) {
     if block === active { return }
@@ -235,7 +275,11 @@ final class EmulatedCluster {
         guard first % (4 * size) == 0 else { continue }
         let group = block.living(first..<first + 4 * size)
         guard let lanes = lanes(of: group, asking: request.number) else { continue }
-        if lanes.count == 4 * size { action(lanes) } else { fault = "part of a group of warps multiplies matrices" }
+        guard lanes.count == 4 * size else {
+          fault = "part of a group of warps multiplies matrices"
+          return true
+        }
+        guard action(block, lanes) else { continue }
         for thread in group { thread.request = nil }
         hasMoved = true
       case .block:
@@ -252,7 +296,7 @@ final class EmulatedCluster {
           }
           return same(own.lane).number == number
         }
-        guard there.count >= count else { continue }
+        guard block.takeArrivals(at: number, count - there.count) else { continue }
         for other in there { other.request = nil }
         hasMoved = true
       }

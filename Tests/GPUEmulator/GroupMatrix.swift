@@ -1,96 +1,158 @@
-/// Matrix instructions of four warps (PTX ISA, "wgmma.mma_async"), all of those in one piece of assembly: sums [64, n] in registers, a
-/// left side [64, 16] in registers or shared memory, a right side [16, n] in shared memory, of bf16.
+/// Matrix instructions of four warps (PTX ISA, "wgmma.mma_async"), all of those in one piece of assembly, and what stands between them: sums
+/// [64, n] in registers, a left side [64, 16] in registers or shared memory, a right side [16, n] in shared memory, of bf16. They end where
+/// they are begun: that somebody waits for their end is not checked.
 struct GroupMatrix {
+  /// An operand of the assembly by its number, or a register that the text declares.
+  private enum Operand {
+    case number(Int)
+    case local(String)
+  }
+
   private struct Instruction {
     var columns: Int
     /// Operands' numbers.
     var sums: [Int]
     var leftRegisters: [Int]
-    var left: Int?
-    var right: Int
+    var left: Operand?
+    var right: Operand
+    var isAdded: Bool
     var isLeftTransposed = false
     var isRightTransposed = false
   }
 
-  private var instructions: [Instruction] = []
-  private let outputs: Int
-
-  /// Nil where the text has other instructions.
-  init?(_ text: String) {
-    var outputs = 0
-    for statement in text.split(separator: ";") {
-      let line = String(statement).trimmed
-      guard let start = line.range(of: "wgmma.mma_async.sync.aligned.m64n") else { continue }
-      let rest = line[start.upperBound...]
-      guard let columns = Int(rest.prefix { $0.isNumber }), rest.contains("k16.f32.bf16.bf16"),
-        let open = rest.firstIndex(of: "{"), let close = rest.firstIndex(of: "}")
-      else { return nil }
-      func operands(_ text: Substring) -> [Int] {
-        text.split(separator: ",").compactMap { Int(String($0).trimmed.dropFirst()) }
-      }
-      let sums = operands(rest[rest.index(after: open)..<close])
-      outputs = max(outputs, sums.count)
-      var tail = rest[rest.index(after: close)...].drop { ", ".contains($0) }
-      var leftRegisters: [Int] = []
-      if tail.first == "{", let end = tail.firstIndex(of: "}") {
-        leftRegisters = operands(tail[tail.index(after: tail.startIndex)..<end])
-        tail = tail[tail.index(after: end)...].drop { ", ".contains($0) }
-      }
-      var words = tail.split(separator: ",").map { String($0).trimmed }
-      func take() -> String? { words.isEmpty ? nil : words.removeFirst() }
-      let left = leftRegisters.isEmpty ? take().flatMap { Int($0.dropFirst()) } : nil
-      guard let right = take().flatMap({ Int($0.dropFirst()) }), sums.count == columns / 2, take() != nil,
-        take() == "1", take() == "1"
-      else { return nil }
-      var instruction = Instruction(
-        columns: columns, sums: sums, leftRegisters: leftRegisters, left: left, right: right)
-      if left != nil { instruction.isLeftTransposed = take() == "1" }
-      instruction.isRightTransposed = take() == "1"
-      instructions.append(instruction)
-    }
-    guard !instructions.isEmpty else { return nil }
-    self.outputs = outputs
+  private enum Step {
+    case add(to: String, Operand, Int)
+    case multiply(Instruction)
+    /// Barriers of some warps: the operand that has the number, and the threads.
+    case meet(Int, Int)
+    case arrive(Int, Int)
   }
 
-  func run(_ lanes: [DeviceOperation.Lane]) {
-    /// The index among arguments of an operand: outputs have numbers, but are no arguments.
-    func argument(_ operand: Int) -> Int { operand - outputs }
-    // Sums are tied to the first arguments.
-    var sums = lanes.map { lane in (0..<outputs).map { lane.argument($0, as: Float.self) } }
-    for instruction in instructions {
-      let columns = instruction.columns
-      var left = Array(repeating: SIMD16<Float>.zero, count: 64)
-      if let operand = instruction.left {
-        let side = SharedMatrix(lanes[0].argument(argument(operand), as: UInt64.self))
-        for row in 0..<64 {
-          for index in 0..<16 { left[row][index] = side.number(row, index, instruction.isLeftTransposed) }
+  private var steps: [Step] = []
+  private let call: DeviceText.Call
+
+  /// Nil where the text has other instructions.
+  init?(_ text: String, _ call: DeviceText.Call) {
+    self.call = call
+    var predicates: [String: Bool] = [:]
+    for statement in text.split(separator: ";") {
+      let line = String(statement).trimmed
+      let words = line.split { " ,\n\t".contains($0) }.map(String.init)
+      guard let mnemonic = words.first(where: { $0 != "{" && $0 != "}" }) else { continue }
+      let operands = Array(words.drop { $0 != mnemonic }.dropFirst())
+      switch mnemonic {
+      case ".reg", "wgmma.fence.sync.aligned", "wgmma.commit_group.sync.aligned", "wgmma.wait_group.sync.aligned": break
+      case "setp.ne.b32":
+        guard operands.count == 3, let one = Int(operands[1]), let other = Int(operands[2]) else { return nil }
+        predicates[operands[0]] = one != other
+      case "add.s64":
+        guard operands.count == 3, let source = Self.operand(operands[1]), let number = Int(operands[2]) else {
+          return nil
         }
-      } else {
-        for (number, lane) in lanes.enumerated() {
+        steps.append(.add(to: operands[0], source, number))
+      case "bar.sync", "bar.arrive":
+        guard operands.count == 2, case .number(let number)? = Self.operand(operands[0]), let threads = Int(operands[1])
+        else { return nil }
+        steps.append(mnemonic == "bar.sync" ? .meet(number, threads) : .arrive(number, threads))
+      default:
+        guard let instruction = Self.instruction(line, predicates) else { return nil }
+        steps.append(.multiply(instruction))
+      }
+    }
+  }
+
+  private static func operand(_ text: String) -> Operand? {
+    if text.hasPrefix("$") { return Int(text.dropFirst()).map { .number($0) } }
+    return text.first?.isLetter == true ? .local(text) : nil
+  }
+
+  private static func instruction(_ line: String, _ predicates: [String: Bool]) -> Instruction? {
+    guard let start = line.range(of: "wgmma.mma_async.sync.aligned.m64n") else { return nil }
+    let rest = line[start.upperBound...]
+    guard let columns = Int(rest.prefix { $0.isNumber }), rest.contains("k16.f32.bf16.bf16"),
+      let open = rest.firstIndex(of: "{"), let close = rest.firstIndex(of: "}")
+    else { return nil }
+    func numbers(_ text: Substring) -> [Int] {
+      text.split(separator: ",").compactMap { Int(String($0).trimmed.dropFirst()) }
+    }
+    let sums = numbers(rest[rest.index(after: open)..<close])
+    var tail = rest[rest.index(after: close)...].drop { ", ".contains($0) }
+    var leftRegisters: [Int] = []
+    if tail.first == "{", let end = tail.firstIndex(of: "}") {
+      leftRegisters = numbers(tail[tail.index(after: tail.startIndex)..<end])
+      tail = tail[tail.index(after: end)...].drop { ", ".contains($0) }
+    }
+    var words = tail.split(separator: ",").map { String($0).trimmed }
+    func take() -> String? { words.isEmpty ? nil : words.removeFirst() }
+    let left = leftRegisters.isEmpty ? take().flatMap(operand) : nil
+    guard let right = take().flatMap(operand), sums.count == columns / 2,
+      let isAdded = take().flatMap({ predicates[$0] }),
+      take() == "1", take() == "1"
+    else { return nil }
+    var instruction = Instruction(
+      columns: columns, sums: sums, leftRegisters: leftRegisters, left: left, right: right, isAdded: isAdded)
+    if left != nil { instruction.isLeftTransposed = take() == "1" }
+    instruction.isRightTransposed = take() == "1"
+    return instruction
+  }
+
+  /// Which argument an operand of this number is: outputs have numbers too.
+  private func argument(_ operand: Int) -> Int { operand - call.outputs }
+
+  /// Runs all of them; false where others have not come to a barrier yet.
+  func run(_ block: EmulatedBlock, _ lanes: [DeviceOperation.Lane]) -> Bool {
+    var sums = lanes.map { _ in Array(repeating: Float.nan, count: call.outputs) }
+    for (lane, tie) in call.ties.flatMap({ tie in lanes.indices.map { ($0, tie) } }) {
+      sums[lane][tie.output] = lanes[lane].argument(tie.argument, as: Float.self)
+    }
+    var locals: [String: UInt64] = [:]
+    func value(_ operand: Operand) -> UInt64 {
+      switch operand {
+      case .number(let number): lanes[0].argument(argument(number), as: UInt64.self)
+      case .local(let name): locals[name] ?? 0
+      }
+    }
+    for step in steps {
+      switch step {
+      case .meet(let operand, let threads):
+        // It comes first, so nothing is done twice.
+        let number = Int(lanes[0].word(argument(operand)))
+        guard block.takeArrivals(at: number, threads - lanes.count) else { return false }
+      case .arrive(let operand, _): block.arrivals[Int(lanes[0].word(argument(operand))), default: 0] += lanes.count
+      case .add(let name, let source, let number): locals[name] = value(source) &+ UInt64(number)
+      case .multiply(let instruction):
+        let left = left(of: instruction, lanes, instruction.left.map(value))
+        let right = SharedMatrix(value(instruction.right)).rows(instruction.columns, instruction.isRightTransposed)
+        for number in lanes.indices {
           let (group, place) = (number % 32 / 4, number % 4)
-          for (word, operand) in instruction.leftRegisters.enumerated() {
-            let bits = lane.word(argument(operand))
-            let (row, index) = (number / 32 * 16 + group + word % 2 * 8, 2 * place + word / 2 * 8)
-            left[row][index] = bf16(UInt16(truncatingIfNeeded: bits))
-            left[row][index + 1] = bf16(UInt16(bits >> 16))
+          for (field, operand) in instruction.sums.enumerated() {
+            let row = number / 32 * 16 + group + field % 4 / 2 * 8
+            let column = field / 4 * 8 + 2 * place + field % 2
+            let product = (left[row] * right[column]).sum()
+            sums[number][operand] = instruction.isAdded ? sums[number][operand] + product : product
           }
-        }
-      }
-      let side = SharedMatrix(lanes[0].argument(argument(instruction.right), as: UInt64.self))
-      var right = Array(repeating: SIMD16<Float>.zero, count: columns)
-      for column in 0..<columns {
-        for index in 0..<16 { right[column][index] = side.number(column, index, instruction.isRightTransposed) }
-      }
-      for number in lanes.indices {
-        let (group, place) = (number % 32 / 4, number % 4)
-        for (field, operand) in instruction.sums.enumerated() {
-          let row = number / 32 * 16 + group + field % 4 / 2 * 8
-          let column = field / 4 * 8 + 2 * place + field % 2
-          sums[number][operand] += (left[row] * right[column]).sum()
         }
       }
     }
     for (lane, sums) in zip(lanes, sums) { for (field, sum) in sums.enumerated() { lane.give(sum, field) } }
+    return true
+  }
+
+  private func left(
+    of instruction: Instruction, _ lanes: [DeviceOperation.Lane], _ description: UInt64?
+  ) -> [SIMD16<Float>] {
+    if let description { return SharedMatrix(description).rows(64, instruction.isLeftTransposed) }
+    var left = Array(repeating: SIMD16<Float>.zero, count: 64)
+    for (number, lane) in lanes.enumerated() {
+      let (group, place) = (number % 32 / 4, number % 4)
+      for (word, operand) in instruction.leftRegisters.enumerated() {
+        let bits = lane.word(argument(operand))
+        let (row, index) = (number / 32 * 16 + group + word % 2 * 8, 2 * place + word / 2 * 8)
+        left[row][index] = bf16(UInt16(truncatingIfNeeded: bits))
+        left[row][index + 1] = bf16(UInt16(bits >> 16))
+      }
+    }
+    return left
   }
 }
 
@@ -106,8 +168,16 @@ private struct SharedMatrix {
     isSwizzled = bits >> 62 == 1
   }
 
-  /// The number in a row (of the right side a column) at a contracted index.
-  func number(_ row: Int, _ index: Int, _ isTransposed: Bool) -> Float {
+  /// Rows (of the right side columns), sixteen contracted numbers each.
+  func rows(_ count: Int, _ isTransposed: Bool) -> [SIMD16<Float>] {
+    (0..<count).map { row in
+      var numbers = SIMD16<Float>.zero
+      for index in 0..<16 { numbers[index] = number(row, index, isTransposed) }
+      return numbers
+    }
+  }
+
+  private func number(_ row: Int, _ index: Int, _ isTransposed: Bool) -> Float {
     var place = start
     switch (isSwizzled, isTransposed) {
     case (false, false): place += row / 8 * stride + index / 8 * leading + row % 8 * 16 + index % 8 * 2

@@ -127,10 +127,6 @@ extension GPUKernelEmitter {
     return b.and(b.icmp(.sge, one.id, 0), b.or(b.icmp(.slt, other.id, 0), isFirst))
   }
 
-  private func vote(_ b: IRBuilder, _ condition: IRValue) -> IRValue {
-    b.intrinsic("llvm.nvvm.vote.ballot.sync", [context.i32.constant(-1), condition])
-  }
-
   private func meetInWarp(_ b: IRBuilder) { b.intrinsic("llvm.nvvm.bar.warp.sync", [context.i32.constant(-1)]) }
 
   /// What a lane has, for all.
