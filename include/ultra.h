@@ -125,8 +125,8 @@ typedef struct ultra_entry {
   int32_t (*run)(const ultra_call *call);
 } ultra_entry;
 
-/* How a GPU's driver is found: `find` gives the address of one of its functions, such as "cuLaunchKernel", or null. With
- * ultra_gpu.h that is the system's loader. */
+/* How a GPU's driver is found: `find` gives the address of one of its functions, such as "cuLaunchKernel" or AMD's
+ * "hipModuleLaunchKernel", or null. With ultra_gpu.h that is the system's loader. */
 typedef struct ultra_gpu_host {
   uint32_t struct_size;
   uint32_t reserved;
@@ -177,9 +177,10 @@ typedef struct ultra_gpu_entry {
 typedef struct ultra_gpu {
   uint32_t struct_size;
   uint32_t entry_count;
-  /* The kind: "sm_90a". */
+  /* The kind: "sm_90a", "gfx942". */
   const char *target;
-  /* PTX, a text that the driver translates, and machine code that it need not; code is null where none was made. */
+  /* For NVIDIA's PTX, a text that the driver translates, and machine code that it need not, null where none was made; for AMD's the code
+   * object alone. */
   const void *ptx;
   uint64_t ptx_size;
   const void *code;
@@ -188,9 +189,10 @@ typedef struct ultra_gpu {
   uint64_t state_size;
   /* Bytes of the weights. */
   uint64_t weights_size;
-  /* Finds the driver, gives it the code, or the PTX where it refuses that, and brings the weights to the GPU: to `weights`, memory of the caller's at a multiple
-   * of 256, or where that is 0 to memory of its own. In the calling thread's current context, or where there is none in the
-   * first GPU's primary one. Returns an ultra_status. After a failure nothing is left behind. */
+  /* Finds the driver, gives it the code, or the PTX where it refuses that, and brings the weights to the GPU: to `weights`,
+   * memory of the caller's at a multiple of 256, or where that is 0 to memory of its own. In the calling thread's current
+   * context, or where there is none in the first GPU's primary one; of AMD's on the calling thread's device. Every later call
+   * makes that current. Returns an ultra_status. After a failure nothing is left behind. */
   int32_t (*load)(void *state, const ultra_gpu_host *host, uint64_t weights, ultra_gpu_error *error);
   /* Gives back what `load` took. No call may be running. */
   int32_t (*unload)(void *state, ultra_gpu_error *error);

@@ -3,9 +3,9 @@ extension Manifest {
   public struct GPU: Codable, Hashable, Sendable {
     /// The kind: `sm_90a`.
     public var target: String
-    /// Bytes of its PTX.
-    public var ptxBytes: Int
-    /// Bytes of the machine code made of it; nil where none was made.
+    /// Bytes of its PTX; nil for AMD's.
+    public var ptxBytes: Int?
+    /// Bytes of machine code; nil where none was made of the PTX.
     public var codeBytes: Int?
     /// Its kernels, in the order in which a call launches them.
     public var kernels: [Kernel]
@@ -26,7 +26,8 @@ extension Manifest {
       public var sharedBytes: Int
       /// Registers of a thread; nil where no assembler told.
       public var registers: Int?
-      /// Bytes of a thread that found no register, written and read; nil where no assembler told.
+      /// Bytes of a thread that found no register, written and read, of AMD's those of its scratch memory; nil where no assembler
+      /// told.
       public var spilledBytes: Int?
 
       /// A function of this name.
@@ -41,7 +42,7 @@ extension Manifest {
     }
 
     /// Code for this kind.
-    public init(target: String, ptxBytes: Int, codeBytes: Int?, kernels: [Kernel]) {
+    public init(target: String, ptxBytes: Int?, codeBytes: Int?, kernels: [Kernel]) {
       (self.target, self.ptxBytes, self.codeBytes, self.kernels) = (target, ptxBytes, codeBytes, kernels)
     }
   }

@@ -23,9 +23,10 @@ extension Manifest {
     try unique(weights.map(\.name), "weights")
     try unique(gpus?.map(\.target) ?? [], "gpus")
     for (index, gpu) in (gpus ?? []).enumerated() {
-      for (key, bytes) in [("ptxBytes", gpu.ptxBytes), ("codeBytes", gpu.codeBytes ?? 1)] where bytes <= 0 {
+      for case (let key, let bytes?) in [("ptxBytes", gpu.ptxBytes), ("codeBytes", gpu.codeBytes)] where bytes <= 0 {
         throw fail("gpus[\(index)].\(key): \(bytes); expected a positive number")
       }
+      if gpu.ptxBytes == nil, gpu.codeBytes == nil { throw fail("gpus[\(index)]: neither ptxBytes nor codeBytes") }
       try unique(gpu.kernels.map(\.name), "gpus[\(index)].kernels")
       for kernel in gpu.kernels where !entries.contains(where: { $0.name == kernel.entry }) {
         throw fail("gpus[\(index)].kernels: there is no entry \"\(kernel.entry)\"")

@@ -18,6 +18,8 @@ public struct Backend: Sendable {
   public var gpus: [GPUTarget] = []
   /// What makes machine code of their PTX; nil to leave that to the driver.
   public var assembler: PTXAssembler?
+  /// What makes code objects for AMD's; nil where there is none, and no code for them then.
+  public var codeObjectLinker: CodeObjectLinker?
   /// Makes the tile instructions of levels that have tiles, for a module: those of the processor but in tests.
   public var tiles: @Sendable (IRModule) -> any TileInstructions = { AMXInstructions($0.context) }
   /// What the manifest says of the compilation: compiler, model and passes; the rest is filled in.

@@ -4,12 +4,23 @@ import Passes
 import TensorIR
 import TileIR
 
+/// What a kernel takes of its card.
+public struct KernelResources: Hashable, Sendable {
+  /// Registers of a thread.
+  public var registers = 0
+  /// Bytes of a thread that found no register: those that PTX's assembler says are written and read, or of AMD's a thread's
+  /// scratch memory.
+  public var spilledBytes = 0
+  /// Whether matrix instructions wait for each other where they were to run side by side.
+  public var isSerialized = false
+}
+
 /// What of an artifact is for GPUs.
 public struct GPUPart: Sendable {
   /// The programs for each target, none or `forward`, and their kernels.
   public var images: [GPUImage] = []
   /// What the kernels of each image take of the card, by name; empty where no assembler told.
-  public var resources: [[String: PTXAssembler.Resources]] = []
+  public var resources: [[String: KernelResources]] = []
 
   /// Nothing.
   public init() {}
@@ -55,17 +66,37 @@ extension Backend {
     var part = GPUPart()
     guard !gpus.isEmpty else { return part }
     for target in gpus {
-      var (text, launches): ([UInt8], [[GPULaunch]]) = ([], [])
-      let programs = [try lowerForGPU(module, target: target)]
-      for program in programs {
-        let (assembly, own) = try GPUCode(program: program, target: target).assembly(in: Context())
-        text += assembly.utf8
-        launches.append(own)
+      // No driver of AMD's translates anything.
+      if target.vendor == .amd, codeObjectLinker == nil {
+        throw DriverError(
+          "code for \(target.rawValue) is linked by ld.lld, and there is none on the PATH",
+          hint: "on Debian: apt install lld-19; or name one with --lld")
       }
-      let assembled = try assembler?.assemble(text, for: target)
-      part.images.append(
-        GPUImage(target: target, programs: programs, ptx: text, code: assembled?.code, launches: launches))
-      part.resources.append(assembled?.resources ?? [:])
+      let programs = [try lowerForGPU(module, target: target)]
+      var image = GPUImage(target: target, programs: programs, ptx: [], code: nil, launches: [])
+      var (text, objects): ([UInt8], [[UInt8]]) = ([], [])
+      for program in programs {
+        let code = GPUCode(program: program, target: target)
+        switch target.vendor {
+        case .nvidia:
+          let (assembly, launches) = try code.assembly(in: Context())
+          text += assembly.utf8
+          image.launches.append(launches)
+        case .amd:
+          let (object, launches) = try code.object(in: Context())
+          objects.append(object)
+          image.launches.append(launches)
+        }
+      }
+      image.ptx = text
+      let made =
+        switch target.vendor {
+        case .nvidia: try assembler?.assemble(text, for: target)
+        case .amd: try codeObjectLinker?.link(objects, for: target)
+        }
+      image.code = made?.code
+      part.images.append(image)
+      part.resources.append(made?.resources ?? [:])
     }
     return part
   }

@@ -38,7 +38,8 @@ extension Backend {
         }
       }
       return Manifest.GPU(
-        target: image.target.rawValue, ptxBytes: image.ptx.count, codeBytes: image.code?.count, kernels: kernels)
+        target: image.target.rawValue, ptxBytes: image.ptx.isEmpty ? nil : image.ptx.count,
+        codeBytes: image.code?.count, kernels: kernels)
     }
     manifest.gpus = images.isEmpty ? nil : images
     return manifest

@@ -28,8 +28,10 @@ public struct CompileOptions: Sendable {
   public var levels: [CPULevel] = [.avx2, .avx512]
   /// Graphics processors to make code for, ascending.
   public var gpus: [GPUTarget] = []
-  /// What makes machine code for them; nil to leave that to the driver.
+  /// What makes machine code for NVIDIA's; nil to leave that to the driver.
   public var assembler: PTXAssembler?
+  /// What makes code objects for AMD's, which they need.
+  public var codeObjectLinker: CodeObjectLinker?
   /// A pipeline in the notation of `ultrac opt`, instead of the one that `optimization` stands for.
   public var passes: String?
   /// A pipeline in the notation of `ultrac opt` that runs first: what makes the model another one, such as a lower

@@ -72,22 +72,35 @@ public struct Compiler {
     switch form {
     case .tensorIR: return front.module.text
     case .tileIR: return try lower(&front).map(\.text).joined(separator: "\n")
-    case .llvmIR: return try generate(&front).module.text
-    case .assembly:
-      return try assembly(of: try generate(&front))
-    case .ptx: return try ptx(&front)
+    case .llvmIR where options.gpus.isEmpty: return try generate(&front).module.text
+    case .assembly where options.gpus.isEmpty: return try assembly(of: try generate(&front))
+    case .llvmIR, .assembly, .ptx: return try gpuText(form, &front)
     }
   }
 
-  /// The kernels for the first GPU that is asked for, as PTX.
-  private mutating func ptx(_ front: inout Front) throws -> String {
+  /// The kernels for the GPU that is asked for.
+  private mutating func gpuText(_ form: CompileOptions.Text, _ front: inout Front) throws -> String {
     guard let target = options.gpus.first, options.gpus.count == 1 else {
-      throw DriverError("--emit ptx writes the code of one GPU", hint: "name it: --gpu \(GPUTarget.sm90a.rawValue)")
+      throw DriverError(
+        "--emit ptx, and llvm-ir and asm with --gpu, write the code of one GPU",
+        hint: "name it: --gpu \(GPUTarget.sm90a.rawValue)")
+    }
+    if form == .ptx, target.vendor != .nvidia {
+      throw DriverError("--emit ptx: \(target.rawValue) has no PTX", hint: "--emit asm writes its assembly")
     }
     return try step("gpu", "generating code for \(target.rawValue)") {
       let program = try front.backend.lowerForGPU(front.module, target: target)
-      let (text, launches) = try GPUCode(program: program, target: target).assembly(in: Context())
-      return (GPUListing(program: program, launches: launches).header + text, "\(launches.count) kernels")
+      let code = GPUCode(program: program, target: target)
+      let (text, launches): (String, [GPULaunch])
+      if form == .llvmIR {
+        let (module, _, own) = try code.optimized(in: Context())
+        (text, launches) = (module.text, own)
+      } else {
+        (text, launches) = try code.assembly(in: Context())
+      }
+      let comment = form == .llvmIR || target.vendor == .amd ? ";" : "//"
+      let listing = GPUListing(program: program, launches: launches, comment: comment)
+      return (listing.header + text, "\(launches.count) kernels")
     }
   }
 
@@ -142,6 +155,7 @@ public struct Compiler {
       model: Manifest.Model(name: options.model, sourceChecksum: sourceChecksum))
     backend.optimization = options.optimization
     (backend.gpus, backend.assembler) = (options.gpus, options.assembler)
+    backend.codeObjectLinker = options.codeObjectLinker
     return backend
   }
 

@@ -3,17 +3,19 @@ import Foundation
 import TensorIR
 import TileIR
 
-/// What stands before the PTX of a program: its buffers and how its kernels are launched, a line of JSON each.
+/// What stands before the text of a program's kernels: its buffers and how its kernels are launched, a line of JSON each.
 struct GPUListing {
   let program: Program
   let launches: [GPULaunch]
+  /// What comments of the text begin with.
+  let comment: String
 
-  /// Comments, each with a line of JSON behind `// buffer` or `// launch`.
+  /// Comments, each with a line of JSON behind the word `buffer` or `launch`.
   var header: String {
     var lines: [String] = []
     for buffer in program.buffers {
       lines.append(
-        "// buffer "
+        "\(comment) buffer "
           + json([
             "name": buffer.name, "element": buffer.element.rawValue, "rows": rows(buffer.rows),
             "columns": buffer.columns, "home": home(buffer.home),
@@ -39,7 +41,7 @@ struct GPUListing {
       case .sequences(_, _, let table, let block, _):
         (fields["table"], fields["block"]) = (program[table].name, block.most)
       }
-      lines.append("// launch " + json(fields))
+      lines.append("\(comment) launch " + json(fields))
     }
     return lines.joined(separator: "\n") + "\n"
   }

@@ -3,16 +3,6 @@ import Codegen
 
 /// NVIDIA's assembler, `ptxas`: machine code of a card from PTX, and what each kernel takes of it.
 public struct PTXAssembler: Hashable, Sendable {
-  /// What a kernel takes of the card.
-  public struct Resources: Hashable, Sendable {
-    /// Registers of a thread.
-    public var registers = 0
-    /// Bytes of a thread that found no register, written and read.
-    public var spilledBytes = 0
-    /// Whether matrix instructions wait for each other where they were to run side by side.
-    public var isSerialized = false
-  }
-
   /// The program.
   public var program: ExternalProgram
 
@@ -24,8 +14,9 @@ public struct PTXAssembler: Hashable, Sendable {
 
   /// The machine code of PTX, and what its kernels take, by name. Throws where the assembler refuses the text, with its first
   /// complaint.
-  public func assemble(_ text: [UInt8], for target: GPUTarget) throws -> (code: [UInt8], resources: [String: Resources])
-  {
+  public func assemble(_ text: [UInt8], for target: GPUTarget) throws -> (
+    code: [UInt8], resources: [String: KernelResources]
+  ) {
     let ended = try program.run(
       ["-arch=\(target.rawValue)", "-v", "-o", "kernels.cubin", "kernels.ptx"], files: [("kernels.ptx", text)],
       result: "kernels.cubin", kind: .assembler)
@@ -39,8 +30,8 @@ public struct PTXAssembler: Hashable, Sendable {
   }
 
   /// What `-v` prints of each kernel.
-  static func resources(in messages: String) -> [String: Resources] {
-    var found: [String: Resources] = [:]
+  static func resources(in messages: String) -> [String: KernelResources] {
+    var found: [String: KernelResources] = [:]
     var name = ""
     var serialized: Set<String> = []
     for line in messages.split(separator: "\n") {
@@ -53,7 +44,7 @@ public struct PTXAssembler: Hashable, Sendable {
         words.last.map { _ = serialized.insert(String($0)) }
       } else if line.contains("Compiling entry function"), let place = words.firstIndex(of: "function") {
         name = String(words[place + 1])
-        found[name] = Resources(isSerialized: serialized.contains(name))
+        found[name] = KernelResources(isSerialized: serialized.contains(name))
       } else if line.contains("spill stores") {
         let counts = words.indices.filter { words[$0] == "spill" }.compactMap { $0 >= 2 ? Int(words[$0 - 2]) : nil }
         found[name]?.spilledBytes = counts.reduce(0, +)

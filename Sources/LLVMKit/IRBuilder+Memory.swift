@@ -7,12 +7,16 @@ extension IRBuilder {
   ///   - alignment: what the address is a multiple of, in bytes; the type's own alignment where nil, so give 4 or less
   ///     for vectors at any row of a matrix.
   ///   - invariant: the memory never changes while the program can see it, so that the read may be moved or repeated.
+  ///   - unordered: an integer is read in one piece, which costs nothing where it is aligned, but keeps the read from being moved to
+  ///     another block.
   public func load(
-    _ type: IRType, _ pointer: IRValue, alignment: Int? = nil, volatile: Bool = false, invariant: Bool = false
+    _ type: IRType, _ pointer: IRValue, alignment: Int? = nil, volatile: Bool = false, invariant: Bool = false,
+    unordered: Bool = false
   ) -> IRValue {
     let load: LLVMValueRef = LLVMBuildLoad2(raw, type.raw, pointer.raw, "")
     if let alignment { LLVMSetAlignment(load, UInt32(alignment)) }
     if volatile { LLVMSetVolatile(load, 1) }
+    if unordered { LLVMSetOrdering(load, LLVMAtomicOrderingUnordered) }
     if invariant { setMetadata("invariant.load", on: load) }
     return IRValue(raw: load)
   }

@@ -46,8 +46,10 @@ struct CompileCommand: ParsableCommand {
 
   @Option(
     help: ArgumentHelp(
-      "Graphics processors to make code for as well: sm_80 (NVIDIA Ampere and later), sm_90a (NVIDIA Hopper), or both.",
-      valueName: "targets"))
+      """
+      Graphics processors to make code for as well: sm_80 (NVIDIA Ampere and later), sm_90a (NVIDIA Hopper), gfx942 (AMD \
+      Instinct MI300), or several with commas. With --emit llvm-ir or asm the text of one of them is written.
+      """, valueName: "targets"))
   var gpu: String?
 
   @Option(
@@ -57,6 +59,12 @@ struct CompileCommand: ParsableCommand {
       (default: ptxas on the PATH, if there is one).
       """, valueName: "path"))
   var ptxas: String?
+
+  @Option(
+    help: ArgumentHelp(
+      "LLVM's linker, which makes code objects for AMD's GPUs (default: ld.lld or ld.lld-19 on the PATH).",
+      valueName: "path"))
+  var lld: String?
 
   @Option(help: "What to write.")
   var emit: Emission = .artifact
@@ -106,7 +114,9 @@ struct CompileCommand: ParsableCommand {
   var passes: PassArguments
 
   func validate() throws {
-    if ptxas != nil, gpu == nil { throw ValidationError("--ptxas needs --gpu: it makes code for GPUs") }
+    for (option, path) in [("--ptxas", ptxas), ("--lld", lld)] where path != nil && gpu == nil {
+      throw ValidationError("\(option) needs --gpu: it makes code for GPUs")
+    }
     guard Calibration.Metric(metric) != nil else {
       throw ValidationError("--metric: expected error, or best-N with N from 1, found \(metric)")
     }
@@ -137,6 +147,9 @@ struct CompileCommand: ParsableCommand {
     case nil: options.assembler = options.gpus.isEmpty ? nil : PTXAssembler.search()
     case "none": break
     case .some(let path): options.assembler = PTXAssembler(path: path)
+    }
+    if options.gpus.contains(where: { $0.vendor == .amd }) {
+      options.codeObjectLinker = lld.map { CodeObjectLinker(path: $0) } ?? CodeObjectLinker.search()
     }
     options.levels = try targetCPU.map { try .init(targetCPU: $0) } ?? options.usualLevels()
     if let calibrate {

@@ -25,6 +25,7 @@ final class EmulatedGPU {
   init(_ module: Module, _ weights: any WeightProvider, _ target: GPUTarget) throws {
     var backend = CompiledProgram.backend(module, [.avx2], .less)
     backend.gpus = [target]
+    backend.codeObjectLinker = GPUWaveTests.linker
     let part = try backend.generateGPU(module)
     let programs = try backend.lower(module)
     loaded = try withTemporaryFolder { folder in

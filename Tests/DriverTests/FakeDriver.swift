@@ -1,7 +1,7 @@
 import CUltra
 import Foundation
 
-/// The functions of NVIDIA's driver that launch stubs call, over the host's memory: it notes what is asked of it, and can refuse.
+/// The functions of NVIDIA's driver, and of AMD's, that launch stubs call, over the host's memory: it notes what is asked of it, and can refuse.
 ///
 /// The driver's functions know nothing of who calls them, so each thread has one at a time.
 final class FakeDriver {
@@ -34,8 +34,11 @@ final class FakeDriver {
   var kernels: [String] = []
   /// The most shared memory that functions may have, by handle.
   var sharedBytes: [Int: Int32] = [:]
-  /// The context that is current, and that of a thread before.
+  /// The context that is current, and that of a thread before; with AMD the device.
   var context = 0
+  var device: Int32 = 0
+  /// Whether it is AMD's: what it was asked for last says so.
+  private var isHIP = false
   /// A function that there is not, one that refuses at its call number `refusedCall`, and how many parameters kernels have.
   var missing: String?
   var refused: (name: String, call: Int)?
@@ -48,8 +51,9 @@ final class FakeDriver {
 
   deinit { for block in memory.values { block.deallocate() } }
 
-  /// Notes a call; the status that it gets.
-  fileprivate func status(_ name: String) -> Int32 {
+  /// Notes a call, by its name in NVIDIA's driver; the status that it gets.
+  fileprivate func status(_ function: String) -> Int32 {
+    let name = isHIP ? Self.hipNames[function] ?? function : function
     calls.append(name)
     guard let refused, refused.name == name, calls.count(where: { $0 == name }) == refused.call else { return 0 }
     return 999
@@ -67,8 +71,17 @@ final class FakeDriver {
   }
 
   private static func address(_ name: String) -> UnsafeMutableRawPointer? {
-    current.missing == name ? nil : functions[name]
+    current.isHIP = name.hasPrefix("hip")
+    return current.missing == name ? nil : functions[name]
   }
+
+  /// What AMD's driver calls the functions that do the same.
+  private static let hipNames = [
+    "cuInit": "hipInit", "cuModuleLoadData": "hipModuleLoadData", "cuModuleUnload": "hipModuleUnload",
+    "cuModuleGetFunction": "hipModuleGetFunction", "cuMemAlloc_v2": "hipMalloc", "cuMemFree_v2": "hipFree",
+    "cuMemcpyHtoD_v2": "hipMemcpyHtoD", "cuMemcpyHtoDAsync_v2": "hipMemcpyHtoDAsync",
+    "cuMemsetD32Async": "hipMemsetD32Async", "cuLaunchKernel": "hipModuleLaunchKernel",
+  ]
 
   /// What would be a kernel's parameters, in words of 8 bytes.
   fileprivate static func words(_ pointers: UnsafePointer<UnsafeRawPointer?>?, _ count: Int) -> [UInt64] {
@@ -92,6 +105,14 @@ final class FakeDriver {
     let setCurrent: @convention(c) (Int) -> Int32 = {
       FakeDriver.current.context = $0
       return FakeDriver.current.status("cuCtxSetCurrent")
+    }
+    let getDevice: @convention(c) (UnsafeMutablePointer<Int32>) -> Int32 = {
+      $0.pointee = FakeDriver.current.device
+      return FakeDriver.current.status("hipGetDevice")
+    }
+    let setDevice: @convention(c) (Int32) -> Int32 = {
+      FakeDriver.current.device = $0
+      return FakeDriver.current.status("hipSetDevice")
     }
     let device: @convention(c) (UnsafeMutablePointer<Int32>, Int32) -> Int32 = {
       $0.pointee = 3 + $1
@@ -166,7 +187,7 @@ final class FakeDriver {
         }
         return extra == 0 ? FakeDriver.current.status("cuLaunchKernel") : 1
       }
-    return [
+    var functions = [
       "cuInit": raw(cuInit), "cuCtxGetCurrent": raw(getCurrent), "cuCtxSetCurrent": raw(setCurrent),
       "cuDeviceGet": raw(device), "cuDevicePrimaryCtxRetain": raw(retain), "cuModuleLoadData": raw(load),
       "cuModuleUnload": raw(unload), "cuModuleGetFunction": raw(function), "cuFuncSetAttribute": raw(attribute),
@@ -174,8 +195,12 @@ final class FakeDriver {
       "cuMemcpyHtoDAsync_v2": raw(copyAsync), "cuMemsetD32Async": raw(fill),
       "cuLaunchKernel": raw(launch),
     ]
+    for (function, name) in hipNames { functions[name] = functions[function] }
+    functions["hipGetDevice"] = raw(getDevice)
+    functions["hipSetDevice"] = raw(setDevice)
+    return functions
   }
 
-  /// The functions that stubs want.
+  /// The functions that stubs want of either.
   static var names: [String] { functions.keys.sorted() }
 }

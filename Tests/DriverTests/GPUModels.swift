@@ -4,6 +4,28 @@ import TestSupport
 
 /// Models whose every kernel has code for GPUs.
 enum GPUModels {
+  /// Width, heads, width of a head, mask.
+  typealias Shape = (Int, Int, Int, Mask)
+
+  /// Shapes that together take every way through the code generator.
+  static let shapes: [Shape] = [
+    (512, 4, 128, Mask.causal), (512, 4, 128, Mask(.windowed(window: 256, fullTail: 256))), (256, 4, 64, .causal),
+    (256, 8, 32, Mask(.keyPrefix(local: 64, global: 32, targets: .history))), (64, 2, 32, .causal),
+    (50, 2, 25, .causal), (256, 2, 128, Mask(.windowed(window: 100, fullTail: 0))),
+    (128, 2, 64, Mask(.keyPrefix(local: 64, global: 32, targets: .windowed), contextual: 3)),
+    (24, 3, 8, Mask(.keyPrefix(local: 5, global: 2, targets: .windowed), contextual: 3)),
+  ]
+
+  /// Two layers of a shape in bf16, as they are compiled.
+  static func stack(_ shape: Shape) throws -> Module {
+    var random = Random(seed: 3)
+    var (module, _) = try stack(
+      &random, width: shape.0, heads: shape.1, headWidth: shape.2, layers: 2, mask: shape.3)
+    try PassManager(PassPipeline(parsing: "lower-precision{matmul=bf16,attention=bf16},prune-demand,fuse")).run(
+      on: &module)
+    return module
+  }
+
   /// Production layers on rows, of which the targets are the result.
   static func stack(
     _ random: inout Random, width: Int, heads: Int, headWidth: Int, layers: Int, mask: Mask

@@ -14,7 +14,42 @@ import UltraRuntime
 /// The host's side of code for GPUs, against a driver that only takes notes.
 @Suite("Launch stubs", .serialized)
 struct GPUStubTests {
-  /// A compiled model of two layers, its GPU program, and what its kernels should be given.
+  /// A compiled model of two layers.
+  private struct Compiled {
+    var loaded: LoadedModel
+    var program: Program
+    var launches: [GPULaunch]
+    var weights: any WeightProvider
+
+    /// Those that were made, by target and code: the suite's tests run one after the other.
+    nonisolated(unsafe) private static var known: [String: Compiled] = [:]
+
+    static func model(_ target: GPUTarget, code: [UInt8]?, headWidth: Int) throws -> Compiled {
+      let key = "\(target) \(headWidth) \(code ?? [])"
+      if let made = known[key] { return made }
+      let (module, weights) = try GPUStubTests.model(headWidth: headWidth)
+      var backend = CompiledProgram.backend(module, [.avx2], .less)
+      backend.gpus = [target]
+      backend.codeObjectLinker = GPUWaveTests.linker
+      var part = try backend.generateGPU(module)
+      if target.vendor == .nvidia { part.images[0].code = code }
+      let derived = DerivedWeights(module, base: weights)
+      let programs = try backend.lower(module)
+      let loaded = try withTemporaryFolder { folder in
+        let path = folder.appendingPathComponent("model.ultra").path
+        let (generated, machine) = try backend.generate(programs, of: module, gpu: part, in: Context())
+        _ = try backend.write(
+          programs + part.programs, object: machine.emitObject(generated), weights: derived, to: path)
+        return try LoadedModel(path: path)
+      }
+      let made = Compiled(
+        loaded: loaded, program: part.images[0].programs[0], launches: part.images[0].launches[0], weights: derived)
+      known[key] = made
+      return made
+    }
+  }
+
+  /// A compiled model, its GPU program, and what its kernels should be given; and a driver that knows nothing yet.
   final class Subject {
     let loaded: LoadedModel
     let program: Program
@@ -23,23 +58,9 @@ struct GPUStubTests {
     let gpu: ultra_gpu
 
     init(_ target: GPUTarget = .sm80, code: [UInt8]? = nil, headWidth: Int = 16) throws {
-      let (module, weights) = try GPUStubTests.model(headWidth: headWidth)
-      var backend = CompiledProgram.backend(module, [.avx2], .less)
-      backend.gpus = [target]
-      var part = try backend.generateGPU(module)
-      part.images[0].code = code
-      self.weights = DerivedWeights(module, base: weights)
-      (program, launches) = (part.images[0].programs[0], part.images[0].launches[0])
-      let programs = try backend.lower(module)
-      loaded = try withTemporaryFolder { folder in
-        let path = folder.appendingPathComponent("model.ultra").path
-        let (generated, machine) = try backend.generate(programs, of: module, gpu: part, in: Context())
-        _ = try backend.write(
-          programs + part.programs, object: machine.emitObject(generated),
-          weights: DerivedWeights(module, base: weights),
-          to: path)
-        return try LoadedModel(path: path)
-      }
+      let compiled = try Compiled.model(target, code: code, headWidth: headWidth)
+      (loaded, program, launches) = (compiled.loaded, compiled.program, compiled.launches)
+      weights = compiled.weights
       gpu = try #require(ultra_gpu_for(loaded.table, target.rawValue)).pointee
       FakeDriver.current = FakeDriver()
       for launch in launches { FakeDriver.current.parameterCounts[launch.symbol] = launch.parameters.count }
@@ -117,6 +138,14 @@ struct GPUStubTests {
     }
   }
 
+  /// Those that there are tools for to make code.
+  static let targets = GPUTarget.allCases.filter { $0.vendor == .nvidia || GPUWaveTests.linker != nil }
+
+  /// A driver's functions, where there are tools to make code for its cards.
+  private static let names = FakeDriver.names.filter { targets.contains(target(of: $0)) }
+
+  private static func target(of function: String) -> GPUTarget { function.hasPrefix("hip") ? .gfx942 : .sm80 }
+
   /// Two layers on rows, with targets, in bf16.
   static func model(headWidth: Int = 16) throws -> (Module, WeightTable) {
     var random = Random(seed: 11)
@@ -193,7 +222,7 @@ struct GPUStubTests {
 
   @Test(
     "every kernel is launched once, for the blocks that the batch has, with what it reads",
-    arguments: GPUTarget.allCases, [16, 64])
+    arguments: targets, [16, 64])
   func runs(target: GPUTarget, headWidth: Int) throws {
     let subject = try Subject(target, headWidth: headWidth)
     let driver = FakeDriver.current
@@ -263,9 +292,51 @@ struct GPUStubTests {
     }
   }
 
-  @Test("a batch without rows launches nothing")
-  func empty() throws {
-    let subject = try Subject()
+  @Test("a card is the one that was chosen on loading", .enabled(if: GPUWaveTests.linker != nil))
+  func device() throws {
+    let subject = try Subject(.gfx942)
+    let driver = FakeDriver.current
+    driver.device = 6
+    subject.withState { state in
+      #expect(subject.load(state).status == 0)
+      driver.device = 1
+      #expect(subject.run(state, lengths: [9], targets: [1]).status == 0 && driver.device == 6)
+      driver.device = 1
+      #expect(subject.gpu.unload(state, nil) == 0 && driver.device == 6)
+      #expect(driver.memory.isEmpty && driver.modules.isEmpty)
+    }
+  }
+
+  @Test("where there is no driver the error names its first function", arguments: targets)
+  func noDriver(target: GPUTarget) throws {
+    let first = target.vendor == .amd ? "hipInit" : "cuInit"
+    // Some machine that runs this may have one.
+    guard ultra_gpu_find(nil, first) == nil else { return }
+    let subject = try Subject(target)
+    var (host, error) = (ultra_gpu_driver(), ultra_gpu_error())
+    error.struct_size = UInt32(MemoryLayout<ultra_gpu_error>.size)
+    subject.withState { state in
+      #expect(subject.gpu.load(state, &host, 0, &error) == Int32(ULTRA_NO_DRIVER.rawValue))
+      #expect(error.function.map { String(cString: $0) } == first && error.kernel == nil)
+    }
+  }
+
+  @Test("what is machine code alone has no text to fall back on", .enabled(if: GPUWaveTests.linker != nil))
+  func codeAlone() throws {
+    let subject = try Subject(.gfx942)
+    #expect(subject.gpu.ptx == nil && subject.gpu.ptx_size == 0 && subject.gpu.code_size > 0)
+    FakeDriver.current.refusesCode = true
+    subject.withState { state in
+      let (status, error) = subject.load(state)
+      #expect(status == Int32(ULTRA_DRIVER_FAILED.rawValue) && error.driver_status == 209)
+      #expect(error.function.map { String(cString: $0) } == "hipModuleLoadData")
+      #expect(FakeDriver.current.calls.count { $0 == "hipModuleLoadData" } == 1)
+    }
+  }
+
+  @Test("a batch without rows launches nothing", arguments: targets)
+  func empty(target: GPUTarget) throws {
+    let subject = try Subject(target)
     subject.withState { state in
       #expect(subject.load(state).status == 0)
       #expect(subject.run(state, lengths: [], targets: []).status == 0)
@@ -274,9 +345,9 @@ struct GPUStubTests {
     }
   }
 
-  @Test("what the driver lacks is named", arguments: FakeDriver.names)
+  @Test("what the driver lacks is named", arguments: names)
   func missing(name: String) throws {
-    let subject = try Subject()
+    let subject = try Subject(Self.target(of: name))
     FakeDriver.current.missing = name
     subject.withState { state in
       let (status, error) = subject.load(state)
@@ -287,11 +358,11 @@ struct GPUStubTests {
 
   @Test(
     "what the driver refuses on loading is named, and nothing is left behind",
-    arguments: FakeDriver.names.filter {
-      !["cuLaunchKernel", "cuMemcpyHtoDAsync_v2", "cuMemsetD32Async", "cuMemFree_v2", "cuModuleUnload"].contains($0)
+    arguments: names.filter { name in
+      !["Launch", "HtoDAsync", "Free", "ModuleUnload", "SetDevice", "Memset"].contains { name.contains($0) }
     })
   func refusedLoading(name: String) throws {
-    let subject = try Subject()
+    let subject = try Subject(Self.target(of: name))
     FakeDriver.current.refused = (name, 1)
     // Kernels of so few columns want less shared memory than they must ask for.
     if name == "cuFuncSetAttribute", subject.launches.allSatisfy({ $0.sharedBytes <= 48 << 10 }) { return }
@@ -303,10 +374,11 @@ struct GPUStubTests {
     }
   }
 
-  @Test("what the driver refuses in a call is named, with the kernel")
-  func refusedLaunch() throws {
-    let subject = try Subject()
-    FakeDriver.current.refused = ("cuLaunchKernel", 2)
+  @Test(
+    "what the driver refuses in a call is named, with the kernel", arguments: names.filter { $0.contains("Launch") })
+  func refusedLaunch(name: String) throws {
+    let subject = try Subject(Self.target(of: name))
+    FakeDriver.current.refused = (name, 2)
     subject.withState { state in
       #expect(subject.load(state).status == 0)
       let result = subject.run(state, lengths: [9], targets: [1])

@@ -45,6 +45,7 @@ extension GPUKernelEmitter {
         message: error("attention of \(kernel[slice.tile].element.rawValue)").message,
         hint: "matrix units multiply bf16: --rewrite \"lower-precision{matmul=bf16,attention=bf16}\"")
     }
+    if emitter.target.vendor == .amd { return try emitWaveAttention(&b, attention) }
     let shape = Shape(rows: plan.rows, queryWidth: attention.queries.count, valueWidth: attention.values.count)
     let intervals = attention.mask.intervals.count
     let sharedBytes = shape.bounds + intervals * 2 * plan.rows * 4
@@ -119,15 +120,17 @@ extension GPUKernelEmitter {
   }
 
   /// Writes each row's intervals into shared memory, starts and then ends of each, and gives their hulls.
-  private func emitBounds(_ b: inout IRBuilder, _ mask: Mask, at offset: Int) -> [Hull] {
+  func emitBounds(_ b: inout IRBuilder, _ mask: Mask, at offset: Int) -> [Hull] {
     let i32 = context.i32
     let bounds = b.offset(emitter.shared, bytes: offset)
-    let isRow = b.icmp(.slt, thread, rowCount)
-    for (index, interval) in keyBounds(b, mask, row: thread).enumerated() {
+    // Where there are more threads than rows, the others write what the last row's thread does.
+    let own = plan.threads > plan.rows ? b.smin(thread, plan.rows - 1) : thread
+    let isRow = b.icmp(.slt, own, rowCount)
+    for (index, interval) in keyBounds(b, mask, row: own).enumerated() {
       let start = b.select(isRow, interval.start, i32.constant(Int(Int32.max)))
       let end = b.select(isRow, interval.end, i32.constant(0))
-      b.store(start, boundAddress(b, bounds, index, end: false, row: thread), alignment: 4)
-      b.store(end, boundAddress(b, bounds, index, end: true, row: thread), alignment: 4)
+      b.store(start, boundAddress(b, bounds, index, end: false, row: own), alignment: 4)
+      b.store(end, boundAddress(b, bounds, index, end: true, row: own), alignment: 4)
     }
     barrier(b)
     return hulls(b, mask) { b, row in
@@ -160,13 +163,10 @@ extension GPUKernelEmitter {
         hulls[index].sharedEnd = b.smin(hulls[index].sharedEnd, b.select(isRow, own.end, greatest))
       }
     }
-    func overWarp(_ value: IRValue, _ function: String) -> IRValue {
-      b.intrinsic("llvm.nvvm.redux.sync.\(function)", [value, i32.constant(-1)])
-    }
     return hulls.map { hull in
       Hull(
-        start: overWarp(hull.start, "min"), end: overWarp(hull.end, "max"),
-        sharedStart: overWarp(hull.sharedStart, "max"), sharedEnd: overWarp(hull.sharedEnd, "min"))
+        start: least(b, hull.start), end: self.greatest(b, hull.end),
+        sharedStart: self.greatest(b, hull.sharedStart), sharedEnd: least(b, hull.sharedEnd))
     }
   }
 
@@ -177,7 +177,7 @@ extension GPUKernelEmitter {
     }
   }
 
-  private func boundAddress(_ b: IRBuilder, _ bounds: IRValue, _ interval: Int, end: Bool, row: IRValue) -> IRValue {
+  func boundAddress(_ b: IRBuilder, _ bounds: IRValue, _ interval: Int, end: Bool, row: IRValue) -> IRValue {
     b.offset(
       b.offset(bounds, bytes: b.mul(row, 4)), bytes: (2 * interval + (end ? 1 : 0)) * plan.rows * 4)
   }
@@ -335,6 +335,34 @@ extension GPUKernelEmitter {
     return sums
   }
 
+  /// The activated score of a query and a key, of which as much counts as bf16 keeps; 0 where the query's intervals have not
+  /// the key. Without intervals it is seen.
+  func activated(
+    _ b: IRBuilder, _ attention: GPUPlan.AttentionBlock, _ score: IRValue, row: IRValue, key: IRValue,
+    intervals: [(start: IRValue, end: IRValue)]?
+  ) -> IRValue {
+    let number = value(
+      b, attention.activation, Elements(row: row, column: key, lanes: 1), Reading(product: score, key: key),
+      roundedTo: .bf16)
+    guard let intervals else { return number }
+    let isSeen = intervals.reduce(context.boolean(false)) { seen, interval in
+      b.or(seen, b.and(b.icmp(.sle, interval.start, key), b.icmp(.slt, key, interval.end)))
+    }
+    return b.select(isSeen, number, context.f32.constant(0.0))
+  }
+
+  /// The keys that a row sees, as `emitBounds` wrote them.
+  func intervals(
+    _ b: IRBuilder, _ mask: Mask, of row: IRValue, at bounds: IRValue
+  ) -> [(start: IRValue, end: IRValue)] {
+    mask.intervals.indices.map { index in
+      let ends = [false, true].map {
+        b.load(context.i32, boundAddress(b, bounds, index, end: $0, row: row), alignment: 4)
+      }
+      return (ends[0], ends[1])
+    }
+  }
+
   /// Activated scores as the left side of the product with values: of each tile of 8 keys two words, rows `group` and
   /// `group + 8`.
   private func activate(
@@ -342,33 +370,18 @@ extension GPUKernelEmitter {
     firstKey: IRValue,
     _ allVisible: IRValue, bounds: IRValue
   ) -> [IRValue] {
-    let i32 = context.i32
     let tiles = Self.pass / 8
     func words(_ b: IRBuilder, _ isMasked: Bool) -> [IRValue] {
       (0..<2).flatMap { rowTile -> [IRValue] in
         let rows = (0..<2).map { b.add(b.add(firstRow, laneGroup(b)), rowTile * 16 + $0 * 8) }
-        let intervals =
-          !isMasked
-          ? []
-          : rows.map { row in
-            attention.mask.intervals.indices.map { index in
-              [false, true].map { b.load(i32, boundAddress(b, bounds, index, end: $0, row: row), alignment: 4) }
-            }
-          }
+        let seen = rows.map { isMasked ? intervals(b, attention.mask, of: $0, at: bounds) : nil }
         return (0..<tiles).flatMap { tile in
           (0..<2).map { half -> IRValue in
             let pair = (0..<2).map { place -> IRValue in
               let key = b.add(b.add(firstKey, tile * 8 + place), b.mul(lanePlace(b), 2))
-              let sum = scores[(rowTile * tiles + tile) * 4 + 2 * half + place]
-              let number = value(
-                b, attention.activation, Elements(row: rows[half], column: key, lanes: 1),
-                Reading(product: sum, key: key),
-                roundedTo: .bf16)
-              guard isMasked else { return number }
-              let isSeen = intervals[half].reduce(context.boolean(false)) { seen, bound in
-                b.or(seen, b.and(b.icmp(.sle, bound[0], key), b.icmp(.slt, key, bound[1])))
-              }
-              return b.select(isSeen, number, context.f32.constant(0.0))
+              return activated(
+                b, attention, scores[(rowTile * tiles + tile) * 4 + 2 * half + place], row: rows[half], key: key,
+                intervals: seen[half])
             }
             return self.pair(b, pair[0], pair[1])
           }

@@ -88,28 +88,9 @@ extension GPUKernelEmitter {
         case .silu: silu(b, number, isShort: element == .bf16)
         case .sigmoid: sigmoid(b, number)
         case .absolute: b.fabs(number)
-        case .squareRoot: b.intrinsic("llvm.nvvm.sqrt.rn.f", [number])
+        case .squareRoot: squareRoot(b, number)
         }
       })
-  }
-
-  /// x / (1 + e^-x). Where the result is rounded to bf16 by the one instruction for tanh, whose error is at most 2^-11 of 1
-  /// (PTX ISA, `tanh.approx.f32`): then it is 2^-12 of x.
-  private func silu(_ b: IRBuilder, _ value: IRValue, isShort: Bool) -> IRValue {
-    guard isShort else { return b.fmul(value, sigmoid(b, value)) }
-    // A factor that comes before is taken together with the half, which is exact.
-    let half = b.relax(b.fmul(value, context.f32.constant(0.5)), [.contract, .reassociate])
-    let tanh = b.assembly(
-      "tanh.approx.f32 $0, $1;", constraints: "=f,f", returns: context.f32, sideEffects: false, [half])
-    return b.fma(half, tanh, half)
-  }
-
-  /// 1 / (1 + e^-x) by the instructions for 2^x and 1/x, each right to 2 units in the last place (PTX ISA, `ex2.approx.f32`
-  /// and `rcp.approx.f32`).
-  private func sigmoid(_ b: IRBuilder, _ value: IRValue) -> IRValue {
-    let power = b.intrinsic(
-      "llvm.nvvm.ex2.approx.f", [b.fmul(value, context.f32.constant(-1.4426950408889634))])
-    return b.intrinsic("llvm.nvvm.rcp.approx.ftz.f", [b.fadd(power, context.f32.constant(1.0))])
   }
 
   // MARK: - Rows of tables

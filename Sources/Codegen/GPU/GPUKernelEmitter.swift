@@ -50,7 +50,10 @@ final class GPUKernelEmitter {
     function = emitter.module.addFunction(
       "\(emitter.program.name)_\(number)_\(kernel.name.filter { $0.isLetter || $0.isNumber || $0 == "_" })",
       type: context.function(types, returns: context.void))
-    function.callingConvention = .ptxKernel
+    switch emitter.target.vendor {
+    case .nvidia: function.callingConvention = .ptxKernel
+    case .amd: function.callingConvention = .amdgpuKernel
+    }
     function.addAttribute("nounwind")
     parameters = Dictionary(uniqueKeysWithValues: zip(order, function.parameters))
     let (zero, none) = (context.i64.constant(0), context.i32.constant(0))
@@ -63,14 +66,10 @@ final class GPUKernelEmitter {
 
   func emit() throws(GPUError) -> GPULaunch {
     var b = IRBuilder(at: function.appendBlock("entry"))
-    for (name, value) in [("maxntidx", plan.threads), ("minctasm", plan.blocksAtOnce)] {
-      emitter.module.addNamedMetadata(
-        "nvvm.annotations", [.value(function.value), .string(name), .value(context.i32.constant(value))])
-    }
-    thread = b.intrinsic("llvm.nvvm.read.ptx.sreg.tid.x", [])
-    warp = b.lshr(thread, 5)
-    lane = b.and(thread, 31)
-    let block = b.intrinsic("llvm.nvvm.read.ptx.sreg.ctaid.x", [])
+    thread = threadIndex(b)
+    warp = uniform(b, b.udiv(thread, emitter.target.lanes))
+    lane = b.urem(thread, emitter.target.lanes)
+    let block = blockIndex(b)
     if let shape = plan.matrixAttention, case .attention(let attention) = plan.stages[0] {
       emitMatrixAttention(&b, attention, shape)
       b.ret()
@@ -109,16 +108,33 @@ final class GPUKernelEmitter {
   }
 
   private func launch(sharedBytes: Int) -> GPULaunch {
-    GPULaunch(
+    describe(sharedBytes: sharedBytes)
+    return GPULaunch(
       symbol: function.name, kernel: number, threads: plan.threads, sharedBytes: sharedBytes, rows: plan.rows,
       cluster: plan.cluster, isPersistent: plan.matrixAttention != nil, columnParts: plan.columnParts,
       parameters: order)
   }
 
-  func error(_ what: String) -> GPUError { GPUError(message: "kernel \(kernel.name): no code yet for \(what)") }
+  /// Tells the code generator what a block is, from which follows how many registers a thread may have.
+  private func describe(sharedBytes: Int) {
+    switch emitter.target.vendor {
+    case .nvidia:
+      for (name, value) in [("maxntidx", plan.threads), ("minctasm", plan.blocksAtOnce)] {
+        emitter.module.addNamedMetadata(
+          "nvvm.annotations", [.value(function.value), .string(name), .value(context.i32.constant(value))])
+      }
+    case .amd:
+      function.addAttribute("amdgpu-flat-work-group-size", "\(plan.threads),\(plan.threads)")
+      function.addAttribute("uniform-work-group-size", "true")
+      // A compute unit has four units that run warps, with eight places each.
+      let warps = plan.threads / emitter.target.lanes
+      let least = max(1, plan.blocksAtOnce * warps / 4)
+      let most = min(8, emitter.target.sharedBytes / max(sharedBytes, 1) * warps / 4)
+      function.addAttribute("amdgpu-waves-per-eu", "\(least),\(max(least, most))")
+    }
+  }
 
-  /// All threads of the block have come here, and see what each has written.
-  func barrier(_ b: IRBuilder) { b.intrinsic("llvm.nvvm.barrier0", []) }
+  func error(_ what: String) -> GPUError { GPUError(message: "kernel \(kernel.name): no code yet for \(what)") }
 
   // MARK: - What the kernel is given
 

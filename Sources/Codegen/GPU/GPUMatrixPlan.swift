@@ -26,10 +26,7 @@ extension GPUPlan {
       var end = 0
       for tile in shared.filter(isLeft.contains) + shared.filter({ !isLeft.contains($0) }) {
         let isSwizzled = isLeft.contains(tile)
-        let stride = isSwizzled ? 2 * Packing.matrixLeftColumns : Self.rowStride(kernel[tile], isLeft: false)
-        places[tile] = Place(offset: end, rowStride: stride, isSwizzled: isSwizzled)
-        let size = isSwizzled ? kernel[tile].columns * 2 : stride
-        end += (size * candidate + 127) / 128 * 128
+        (places[tile], end) = place(tile, at: end, rows: candidate, isLeft: isSwizzled, isSwizzled: isSwizzled)
       }
       let steps = bytes - end >= 64 << 10 ? 2 : 1
       var ring = Ring(offset: end, slots: 0, steps: steps)

@@ -19,7 +19,7 @@ public struct GPUCode {
   /// The module with a function for each kernel, not yet optimized, and how each is launched. Throws where a kernel has no code
   /// for GPUs yet.
   public func emit(into context: Context) throws -> (IRModule, [GPULaunch]) {
-    let module = IRModule(program.name, in: context)
+    let module = try IRModule(parsing: GPUModuleEmitter.prelude(for: target.vendor), in: context)
     let shared = module.declareGlobal(
       "ultra_shared", type: context.array(context.i8, 0), addressSpace: GPUModuleEmitter.shared, alignment: 1024)
     let emitter = GPUModuleEmitter(context: context, module: module, program: program, target: target, shared: shared)
@@ -38,12 +38,24 @@ public struct GPUCode {
       positionIndependent: false)
   }
 
-  /// The kernels as PTX, and how each is launched.
-  public func assembly(in context: Context) throws -> (text: String, launches: [GPULaunch]) {
+  /// The optimized module, the machine to emit it for, and how each kernel is launched.
+  public func optimized(in context: Context) throws -> (IRModule, TargetMachine, [GPULaunch]) {
     let (module, launches) = try emit(into: context)
     let machine = try machine()
     machine.describe(module)
     try module.optimize("default<O2>", for: machine, autoVectorize: false)
+    return (module, machine, launches)
+  }
+
+  /// The kernels as an object file, of AMD's cards, which a linker makes a code object of, and how each is launched.
+  public func object(in context: Context) throws -> (object: [UInt8], launches: [GPULaunch]) {
+    let (module, machine, launches) = try optimized(in: context)
+    return (try machine.emitObject(module), launches)
+  }
+
+  /// The kernels as PTX, or as AMD's assembly, and how each is launched.
+  public func assembly(in context: Context) throws -> (text: String, launches: [GPULaunch]) {
+    let (module, machine, launches) = try optimized(in: context)
     var text = try machine.emitAssembly(module)
     for launch in launches where launch.cluster > 1 { text = try Self.clustered(text, launch) }
     return (text, launches)

@@ -33,6 +33,16 @@ struct GPUPlan {
     var finish: Expression = .product
     /// Whether the sum itself lies in a tile that is still to be finished.
     var isOpen = true
+
+    /// Whether all its weights lie as the lanes of a warp take them.
+    func isOfFragments(_ program: Program) -> Bool {
+      segments.allSatisfy { segment in
+        switch program[segment.right].home {
+        case .weight(_, .fragments), .weight(_, .matrices): true
+        default: false
+        }
+      }
+    }
   }
 
   /// Attention of a block's rows in one head: `into = finish(activated(queries * keys) * values)`.
@@ -93,7 +103,7 @@ struct GPUPlan {
     rows = kernel.domain.block
     if let attention = Self.attention(kernel) {
       stages = [.attention(attention)]
-      threads = rows
+      threads = rows / Self.warpQueries * target.lanes
       if target.hasClusters { cluster = Self.cluster(of: attention.mask, isOfSelectedRows: kernel.keys != nil) }
       matrixAttention = Self.matrixAttention(
         attention, of: kernel, in: program, target: target, isShared: cluster > 1)
@@ -107,8 +117,11 @@ struct GPUPlan {
     if try planRanking(target: target) { return }
     try collect(of: program)
     if target.hasMatrices, placeMatrices(of: program, within: target.sharedBytes) { return }
-    try place(of: program, within: target.sharedBytes)
+    try place(of: program, on: target)
   }
+
+  /// Queries of attention that a warp takes.
+  static let warpQueries = 32
 
   // MARK: - Attention
 
@@ -306,8 +319,10 @@ struct GPUPlan {
   }
 
   /// Puts what several stages share into shared memory, and takes as many rows as leave room for it.
-  private mutating func place(of program: Program, within bytes: Int) throws(GPUError) {
-    let (shared, isLeft, _) = sharedTiles()
+  private mutating func place(of program: Program, on target: GPUTarget) throws(GPUError) {
+    let (shared, isLeft, isCut) = sharedTiles()
+    let bytes = target.sharedBytes
+    let swizzled = target.vendor == .amd ? swizzledTiles(isLeft.subtracting(isCut), of: program) : []
     // With more products than one, what lies ready for them and the sums of 128 rows find no registers together.
     let products = stages.count { if case .product = $0 { true } else { false } }
     let most = min(max(kernel.domain.block, 16), products > 1 ? 64 : 128)
@@ -316,13 +331,23 @@ struct GPUPlan {
       places = [:]
       sharedBytes = 0
       for tile in shared {
-        let place = Place(offset: sharedBytes, rowStride: Self.rowStride(kernel[tile], isLeft: isLeft.contains(tile)))
-        places[tile] = place
-        sharedBytes += (place.rowStride * candidate + 127) / 128 * 128
+        (places[tile], sharedBytes) = place(
+          tile, at: sharedBytes, rows: candidate, isLeft: isLeft.contains(tile), isSwizzled: swizzled.contains(tile))
       }
       if sharedBytes <= bytes { return }
     }
     throw error("tiles of \(sharedBytes) bytes for 16 rows, more than the \(bytes) of shared memory")
+  }
+
+  /// Where a tile of so many rows lies that begins at `offset`, and where the next one begins.
+  func place(
+    _ tile: TileID, at offset: Int, rows: Int, isLeft: Bool, isSwizzled: Bool
+  ) -> (place: Place, end: Int) {
+    let stride = isSwizzled ? 2 * Packing.matrixLeftColumns : Self.rowStride(kernel[tile], isLeft: isLeft)
+    let size = isSwizzled ? kernel[tile].columns * 2 : stride
+    return (
+      Place(offset: offset, rowStride: stride, isSwizzled: isSwizzled), offset + (size * rows + 127) / 128 * 128
+    )
   }
 
   /// Bytes from row to row. Left sides are read sixteen columns at a time, eight rows side by side: an odd number of 16 bytes
@@ -417,5 +442,17 @@ extension GPUPlan {
   var blocksAtOnce: Int {
     for case .attention in stages { return matrixAttention == nil ? 2 : 1 }
     return 1
+  }
+
+  /// Of left sides that are read whole, those that can lie without a gap between rows: of fragments' products alone, and in whole
+  /// pieces of columns.
+  private func swizzledTiles(_ tiles: Set<TileID>, of program: Program) -> Set<TileID> {
+    var result = tiles.filter {
+      kernel[$0].element == .bf16 && kernel[$0].columns % Packing.matrixLeftColumns == 0
+    }
+    for case .product(let product) in stages where !product.isOfFragments(program) {
+      for segment in product.segments { result.remove(kernel.owner(of: segment.left.tile)) }
+    }
+    return result
   }
 }

@@ -10,13 +10,9 @@ import TileIR
 extension GPUKernelEmitter {
   private static let panelColumns = 32
   func emitProduct(_ b: inout IRBuilder, _ product: GPUPlan.Product) throws(GPUError) {
-    let areFragments = product.segments.allSatisfy { segment in
-      switch emitter.program[segment.right].home {
-      case .weight(_, .fragments), .weight(_, .matrices): break
-      default: return false
-      }
-      return plan.places[segment.left.tile] != nil
-    }
+    let areFragments =
+      product.isOfFragments(emitter.program)
+      && product.segments.allSatisfy { plan.places[$0.left.tile] != nil }
     guard areFragments else { return try emitPlainProduct(&b, product) }
     let rowTiles = plan.rows / 16
     // What is finished number by number takes registers of its own.
@@ -27,22 +23,69 @@ extension GPUKernelEmitter {
       from: b.mul(warp, together), to: context.i32.constant(panels), step: warps * together, name: "panel",
       hint: .asWritten
     ) { b, panel in
-      let zero = context.f32.constant(0.0)
-      var sums = Array(repeating: zero, count: rowTiles * 4 * together * 4)
       // A last panel without a partner is taken twice, and finished once.
       let own = (0..<together).map { b.smin(b.add(panel, $0), panels - 1) }
-      for segment in product.segments { sums = add(&b, segment, panels: own, rowTiles: rowTiles, to: sums) }
-      for (number, _) in own.enumerated() {
-        let isThere = b.icmp(.slt, b.add(panel, number), panels)
-        if together == 1 || number == 0 {
-          finish(&b, product, panel: own[number], sums, number: number, together: together, rowTiles: rowTiles)
-        } else {
-          b.ifThen(isThere) { b in
-            finish(&b, product, panel: own[number], sums, number: number, together: together, rowTiles: rowTiles)
+      func finishPanels(_ b: inout IRBuilder, _ finish: (inout IRBuilder, Int) -> Void) {
+        for number in own.indices {
+          if number == 0 {
+            finish(&b, number)
+          } else {
+            b.ifThen(b.icmp(.slt, b.add(panel, number), panels)) { b in finish(&b, number) }
           }
         }
       }
+      switch emitter.target.vendor {
+      case .nvidia:
+        var sums = Array(repeating: context.f32.constant(0.0), count: rowTiles * 4 * together * 4)
+        for segment in product.segments { sums = add(&b, segment, panels: own, rowTiles: rowTiles, to: sums) }
+        finishPanels(&b) { b, number in
+          finish(&b, product, panel: own[number], sums, number: number, together: together, rowTiles: rowTiles)
+        }
+      case .amd:
+        var sums = Array(repeating: noSums, count: rowTiles * together * 2)
+        for segment in product.segments { sums = addByWave(&b, segment, panels: own, rowTiles: rowTiles, to: sums) }
+        finishPanels(&b) { b, number in
+          finishByWave(&b, product, panel: own[number], sums, number: number, together: together, rowTiles: rowTiles)
+        }
+      }
     }
+  }
+
+  /// Of each panel, where its weights of a segment begin: those of a step of 16 rows, as fragments, lie together.
+  func fragmentAddresses(
+    _ b: IRBuilder, _ segment: GPUPlan.Product.Segment, panels: [IRValue], laneBytes: IRValue
+  ) -> [IRValue] {
+    let panelBytes = Packing.paddedFragmentRows(segment.rows) / Packing.fragmentRows * Self.stepBytes
+    return panels.map { panel in
+      let start = b.mul(
+        b.zext(b.add(panel, segment.firstColumn / Packing.fragmentColumns), to: context.i64), panelBytes)
+      return b.offset(
+        b.offset(address(segment.right), bytes: b.add(start, b.zext(laneBytes, to: context.i64))),
+        bytes: segment.firstRow / Packing.fragmentRows * Self.stepBytes)
+    }
+  }
+
+  /// Bytes of a panel's fragments of a step.
+  static let stepBytes = Packing.fragmentColumns * Packing.fragmentRows * 2
+
+  /// The sums after all steps. Right sides of `ahead` steps are on their way while one is multiplied.
+  func contract(
+    _ b: inout IRBuilder, steps: Int, ahead: Int, onto sums: [IRValue], load: (IRBuilder, IRValue) -> [IRValue],
+    multiply: @escaping (IRBuilder, IRValue, [IRValue], [IRValue]) -> [IRValue]
+  ) -> [IRValue] {
+    let i32 = context.i32
+    let ahead = min(ahead, steps)
+    let waiting = (0..<ahead).map { load(b, i32.constant($0)) }
+    let width = waiting[0].count
+    let carried = b.loop(
+      from: i32.constant(0), to: i32.constant(steps), step: 1, name: "contract", hint: .asWritten,
+      carrying: sums + waiting.flatMap(\.self)
+    ) { b, step, carried in
+      let waiting = Array(carried[sums.count...])
+      let next = load(b, b.smin(b.add(step, ahead), steps - 1))
+      return multiply(b, step, Array(waiting[..<width]), Array(carried[..<sums.count])) + waiting[width...] + next
+    }
+    return Array(carried[..<sums.count])
   }
 
   /// The sums with those of a segment.
@@ -52,21 +95,14 @@ extension GPUKernelEmitter {
     let (i32, i64) = (context.i32, context.i64)
     let rowStride = rowStride(of: segment.left.tile)
     let left = leftAddress(b, rowAddress(b, segment.left, row: i32.constant(0)), rowStride: rowStride)
-    let stepBytes = Packing.fragmentColumns * Packing.fragmentRows * 2
-    let panelBytes = Packing.paddedFragmentRows(segment.rows) / Packing.fragmentRows * stepBytes
     let steps = Packing.paddedFragmentRows(segment.left.count) / Packing.fragmentRows
-    let addresses = panels.map { panel in
-      let start = b.mul(b.zext(b.add(panel, segment.firstColumn / Packing.fragmentColumns), to: i64), panelBytes)
-      return b.offset(
-        b.offset(address(segment.right), bytes: b.add(start, b.zext(b.mul(lane, 16), to: i64))),
-        bytes: segment.firstRow / Packing.fragmentRows * stepBytes)
-    }
+    let addresses = fragmentAddresses(b, segment, panels: panels, laneBytes: b.mul(lane, 16))
     /// The right sides of a step: of each panel four tiles of 8 columns, two words each.
     func load(_ b: IRBuilder, _ step: IRValue) -> [IRValue] {
       addresses.flatMap { address in
         [0, 1].flatMap { half in
           let place = b.offset(
-            b.offset(address, bytes: b.mul(b.zext(step, to: i64), stepBytes)), bytes: half * stepBytes / 2)
+            b.offset(address, bytes: b.mul(b.zext(step, to: i64), Self.stepBytes)), bytes: half * Self.stepBytes / 2)
           // Nothing but an instruction of its own stays where it is: loads whose results wait are moved to their use.
           let words = b.assembly(
             "ld.global.nc.v4.b32 {$0, $1, $2, $3}, [$4];", constraints: "=r,=r,=r,=r,l",
@@ -119,18 +155,7 @@ extension GPUKernelEmitter {
       }
     }
     // Right sides are on their way for as many steps as memory takes to answer.
-    let ahead = min(rowTiles > 4 ? 1 : 2, steps)
-    let waiting = (0..<ahead).flatMap { load(b, i32.constant($0)) }
-    let width = panels.count * 8
-    let carried = b.loop(
-      from: i32.constant(0), to: i32.constant(steps), step: 1, name: "contract", hint: .asWritten,
-      carrying: sums + waiting
-    ) { b, step, carried in
-      let waiting = Array(carried[sums.count...])
-      let next = load(b, b.smin(b.add(step, ahead), steps - 1))
-      return multiply(b, step, Array(waiting[..<width]), Array(carried[..<sums.count])) + waiting[width...] + next
-    }
-    return Array(carried[..<sums.count])
+    return contract(&b, steps: steps, ahead: rowTiles > 4 ? 1 : 2, onto: sums, load: load, multiply: multiply)
   }
 
   /// Writes what becomes of the sums of a panel.
@@ -148,19 +173,24 @@ extension GPUKernelEmitter {
           let (tile, column) = areMatrices ? (place / 2, place % 2) : (place % 4, place / 4)
           return sums[((rowTile * together + number) * 4 + tile) * 4 + 2 * half + column]
         }
-        b.ifThen(b.and(b.icmp(.slt, row, rowCount), b.icmp(.slt, column, product.into.count))) { b in
-          if isWide {
-            let at = Elements(row: row, column: column, lanes: 8)
-            write(b, product.into, at, vector(b, numbers), product.finish)
-          } else {
-            for (place, sum) in numbers.enumerated() {
-              let at = Elements(row: row, column: b.add(column, place), lanes: 1)
-              b.ifThen(b.icmp(.slt, at.column, product.into.count)) { b in
-                write(b, product.into, at, sum, product.finish)
-              }
-            }
-          }
-        }
+        write(&b, product.into, product.finish, row: row, column: column, numbers, together: isWide)
+      }
+    }
+  }
+
+  /// Writes what becomes of sums of neighbours in a row, together where they can be, as far as there are such elements.
+  func write(
+    _ b: inout IRBuilder, _ into: TileSlice, _ finish: Expression, row: IRValue, column: IRValue, _ sums: [IRValue],
+    together: Bool
+  ) {
+    b.ifThen(b.and(b.icmp(.slt, row, rowCount), b.icmp(.slt, column, into.count))) { b in
+      if together {
+        let at = Elements(row: row, column: column, lanes: sums.count)
+        return write(b, into, at, vector(b, sums), finish)
+      }
+      for (place, sum) in sums.enumerated() {
+        let at = Elements(row: row, column: b.add(column, place), lanes: 1)
+        b.ifThen(b.icmp(.slt, at.column, into.count)) { b in write(b, into, at, sum, finish) }
       }
     }
   }
@@ -187,11 +217,13 @@ extension GPUKernelEmitter {
   }
 
   /// Whether eight neighbours can be read and written together.
-  func canFinishEight(_ product: GPUPlan.Product) -> Bool {
+  func canFinishEight(_ product: GPUPlan.Product) -> Bool { canFinish(product.into, product.finish, together: 8) }
+
+  /// Whether so many neighbours can be read and written together.
+  func canFinish(_ into: TileSlice, _ finish: Expression, together: Int) -> Bool {
     var fits =
-      product.into.count % 8 == 0
-      && alignment(of: product.into) >= 2 * min(8, kernel[product.into.tile].element.workingByteCount)
-    product.finish.forEachSlice { slice in
+      into.count % together == 0 && alignment(of: into) >= 2 * min(8, kernel[into.tile].element.workingByteCount)
+    finish.forEachSlice { slice in
       let tile = kernel[slice.tile]
       if tile.columns > 1, alignment(of: slice) < 2 * min(8, tile.element.workingByteCount) { fits = false }
     }

@@ -154,7 +154,7 @@ extension GPUKernelEmitter {
   /// Runs the body on one lane; then the others see what it wrote.
   private func onFirstLane(_ b: inout IRBuilder, _ body: (inout IRBuilder) -> Void) {
     b.ifThen(b.icmp(.eq, lane, 0), body)
-    b.intrinsic("llvm.nvvm.bar.warp.sync", [context.i32.constant(-1)])
+    meetLanes(b)
   }
 
   private func rowInteger(_ b: IRBuilder, _ buffer: BufferID, row: IRValue) -> IRValue {
@@ -247,14 +247,7 @@ extension GPUKernelEmitter {
       let own = values.dropFirst().reduce(values[0]) { combine(b, $0, $1) }
       total = combine(b, total, isInside.map { b.select($0, own, context.f32.constant(start)) } ?? own)
     }
-    // Every lane ends with the same sum of the same halves.
-    for distance in [16, 8, 4, 2, 1] {
-      let other = b.intrinsic(
-        "llvm.nvvm.shfl.sync.bfly.f32",
-        [context.i32.constant(-1), total, context.i32.constant(distance), context.i32.constant(31)])
-      total = combine(b, total, other)
-    }
-    return total
+    return combined(b, total, combine)
   }
 
   // MARK: - Indices

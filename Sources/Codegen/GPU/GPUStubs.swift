@@ -8,9 +8,9 @@ public struct GPUImage: Sendable {
   public var target: GPUTarget
   /// What is computed, an entry each; the image has the kernels of these.
   public var programs: [Program]
-  /// PTX, which the driver translates.
+  /// PTX, which NVIDIA's driver translates; nothing for AMD's, which translates none.
   public var ptx: [UInt8]
-  /// Machine code made of it; nil where no assembler was there.
+  /// Machine code: for NVIDIA's cards nil where no assembler was there, for AMD's always there.
   public var code: [UInt8]?
   /// The launches of each program, in the order of its kernels.
   public var launches: [[GPULaunch]]
@@ -58,40 +58,10 @@ struct GPUStubEmitter {
     return pieces
   }
 
-  /// The driver's functions that are called (CUDA Driver API), each with its parameters.
-  private enum DriverFunction: String, CaseIterable {
-    case cuInit, cuCtxGetCurrent, cuCtxSetCurrent, cuDeviceGet, cuDevicePrimaryCtxRetain, cuModuleLoadData
-    case cuModuleUnload, cuModuleGetFunction, cuFuncSetAttribute
-    case allocate = "cuMemAlloc_v2"
-    case free = "cuMemFree_v2"
-    case copy = "cuMemcpyHtoD_v2"
-    case copyAsync = "cuMemcpyHtoDAsync_v2"
-    case cuMemsetD32Async
-    case cuLaunchKernel
+  private typealias DriverFunction = GPUDriverFunction
+  private var vendor: GPUTarget.Vendor { image.target.vendor }
 
-    func parameters(_ context: Context) -> [IRType] {
-      let (i32, i64, p) = (context.i32, context.i64, context.pointer)
-      return switch self {
-      case .cuInit: [i32]
-      case .cuCtxGetCurrent, .cuCtxSetCurrent, .cuModuleUnload: [p]
-      case .cuDeviceGet, .cuDevicePrimaryCtxRetain: [p, i32]
-      case .cuModuleLoadData: [p, p]
-      case .cuModuleGetFunction: [p, p, p]
-      case .cuFuncSetAttribute: [p, i32, i32]
-      case .allocate: [p, i64]
-      case .free: [i64]
-      case .copy: [i64, p, i64]
-      case .copyAsync: [i64, p, i64, p]
-      case .cuMemsetD32Async: [i64, i32, i64, p]
-      case .cuLaunchKernel: [p, i32, i32, i32, i32, i32, i32, i32, p, p, p]
-      }
-    }
-
-    /// Where its address lies in the state.
-    var slot: Int { (Self.allCases.firstIndex(of: self) ?? 0) * 8 }
-  }
-
-  /// Of the state: the driver's functions, then these, then each kernel's function.
+  /// Of the state: the driver's functions, then these, then each kernel's function. The context is with AMD the device's number.
   private enum State {
     static let context = DriverFunction.allCases.count * 8, module = context + 8, weights = module + 8
     /// Whether the weights' memory is the model's own.
@@ -111,7 +81,9 @@ struct GPUStubEmitter {
   /// The fields of the table.
   func emit() -> [IRValue] {
     let (i32, i64) = (context.i32, context.i64)
-    let ptx = module.addGlobal("\(prefix).ptx", initializer: module.bytes(image.ptx + [0]), alignment: 64)
+    let ptx =
+      image.ptx.isEmpty
+      ? nil : module.addGlobal("\(prefix).ptx", initializer: module.bytes(image.ptx + [0]), alignment: 64)
     let code = image.code.map { module.addGlobal("\(prefix).code", initializer: module.bytes($0), alignment: 64) }
     var first = 0
     let entries = zip(programs, image.launches).flatMap { program, launches in
@@ -120,7 +92,8 @@ struct GPUStubEmitter {
     }
     let table = module.addGlobal("\(prefix).entries", initializer: context.structure(of: entries), alignment: 8)
     return [
-      i32.constant(ABI.byteCount), i32.constant(programs.count), text(image.target.rawValue), ptx,
+      i32.constant(ABI.byteCount), i32.constant(programs.count), text(image.target.rawValue),
+      ptx ?? context.pointer.null(),
       i64.constant(image.ptx.count), code ?? context.pointer.null(), i64.constant(image.code?.count ?? 0),
       i64.constant(State.kernels + kernelCount * 8), i64.constant(ownWeights.byteCount),
       emitLoad(ptx: ptx, code: code).value, emitUnload().value, table,
@@ -155,7 +128,7 @@ struct GPUStubEmitter {
     b.ifThen(b.icmp(.ne, status, 0)) { b in
       cleanUp(&b)
       fail(
-        &b, failure, .driverFailed, driverStatus: status, function: text(function.rawValue),
+        &b, failure, .driverFailed, driverStatus: status, function: text(function.name(of: vendor) ?? ""),
         kernel: kernel ?? context.pointer.null())
     }
   }
@@ -181,7 +154,7 @@ struct GPUStubEmitter {
 
   // MARK: - Loading
 
-  private func emitLoad(ptx: IRValue, code: IRValue?) -> IRFunction {
+  private func emitLoad(ptx: IRValue?, code: IRValue?) -> IRFunction {
     let (i32, i64, p) = (context.i32, context.i64, context.pointer)
     let function = addFunction("load", [p, p, i64, p], returns: i32)
     let (state, host, given, failure) = (
@@ -197,49 +170,44 @@ struct GPUStubEmitter {
     b.ifThen(b.icmp(.eq, find, p.null())) { $0.ret(badCall) }
     let finder = b.load(p, b.offset(host, bytes: CallABI.GPUHost.context))
     for wanted in DriverFunction.allCases {
-      let name = text(wanted.rawValue)
+      guard let name = wanted.name(of: vendor).map(text) else { continue }
       let address = b.call(pointer: find, type: context.function([p, p], returns: p), [finder, name])
       b.ifThen(b.icmp(.eq, address, p.null())) { b in
         fail(&b, failure, .noDriver, driverStatus: none, function: name, kernel: p.null())
       }
       b.store(address, b.offset(state, bytes: wanted.slot))
     }
-    call(&b, .cuInit, [none], state: state, failure: failure)
-    let current = b.offset(state, bytes: State.context)
-    call(&b, .cuCtxGetCurrent, [current], state: state, failure: failure)
-    b.ifThen(b.icmp(.eq, b.load(p, current), p.null())) { b in
-      let device = b.alloca(i32)
-      call(&b, .cuDeviceGet, [device, none], state: state, failure: failure)
-      call(&b, .cuDevicePrimaryCtxRetain, [current, b.load(i32, device)], state: state, failure: failure)
-      call(&b, .cuCtxSetCurrent, [b.load(p, current)], state: state, failure: failure)
-    }
+    call(&b, .initialize, [none], state: state, failure: failure)
+    noteContext(&b, state: state, failure: failure)
     let moduleSlot = b.offset(state, bytes: State.module)
-    func loadText(_ b: inout IRBuilder) {
-      call(&b, .cuModuleLoadData, [moduleSlot, ptx], state: state, failure: failure)
+    func load(_ b: inout IRBuilder, _ image: IRValue) {
+      call(&b, .loadModule, [moduleSlot, image], state: state, failure: failure)
     }
-    if let code {
-      let address = b.load(p, b.offset(state, bytes: DriverFunction.cuModuleLoadData.slot))
-      let type = context.function(DriverFunction.cuModuleLoadData.parameters(context), returns: i32)
+    switch (ptx, code) {
+    case (let ptx?, let code?):
+      let address = b.load(p, b.offset(state, bytes: DriverFunction.loadModule.slot))
+      let type = context.function(DriverFunction.loadModule.parameters(context), returns: i32)
       // Code is for its own kind of card alone, and an older driver may not know it.
-      b.ifThen(b.icmp(.ne, b.call(pointer: address, type: type, [moduleSlot, code]), 0), loadText)
-    } else {
-      loadText(&b)
+      b.ifThen(b.icmp(.ne, b.call(pointer: address, type: type, [moduleSlot, code]), 0)) { b in load(&b, ptx) }
+    case (let image?, nil), (nil, let image?): load(&b, image)
+    case (nil, nil): preconditionFailure("an image without code")
     }
     func unloadModule(_ b: inout IRBuilder) {
-      let unload = b.load(p, b.offset(state, bytes: DriverFunction.cuModuleUnload.slot))
+      let unload = b.load(p, b.offset(state, bytes: DriverFunction.unloadModule.slot))
       b.call(pointer: unload, type: context.function([p], returns: i32), [b.load(p, moduleSlot)])
     }
     for (index, launch) in image.launches.flatMap(\.self).enumerated() {
       let slot = b.offset(state, bytes: State.kernels + index * 8)
       let name = text(launch.symbol)
       call(
-        &b, .cuModuleGetFunction, [slot, b.load(p, moduleSlot), name], state: state, failure: failure, kernel: name,
+        &b, .function, [slot, b.load(p, moduleSlot), name], state: state, failure: failure, kernel: name,
         cleanUp: unloadModule)
       func set(_ attribute: Int, _ value: Int) {
         call(
-          &b, .cuFuncSetAttribute, [b.load(p, slot), i32.constant(attribute), i32.constant(value)], state: state,
+          &b, .setAttribute, [b.load(p, slot), i32.constant(attribute), i32.constant(value)], state: state,
           failure: failure, kernel: name, cleanUp: unloadModule)
       }
+      guard vendor == .nvidia else { continue }
       // Less than 48 kB, and clusters of 8 blocks, may be had without asking.
       if launch.sharedBytes > 48 << 10 { set(Self.sharedBytesAttribute, launch.sharedBytes) }
       if launch.cluster > 8 { set(Self.largeClustersAttribute, 1) }
@@ -273,19 +241,44 @@ struct GPUStubEmitter {
     return function
   }
 
+  /// Notes which card the calling thread works on, the first one where none is chosen.
+  private func noteContext(_ b: inout IRBuilder, state: IRValue, failure: IRValue) {
+    let (i32, p) = (context.i32, context.pointer)
+    let current = b.offset(state, bytes: State.context)
+    switch vendor {
+    case .nvidia:
+      call(&b, .currentContext, [current], state: state, failure: failure)
+      b.ifThen(b.icmp(.eq, b.load(p, current), p.null())) { b in
+        let device = b.alloca(i32)
+        call(&b, .firstDevice, [device, i32.constant(0)], state: state, failure: failure)
+        call(&b, .retainContext, [current, b.load(i32, device)], state: state, failure: failure)
+        call(&b, .setContext, [b.load(p, current)], state: state, failure: failure)
+      }
+    case .amd: call(&b, .currentDevice, [current], state: state, failure: failure)
+    }
+  }
+
+  /// Lets the calling thread work on the card of the state.
+  private func enterContext(_ b: inout IRBuilder, state: IRValue, failure: IRValue) {
+    let current = b.offset(state, bytes: State.context)
+    switch vendor {
+    case .nvidia: call(&b, .setContext, [b.load(context.pointer, current)], state: state, failure: failure)
+    case .amd: call(&b, .setDevice, [b.load(context.i32, current)], state: state, failure: failure)
+    }
+  }
+
   private func emitUnload() -> IRFunction {
     let (i32, i64, p) = (context.i32, context.i64, context.pointer)
     let function = addFunction("unload", [p, p], returns: i32)
     let (state, failure) = (function.parameters[0], function.parameters[1])
     var b = IRBuilder(at: function.appendBlock("entry"))
     b.ifThen(b.icmp(.eq, state, p.null())) { $0.ret(i32.constant(CallABI.Status.badCall.rawValue)) }
-    call(
-      &b, .cuCtxSetCurrent, [b.load(p, b.offset(state, bytes: State.context))], state: state, failure: failure)
+    enterContext(&b, state: state, failure: failure)
     b.ifThen(b.icmp(.ne, b.load(i64, b.offset(state, bytes: State.owns)), 0)) { b in
       call(&b, .free, [b.load(i64, b.offset(state, bytes: State.weights))], state: state, failure: failure)
       b.store(i64.constant(0), b.offset(state, bytes: State.owns))
     }
-    call(&b, .cuModuleUnload, [b.load(p, b.offset(state, bytes: State.module))], state: state, failure: failure)
+    call(&b, .unloadModule, [b.load(p, b.offset(state, bytes: State.module))], state: state, failure: failure)
     b.ret(i32.constant(CallABI.Status.ok.rawValue))
     return function
   }
@@ -331,8 +324,7 @@ struct GPUStubEmitter {
           b.mul(emitter.rows(b, program[buffer].rows, frame: frame), program[buffer].columns * 8)
         )
       }
-      self.call(
-        &b, .cuCtxSetCurrent, [b.load(p, b.offset(state, bytes: State.context))], state: state, failure: failure)
+      enterContext(&b, state: state, failure: failure)
       b.call(place, [dimensions, workspace, frame])
       for (buffer, source, bytes) in sent {
         let target = b.load(i64, b.offset(frame, bytes: emitter.slot(of: buffer)))
@@ -345,7 +337,7 @@ struct GPUStubEmitter {
       let counting = launches.count { $0.parameters.contains(.counter) }
       if counting > 0 {
         self.call(
-          &b, .cuMemsetD32Async, [counters, i32.constant(0), i64.constant(counting), stream], state: state,
+          &b, .fill, [counters, i32.constant(0), i64.constant(counting), stream], state: state,
           failure: failure)
       }
       var counter = 0
@@ -372,7 +364,7 @@ struct GPUStubEmitter {
         let one = i32.constant(1)
         b.ifThen(b.icmp(.ne, grids[number].blocks, 0)) { b in
           self.call(
-            &b, .cuLaunchKernel,
+            &b, .launch,
             [
               b.load(p, b.offset(state, bytes: State.kernels + (firstKernel + number) * 8)), grids[number].blocks,
               grids[number].columnParts, one,

@@ -165,11 +165,6 @@ extension GPUKernelEmitter {
     }
   }
 
-  /// Two numbers rounded to bf16 in a word, the first in its lower half.
-  func pair(_ b: IRBuilder, _ first: IRValue, _ second: IRValue) -> IRValue {
-    b.bitcast(b.intrinsic("llvm.nvvm.ff2bf16x2.rn", [second, first]), to: context.i32)
-  }
-
   /// A number as an element holds it.
   func rounded(_ b: IRBuilder, _ value: IRValue, _ element: ElementType) -> IRValue {
     switch element {
@@ -180,8 +175,7 @@ extension GPUKernelEmitter {
         scalars(b, value).map { number in
           switch element {
           case .bf16:
-            let bits = b.bitcast(b.fptrunc(number, to: context.bf16), to: context.i16)
-            return b.bitcast(b.shl(b.zext(bits, to: context.i32), 16), to: context.f32)
+            return b.bitcast(b.shl(b.zext(bf16Bits(b, number), to: context.i32), 16), to: context.f32)
           case .f8e4m3: return b.float8(number)
           case .i8: return b.sitofp(b.sub(b.zext(code(b, number), to: context.i32), 128), to: context.f32)
           default: return number
@@ -195,8 +189,7 @@ extension GPUKernelEmitter {
     let most = context.f32.constant(127.0)
     let number = b.select(b.fcmp(.uno, value, value), context.f32.constant(0.0), value)
     let bounded = b.fmaximumNumber(b.fminimumNumber(number, most), b.fneg(most))
-    let integer = b.intrinsic("llvm.nvvm.f2i.rn", [bounded])
-    return b.trunc(b.add(integer, 128), to: context.i8)
+    return b.trunc(b.add(nearestInteger(b, bounded), 128), to: context.i8)
   }
 
   /// The lanes of a vector; the number itself of one.
