@@ -6,7 +6,7 @@
 
 `make bench` runs it too, among its sections. 5 layers, D 512, 4 x 128, one contextual row, bf16; tables 512 wide, as many rows as a 64th of
 the free memory holds in fp32, up to a million. Cold is `ultrac bench` of `forward`, history and candidates together; cached is that of `score`, which gets
-what `prefill` gives. Weights are seeded.
+what `prefill` gives; fp8 is the same with keys and values kept as codes. Weights are seeded.
 """
 
 import argparse
@@ -56,6 +56,8 @@ class Scoring:
     cached_p99: float
     # FLOP of the cold call over those of the cached one.
     less_work: float
+    coded: float
+    coded_p99: float
 
 
 def free_bytes() -> int:
@@ -166,21 +168,24 @@ def measure(options, tell) -> list[Scoring]:
         model = describe(shape, max(histories) + max(candidates) + 1)
         make_model.write_safetensors(folder / "weights.safetensors", list(tensors(shape, model)), make_model.seeded)
         (folder / "model.json").write_text(json.dumps(model), encoding="utf-8")
-        artifact = folder / "model.ultra"
+        artifact, coded = folder / "model.ultra", folder / "coded.ultra"
         compile_model(options.ultrac, folder / "model.json", artifact, f"{BF16},cached-scoring")
+        compile_model(options.ultrac, folder / "model.json", coded, f"{BF16},cached-scoring{{cache=fp8}}")
         (folder / "weights.safetensors").unlink()
         for threads in sorted({1, options.threads}):
             for count in candidates:
                 points = {}
-                for entry, title in (("forward", "cold"), ("score", "cached")):
+                for file, entry, title in (
+                    (artifact, "forward", "cold"), (artifact, "score", "cached"), (coded, "score", "fp8")
+                ):
                     for history in histories:
                         tell(f"{NAME}: {history} rows, {count} candidates, {threads} threads, {title}")
-                        points[entry, history] = _bench(artifact, entry, history, count, threads, options)
+                        points[title, history] = _bench(file, entry, history, count, threads, options)
                 for history in histories:
-                    cold, cached = points["forward", history], points["score", history]
+                    cold, cached, fp8 = (points[title, history] for title in ("cold", "cached", "fp8"))
                     found.append(Scoring(
                         history, count, threads, shape.item_rows, cold["median"], cold["p99"], cached["median"],
-                        cached["p99"], cold["flops"] / cached["flops"]))
+                        cached["p99"], cold["flops"] / cached["flops"], fp8["median"], fp8["p99"]))
     return found
 
 
@@ -199,10 +204,12 @@ def lines(found: list[Scoring]) -> list[str]:
         return []
     body = [
         [str(s.history), str(s.candidates), str(s.threads), _time(s.cold), _time(s.cold_p99), _rate(s, s.cold), _time(s.cached),
-         _time(s.cached_p99), _rate(s, s.cached), f"{s.cold / s.cached:.1f} x", f"{s.less_work:.1f} x"]
+         _time(s.cached_p99), _rate(s, s.cached), f"{s.cold / s.cached:.1f} x", f"{s.less_work:.1f} x",
+         _time(s.coded), _time(s.coded_p99), _rate(s, s.coded)]
         for s in found
     ]
     header = ["history", "candidates", "threads", "cold", "p99", "candidates/s", "cached", "p99", "candidates/s", "faster", "less work"]
+    header += ["fp8 cache", "p99", "candidates/s"]
     return [
         "### Cached scoring", "",
         f"Candidates of one user, by a ranking model with an item table of {found[0].item_rows:,} rows: with their history, and from what is "
@@ -230,9 +237,9 @@ def main() -> None:
         ultrac=str(pathlib.Path(parsed.ultrac).resolve()), only="", quick=parsed.quick,
         threads=max(1, min(parsed.threads, len(os.sched_getaffinity(0)))),
         seconds=parsed.seconds or (0.05 if parsed.quick else 3.0))
-    cases = 2 * len(HISTORIES) * len(CANDIDATES) * len({1, options.threads})
+    cases = 3 * len(HISTORIES) * len(CANDIDATES) * len({1, options.threads})
     if parsed.quick:
-        cases = 2 * len(QUICK_HISTORIES) * len(QUICK_CANDIDATES) * len({1, options.threads})
+        cases = 3 * len(QUICK_HISTORIES) * len(QUICK_CANDIDATES) * len({1, options.threads})
     done = -1
 
     def tell(text: str) -> None:

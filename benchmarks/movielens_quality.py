@@ -20,8 +20,10 @@ import page
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "examples" / "movielens-100k"))
+sys.path.insert(0, str(ROOT / "examples" / "python"))
 import fetch_data  # noqa: E402
 import recommend  # noqa: E402
+import ultra_history  # noqa: E402
 
 BEGIN = "<!-- begin: make quality -->"
 LARGEST_LOSS = 0.01
@@ -37,6 +39,8 @@ class Variant:
     held: bool = False
     # Nothing but exact passes: the result must be the trained model's.
     exact: bool = False
+    # Whether users' last events alone are computed, from what is kept of those before them.
+    kept: bool = False
 
 
 def lower(matmul: str = "", attention: str = "", tables: str = "", items: str = "") -> str:
@@ -77,7 +81,12 @@ REWRITES = [
         "semi-local-attention{local=64,global=16},attention-truncation{after=2,keep=64,form=drop}",
     ),
 ]
-MODELS = {"movielens-100k": PRECISIONS + REWRITES, "movielens-ultra": PRECISIONS}
+# Of a model that goes on from a history that is kept.
+KEPT = [
+    Variant("fp32, fp8 cache", "cached-scoring{cache=fp8}", kept=True),
+    Variant("bf16, fp8 cache", lower("bf16", "bf16") + ",cached-scoring{cache=fp8}", kept=True),
+]
+MODELS = {"movielens-100k": PRECISIONS + KEPT + REWRITES, "movielens-ultra": PRECISIONS}
 
 
 @dataclasses.dataclass
@@ -102,11 +111,30 @@ def measure(ultrac: str, name: str, number: int, variant: Variant, folder: pathl
     reference = recommend.REFERENCES[name]
     histories = recommend.read_safetensors(fetch_data.histories_path(reference.history_length))
     batch = recommend.batch_of(histories, numpy.arange(len(histories["target_ids"])))
-    results = model.run(batch)
+    results = run_kept(model, batch) if variant.kept else model.run(batch)
     hit_rate, ndcg = recommend.hit_rate_and_ndcg(results["top_ids"], histories["target_ids"])
     expected = recommend.read_safetensors(ROOT / "examples" / name / "expected.safetensors")["user_embeddings"]
     error = float(numpy.abs(results["user_embeddings"] - expected).max())
     return Quality(hit_rate, ndcg, error, artifact.stat().st_size)
+
+
+def run_kept(model, batch: dict) -> dict:
+    """Results for users' last events, from what is kept of those before them."""
+    histories = ultra_history.Histories(model)
+    ends, starts = batch["offsets"][1:], batch["offsets"][:-1]
+    lengths = ends - starts
+
+    def part(rows, lengths, times):
+        names = ("item_ids", "actions", "timestamps")
+        offsets = numpy.cumsum([0, *lengths], dtype=numpy.int64)
+        return {**{name: batch[name][rows] for name in names}, "offsets": offsets, "query_timestamps": times}
+
+    is_last = numpy.zeros(int(ends[-1]), bool)
+    is_last[ends - 1] = True
+    kept = [histories.new(int(length)) for length in lengths]
+    # Before the last event, it was the request that was to come.
+    histories.prefill(kept, part(~is_last, lengths - 1, batch["timestamps"][ends - 1]))
+    return histories.extend(kept, part(is_last, numpy.ones_like(lengths), batch["query_timestamps"]))
 
 
 def table(name: str, rows: list[tuple[Variant, Quality]]) -> list[str]:

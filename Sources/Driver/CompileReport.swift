@@ -54,6 +54,8 @@ public struct CompileReport: Encodable, Sendable {
   public var steps: [Step] = []
   /// What a lower precision costs, where that was measured.
   public var precision: PrecisionReport?
+  /// What it costs to keep keys and values as codes, where that was measured.
+  public var cachePrecision: PrecisionReport?
   /// What the user should know: tensors of the checkpoint that nothing uses, settings without effect.
   public var notes: [String] = []
   /// The file that was written; nil where text went elsewhere.
@@ -92,7 +94,8 @@ public struct CompileReport: Encodable, Sendable {
         table.add(["    layer \(index + 1)", layer.text, "", ""] + (withTimes ? [""] : []))
       }
     }
-    return table.lines + (precision?.lines ?? []) + notes.map { "note: \($0)" } + (written.map { [$0.line] } ?? [])
+    return table.lines + [precision, cachePrecision].compactMap(\.self).flatMap(\.lines) + notes.map { "note: \($0)" }
+      + (written.map { [$0.line] } ?? [])
   }
 
   /// The report for programs: one JSON object with the fields of this type.

@@ -185,11 +185,35 @@ public struct Compiler {
     manager.pipeline.steps[index] = try PassPipeline.Step(lowerPrecision, options.settings)
   }
 
+  /// Measures what `cached-scoring` loses by keeping codes.
+  private mutating func measureCache(_ calibration: Calibration, _ manager: PassManager, _ front: Front) throws {
+    let name = cachedScoring.name
+    guard let index = manager.pipeline.steps.firstIndex(where: { $0.pass.name == name }) else { return }
+    let options = try CachedScoringOptions.read(manager.pipeline.steps[index].settings, for: name)
+    var module = front.module
+    try PassManager(PassPipeline(Array(manager.pipeline.steps[..<index]))).run(on: &module)
+    guard let function = module.function(named: Backend.entry) else { return }
+    report.cachePrecision = try step("calibrate", "measuring the error of \(name)") {
+      let inputs = try calibration.inputs(of: function)
+      var report = PrecisionReport(file: calibration.file, sequences: function.sequenceCount(of: inputs))
+      if let found = try CachePrecision(module, options, weights: front.weights, inputs: inputs) {
+        (report.layers, report.outputs) = (found.layers, found.outputs)
+      }
+      return (report, "error \(Quantity.scientific(report.error)) on \(calibration.file)")
+    }
+  }
+
   private mutating func run(_ manager: PassManager, on front: inout Front) throws {
     var manager = manager
     // As asked for: the options that a calibration finds are in its own report.
     var names = manager.pipeline.steps.map(\.description)[...]
-    if let calibration = options.calibration { try calibrate(calibration, &manager, front) }
+    if let calibration = options.calibration {
+      let keepsCodes = try manager.pipeline.keepsCodes
+      if !keepsCodes || manager.pipeline.steps.contains(where: { $0.pass.name == lowerPrecision.name }) {
+        try calibrate(calibration, &manager, front)
+      }
+      if keepsCodes { try measureCache(calibration, manager, front) }
+    }
     try dump?.write(front.module.text, after: "import", ending: "tir")
     onStep("running passes")
     let reports = try Reproducer.writing(to: options.reproducer) {
@@ -374,4 +398,14 @@ extension TrainedStructure {
   fileprivate var settings: String { options.map { "\($0.name)=\($0.value)" }.joined(separator: ",") }
   /// The pass that it is like, as on the command line.
   fileprivate var step: String { "\(pass){\(settings)}" }
+}
+
+extension PassPipeline {
+  /// Whether `cached-scoring` is among the passes, and keeps codes.
+  fileprivate var keepsCodes: Bool {
+    get throws {
+      guard let step = steps.first(where: { $0.pass.name == cachedScoring.name }) else { return false }
+      return try CachedScoringOptions.read(step.settings, for: cachedScoring.name).cache != .same
+    }
+  }
 }

@@ -42,7 +42,7 @@ struct PrecisionSearch {
     }
   }
 
-  private static func run(
+  static func run(
     _ module: Module, _ weights: any WeightProvider, _ inputs: [String: HostTensor]
   ) throws -> [(name: String, tensor: HostTensor)] {
     try Interpreter(module: module, weights: weights, precision: .f32).run(Backend.entry, inputs: inputs)
@@ -170,7 +170,7 @@ extension HostTensor {
 }
 
 /// How far numbers are from what was expected.
-private struct Errors {
+struct Errors {
   /// The largest |found - expected|; infinite where a number is none.
   let largest: Double
   /// The largest error over the largest magnitude expected.

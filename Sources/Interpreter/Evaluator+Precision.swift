@@ -14,6 +14,14 @@ extension Evaluator {
     return [Tensor(shape: x.shape, elements: codes), Tensor(shape: [x.rows], elements: scales)]
   }
 
+  func dequantizeRows(_ operands: [ValueID]) throws(InterpreterError) -> Tensor<Number> {
+    var result = try numbers(operands[0])
+    let scales = try numbers(operands[1]).elements
+    let width = result.width
+    for index in result.elements.indices { result.elements[index] *= scales[index / width] }
+    return result
+  }
+
   func quantizedLinear(_ payload: QuantizedLinear, _ operands: [ValueID]) throws(InterpreterError) -> Tensor<Number> {
     let codes = try numbers(operands[0])
     let weight = try numbers(operands[2])

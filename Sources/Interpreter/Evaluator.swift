@@ -90,6 +90,7 @@ struct Evaluator<Number: Arithmetic> {
     case .calendarUnits(let payload): [.integers(try integers(operands) { payload.unit(of: $0) })]
     case .concatenate: [.numbers(try concatenate(operands))]
     case .convert: try elementwise(operands) { $0 }
+    case .dequantizeRows: [.numbers(try dequantizeRows(operands))]
     case .embedBits(let payload): [.numbers(try embedBits(payload, operands))]
     case .extendOffsets(let payload): [.offsets(try extendOffsets(payload, operands))]
     case .extendRows(let payload): [try extendRows(payload, operands)]

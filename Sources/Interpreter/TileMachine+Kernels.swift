@@ -216,12 +216,16 @@ extension TileMachine {
   private mutating func join(_ id: TileID, _ block: TileBlock) {
     guard case .joined(let kept, let own) = block.kernel[id].home else { return }
     let width = block.kernel.joinedColumns(of: block.kernel[id])
+    let part = block.kernel.turnsHaveAllParts ? 0 : block.part
     memory[block.scratch + id.index] = block.keys.flatMap { key in
       let isKept = key < block.keptLength
       let row = isKept ? block.keptStart + key : block.sequenceStart + key - block.keptLength
       let columns = isKept ? kept : own
-      let first = row * program[columns.buffer].columns + columns.column
-      return memory[places[columns.buffer.index]][first..<first + width]
+      let first = row * program[columns.buffer].columns + columns.column + part * columns.columnsPerPart
+      let stored = memory[places[columns.buffer.index]][first..<first + width]
+      guard let scales = columns.scales else { return Array(stored) }
+      let scale = number(scales, row)
+      return stored.map { rounded($0 * scale, to: block.kernel[id].element) }
     }
   }
 
@@ -250,7 +254,8 @@ extension TileMachine {
         memory: block.scratch + slice.tile.index, first: slice.first, stride: rowStride, element: tile.element)
     case .joined(_, let own):
       return TileView(
-        memory: block.scratch + slice.tile.index, first: block.part * own.columnsPerPart + slice.first,
+        memory: block.scratch + slice.tile.index,
+        first: (block.kernel.turnsHaveAllParts ? block.part * own.columnsPerPart : 0) + slice.first,
         stride: block.kernel.joinedColumns(of: tile), element: tile.element)
     case .columns(let base, let column, let columnsPerPart):
       let first = column + block.part * columnsPerPart
@@ -276,8 +281,11 @@ extension TileMachine {
   }
 
   mutating func store(_ value: Number, _ view: TileView, _ row: Int, _ column: Int) {
-    // What would be fp32 is as exact as the machine's numbers are.
-    let rounded = view.element == .f32 ? value : Number(view.element.rounded(Double(value)))
-    memory[view.memory][view.first + row * view.stride + column] = rounded
+    memory[view.memory][view.first + row * view.stride + column] = rounded(value, to: view.element)
+  }
+
+  /// What would be fp32 is as exact as the machine's numbers are.
+  private func rounded(_ value: Number, to element: ElementType) -> Number {
+    element == .f32 ? value : Number(element.rounded(Double(value)))
   }
 }

@@ -59,25 +59,21 @@ import UltraRuntime
     let width = 32
     let histories = [65, 41, 1, 130, 14]
     let candidates = [3, 40, 2, 5, 0]
-    let (module, weights) = try twoLayers(mask, width: width, passes: "cached-scoring")
+    let layers = try TwoLayers(mask, width: width, passes: TwoLayers.bf16 + "cached-scoring")
     var random = Random(seed: 8)
     let rows = zip(histories, candidates).map(+)
     let all = random.tensor([rows.reduce(0, +), width], spread: 2)
-    let starts = cut(rows).integers.map(Int.init)
+    let starts = TwoLayers.cut(rows).integers.map(Int.init)
     let old = try all.rows(zip(starts, histories).flatMap { $0..<$0 + $1 })
     let new = zip(starts, zip(histories, candidates)).flatMap { $0 + $1.0..<$0 + $1.0 + $1.1 }
     for level in CPULevel.ofOneOrder {
-      let model = try CompiledProgram(module, weights: weights, level: level, optimization: .less).model
-      func run(_ entry: String, _ inputs: [String: HostTensor]) throws -> [String: HostTensor] {
-        let found = try model.run(entry: entry, inputs: inputs.mapValues { try Tensor($0) })
-        return Dictionary(uniqueKeysWithValues: try found.map { ($0.name, try HostTensor($0.tensor)) })
-      }
+      let run = try CompiledProgram(layers.module, weights: layers.weights, level: level, optimization: .less).results
       let whole = try run(
-        "forward", ["x": all, "offsets": cut(rows), "targets": HostTensor(candidates.map { Int64($0) })])
-      let takes = Set(try #require(module.function(named: "score")).argumentNames)
-      var given = try run("prefill", ["x": old, "offsets": cut(histories)]).filter { takes.contains($0.key) }
+        "forward", ["x": all, "offsets": TwoLayers.cut(rows), "targets": HostTensor(candidates.map { Int64($0) })])
+      let takes = Set(try #require(layers.module.function(named: "score")).argumentNames)
+      var given = try run("prefill", ["x": old, "offsets": TwoLayers.cut(histories)]).filter { takes.contains($0.key) }
       for (name, tensor) in [
-        "cached_offsets": cut(histories), "x": try all.rows(new), "offsets": cut(candidates),
+        "cached_offsets": TwoLayers.cut(histories), "x": try all.rows(new), "offsets": TwoLayers.cut(candidates),
       ] where takes.contains(name) {
         given[name] = tensor
       }
@@ -95,23 +91,21 @@ import UltraRuntime
     let width = 32
     let histories = [65, 40, 1, 131, 14, 0]
     let further = [3, 45, 2, 130, 0, 7]
-    let (module, weights) = try twoLayers(mask, width: width, passes: "cached-scoring{keep=all}")
+    let layers = try TwoLayers(mask, width: width, passes: TwoLayers.bf16 + "cached-scoring{keep=all}")
     var random = Random(seed: 9)
     let rows = zip(histories, further).map(+)
     let all = random.tensor([rows.reduce(0, +), width], spread: 2)
-    let starts = cut(rows).integers.map(Int.init)
+    let starts = TwoLayers.cut(rows).integers.map(Int.init)
     let old = try all.rows(zip(starts, histories).flatMap { $0..<$0 + $1 })
     let new = zip(starts, zip(histories, further)).flatMap { $0 + $1.0..<$0 + $1.0 + $1.1 }
-    let takes = try #require(module.function(named: "extend")).argumentNames
+    let takes = try #require(layers.module.function(named: "extend")).argumentNames
     for level in CPULevel.ofOneOrder {
-      let model = try CompiledProgram(module, weights: weights, level: level, optimization: .less).model
-      func run(_ entry: String, _ inputs: [String: HostTensor]) throws -> [String: HostTensor] {
-        let found = try model.run(entry: entry, inputs: inputs.mapValues { try Tensor($0) })
-        return Dictionary(uniqueKeysWithValues: try found.map { ($0.name, try HostTensor($0.tensor)) })
-      }
-      let whole = try run("prefill", ["x": all, "offsets": cut(rows)])
-      var given = try run("prefill", ["x": old, "offsets": cut(histories)])
-      for (name, tensor) in ["cached_offsets": cut(histories), "x": try all.rows(new), "offsets": cut(further)] {
+      let run = try CompiledProgram(layers.module, weights: layers.weights, level: level, optimization: .less).results
+      let whole = try run("prefill", ["x": all, "offsets": TwoLayers.cut(rows)])
+      var given = try run("prefill", ["x": old, "offsets": TwoLayers.cut(histories)])
+      for (name, tensor) in [
+        "cached_offsets": TwoLayers.cut(histories), "x": try all.rows(new), "offsets": TwoLayers.cut(further),
+      ] {
         given[name] = tensor
       }
       let found = try run("extend", given.filter { takes.contains($0.key) })
@@ -119,34 +113,6 @@ import UltraRuntime
         #expect(try found[name] == whole[name]?.rows(new), "\(mask) for \(level): \(name)")
       }
     }
-  }
-
-  /// Two layers on x, in bf16, with candidates.
-  private func twoLayers(_ mask: Mask, width: Int, passes: String) throws -> (Module, WeightTable) {
-    var build = FunctionBuilder(module: Module(name: "pairs"), name: "forward")
-    let x = build.argument("x", .tensor([.symbol("rows"), .fixed(width)], .f32))
-    let offsets = build.argument("offsets", .offsets(sequences: .symbol("sequences"), rows: .symbol("rows")))
-    let targets = build.argument("targets", .tensor([.symbol("sequences")], .i64))
-    let layer = ProductionLayer(
-      width: width, heads: 2, queryWidth: 16, valueWidth: 16, alpha: 0.25, divisor: .fixed(64), mask: mask)
-    var y = x
-    for index in 0..<2 {
-      y = try build.productionLayer(layer, prefix: "\(index).", x: y, offsets: offsets, targets: targets)
-    }
-    build.result("y", y)
-    var module = build.finish()
-    try PassManager(PassPipeline(parsing: "lower-precision{matmul=bf16,attention=bf16},\(passes)")).run(on: &module)
-    var random = Random(seed: 7)
-    var weights = WeightTable()
-    for weight in module.weights where weight.formula == nil {
-      weights.tensors[weight.name] = random.tensor(
-        weight.type.shape.compactMap(\.extent), center: weight.name.hasSuffix("norm_weight") ? 1 : 0, spread: 0.3)
-    }
-    return (module, weights)
-  }
-
-  private func cut(_ lengths: [Int]) -> HostTensor {
-    HostTensor(lengths.reduce(into: [Int64(0)]) { $0.append($0[$0.count - 1] + Int64($1)) })
   }
 
   /// With a divisor of the batch, a call's results are its own; the interpreter says what they are.
@@ -192,5 +158,38 @@ import UltraRuntime
       }
     }
     #expect(compared > 4)
+  }
+}
+
+/// Two layers on x with candidates, whose history can be kept.
+struct TwoLayers {
+  static let bf16 = "lower-precision{matmul=bf16,attention=bf16},"
+  var module: Module
+  var weights = WeightTable()
+
+  /// Two heads of this width, rewritten by the passes.
+  init(_ mask: Mask, width: Int, head: Int = 16, passes: String) throws {
+    var build = FunctionBuilder(module: Module(name: "pairs"), name: "forward")
+    let x = build.argument("x", .tensor([.symbol("rows"), .fixed(width)], .f32))
+    let offsets = build.argument("offsets", .offsets(sequences: .symbol("sequences"), rows: .symbol("rows")))
+    let targets = build.argument("targets", .tensor([.symbol("sequences")], .i64))
+    let layer = ProductionLayer(
+      width: width, heads: 2, queryWidth: head, valueWidth: head, alpha: 0.25, divisor: .fixed(64), mask: mask)
+    var y = x
+    for index in 0..<2 {
+      y = try build.productionLayer(layer, prefix: "\(index).", x: y, offsets: offsets, targets: targets)
+    }
+    build.result("y", y)
+    module = build.finish()
+    try PassManager(PassPipeline(parsing: passes)).run(on: &module)
+    var random = Random(seed: 7)
+    for weight in module.weights where weight.formula == nil {
+      weights.tensors[weight.name] = random.tensor(
+        weight.type.shape.compactMap(\.extent), center: weight.name.hasSuffix("norm_weight") ? 1 : 0, spread: 0.3)
+    }
+  }
+
+  static func cut(_ lengths: [Int]) -> HostTensor {
+    HostTensor(lengths.reduce(into: [Int64(0)]) { $0.append($0[$0.count - 1] + Int64($1)) })
   }
 }

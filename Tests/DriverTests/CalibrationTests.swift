@@ -61,6 +61,34 @@ import Testing
     }
   }
 
+  @Test func whatKeepingCodesLosesIsMeasured() throws {
+    try withTemporaryFolder { folder in
+      let subject = try Subject(folder)
+      for rewrites in ["cached-scoring{cache=fp8}", Self.all + ",cached-scoring{cache=fp8}"] {
+        var options = CompileOptions(model: subject.model)
+        options.rewrites = rewrites
+        options.calibration = try Calibration(file: subject.file)
+        var compiler = Compiler(options)
+        _ = try compiler.text(.tensorIR)
+        let report = try #require(compiler.report.cachePrecision)
+        #expect((compiler.report.precision != nil) == rewrites.hasPrefix(Self.all))
+        #expect(report.layers.map(\.name) == ["cache.0.k", "cache.0.v", "cache.1.k", "cache.1.v"])
+        // A code's relative error is 2^-4 at most, and a third of that is usual.
+        #expect(report.layers.allSatisfy { $0.precision == .cacheFP8 && (25...45).contains($0.signalToNoise) })
+        guard rewrites.hasPrefix("cached") else { continue }
+        let probe = try #require(try KeptProbe(subject.imported.module, CachedScoringOptions(cache: .fp8)))
+        let errors = try subject.errors(of: probe.outputs)
+        #expect(report.outputs.map(\.name).sorted() == errors.keys.sorted())
+        for output in report.outputs { #expect(errors[output.name] == output.error && output.error > 0) }
+        let steps = compiler.report.steps.filter { $0.name == rewrites }
+        #expect(steps.map(\.exactness) == ["approximate"])
+        #expect(compiler.report.lines(withTimes: false).contains { $0.contains("cache.1.v") })
+      }
+      let none = try KeptProbe(subject.imported.module, CachedScoringOptions())
+      #expect(none?.pairs.count == nil)
+    }
+  }
+
   @Test func theErrorReportedIsTheErrorMeasured() throws {
     try withTemporaryFolder { folder in
       let subject = try Subject(folder)

@@ -42,6 +42,12 @@ struct CompiledProgram {
     }
   }
 
+  /// What an entry gives for inputs, by name.
+  func results(of entry: String, _ inputs: [String: HostTensor]) throws -> [String: HostTensor] {
+    let found = try model.run(entry: entry, inputs: inputs.mapValues { try Tensor($0) })
+    return Dictionary(uniqueKeysWithValues: try found.map { ($0.name, try HostTensor($0.tensor)) })
+  }
+
   /// Writes the artifact of a tile program whose arguments and results are those of the function in `module`.
   static func write(
     _ program: Program, of module: Module, weights: any WeightProvider, by backend: Backend, to path: String

@@ -13,13 +13,13 @@ struct KeptModel {
   /// Two layers on ids; `others` are fields of model.json.
   init(
     candidates: Bool, ranks: Bool = false, mask: String = "\"form\": \"causal\"", others: String = "",
-    precision: String = ""
+    precision: String = "", cache settings: String = ""
   ) throws {
     hasCandidates = candidates
     cache = try withTemporaryFolder { folder in
       var options = CompileOptions(
         model: try ModelFolder(folder, candidates: candidates, ranks: ranks, mask: mask, others: others).model)
-      options.rewrites = precision + "cached-scoring"
+      options.rewrites = precision + "cached-scoring" + settings
       var compiler = Compiler(options)
       let path = folder.appendingPathComponent("model.ultra").path
       try compiler.compile(to: path)

@@ -57,7 +57,8 @@ import Testing
     }
     #expect(
       mnemonics.sorted() == [
-        "add", "attention", "bucket_times", "calendar_units", "concatenate", "convert", "embed_bits", "extend_offsets",
+        "add", "attention", "bucket_times", "calendar_units", "concatenate", "convert", "dequantize_rows", "embed_bits",
+        "extend_offsets",
         "extend_rows", "gather", "group_norm", "l2_norm", "last_rows", "layer_norm", "linear", "mark_bits", "multiply",
         "next_rows", "original_rows", "pick_rows", "positions", "quantize_rows", "quantized_linear",
         "replace_targets", "restore_rows", "scale", "select_offsets", "select_rows", "sigmoid",

@@ -26,6 +26,11 @@ extension ProgramMaker {
     let (w, shape) = weight
     let channels: WeightFormula.Axis = orientation == .inOut ? .columns : .rows
     var operands = try build.append(.quantizeRows(QuantizeRows(to: element)), [x])
+    for numbers in [ElementType.f32, .bf16] {
+      build.result(
+        "numbers.\(numbers.rawValue)",
+        try build.append(.dequantizeRows(DequantizeRows(to: numbers)), operands)[0])
+    }
     operands.append(build.derivedWeight("w.codes", shape, element, .codes(w, channels: channels)))
     operands.append(build.derivedWeight("w.scales", [output], .f32, .scales(w, channels: channels, of: element)))
     switch random.integer(in: 0...2) {

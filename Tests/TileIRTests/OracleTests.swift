@@ -34,50 +34,6 @@ struct OracleTests {
     }
   }
 
-  /// Keys are read in two places there.
-  @Test(
-    "agree on what follows a history that is kept",
-    arguments: [RandomProgram.Kind.production, .truncationDrop, .research, .contextual, .recommendation])
-  func keptHistories(kind: RandomProgram.Kind) throws {
-    var (compared, joined) = (0, 0)
-    for seed in Self.seeds.prefix(40) {
-      let random = try RandomProgram(kind, seed: seed)
-      var module = random.module
-      do {
-        try PassManager(PassPipeline(parsing: "cached-scoring")).run(on: &module)
-      } catch is PassError {
-        continue
-      }
-      guard module.functions.count > 2, let batch = CachedBatch(random, module, own: { min($0, 1 + $0 % 4) }) else {
-        continue
-      }
-      compared += batch.ownRows
-      func inFP32(_ results: [(name: String, tensor: HostTensor)]) -> [String: HostTensor] {
-        Dictionary(
-          uniqueKeysWithValues: results.map { name, tensor in
-            (name, tensor.element == .f64 ? HostTensor(tensor.doubles.map { Float($0) }, shape: tensor.shape) : tensor)
-          })
-      }
-      let interpreter = Interpreter(module: module, weights: random.weights, precision: .f64)
-      let weights = DerivedWeights(module, base: random.weights)
-      let expected = try batch.continued { name, inputs in
-        inFP32(try interpreter.run(name, inputs: inputs).map { ($0.name, $0.tensor) })
-      }
-      let found = try batch.continued { name, inputs in
-        let program = try lowerToTiles(module, function: name, schedule: .variant(Int(seed)))
-        joined += program.kernels.reduce(0) { $0 + $1.joinedTiles.count }
-        return inFP32(
-          try TileInterpreter(program: program, weights: weights, precision: .f64).run(inputs)
-            .map { ($0.name, $0.tensor) })
-      }
-      for (name, tensor) in expected {
-        expectClose(
-          try #require(found[name]), tensor, atol: kind.tolerance(of: tensor), rtol: 0, "\(random), \(name)")
-      }
-    }
-    #expect(compared > 4 && joined > 4)
-  }
-
   @Test(
     "a program that computes something else is noticed",
     arguments: [

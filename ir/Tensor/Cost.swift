@@ -44,6 +44,7 @@ extension Function {
   public func unitCosts(on batch: BatchShape) -> [(unit: Unit, cost: Cost)] {
     var analysis = CostAnalysis(function: self, batch: batch)
     let results = Set(results.map(\.value))
+    let joined = joinedRows
     var readers: [ValueID: Set<OperationID>] = [:]
     for id in body { for value in self[id].operands { readers[value, default: []].insert(id) } }
     return units.map { unit in
@@ -53,7 +54,9 @@ extension Function {
       for id in unit.operations {
         let work = analysis.visit(self[id])
         cost.flops += work.flops
-        for (value, bytes) in zip(self[id].operands, work.read) where seen.insert(value).inserted {
+        for (value, whole) in zip(self[id].operands, work.read) where seen.insert(value).inserted {
+          // What lies in two places is read there.
+          let bytes = joined[value].map { analysis.bytes($0.kept) + analysis.bytes($0.own) } ?? whole
           cost.bytes += bytes
         }
         for (value, bytes) in zip(self[id].results, work.written) {
@@ -256,7 +259,7 @@ struct CostAnalysis {
 
   private func width(_ value: ValueID) -> Double { function[value].type.tensor.map { extent($0.shape[1]) } ?? 0 }
 
-  private func bytes(_ value: ValueID) -> Double {
+  func bytes(_ value: ValueID) -> Double {
     switch function[value].type {
     case .tensor(let type): type.shape.reduce(Double(type.element.byteCount)) { $0 * extent($1) }
     case .offsets(let sequences, _): (extent(sequences) + 1) * 8

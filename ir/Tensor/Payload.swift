@@ -6,6 +6,7 @@ public enum Payload: Hashable, Sendable {
   case calendarUnits(CalendarUnits)
   case concatenate(Concatenate)
   case convert(Convert)
+  case dequantizeRows(DequantizeRows)
   case embedBits(EmbedBits)
   case extendOffsets(ExtendOffsets)
   case extendRows(ExtendRows)
@@ -44,6 +45,7 @@ public enum Payload: Hashable, Sendable {
     case .calendarUnits(let payload): payload
     case .concatenate(let payload): payload
     case .convert(let payload): payload
+    case .dequantizeRows(let payload): payload
     case .embedBits(let payload): payload
     case .extendOffsets(let payload): payload
     case .extendRows(let payload): payload
@@ -106,6 +108,7 @@ public enum Payload: Hashable, Sendable {
     add(Payload.calendarUnits)
     add(Payload.concatenate)
     add(Payload.convert)
+    add(Payload.dequantizeRows)
     add(Payload.embedBits)
     add(Payload.extendOffsets)
     add(Payload.extendRows)

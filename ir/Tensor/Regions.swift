@@ -40,7 +40,7 @@ extension Operation {
     case .bucketTimes, .calendarUnits, .replaceTargets: [operands[0]]
     case .embedBits, .gather: [operands[1]]
     case .restoreRows: [operands[1]]
-    case .markBits, .zeroRows: [operands[0], operands[1]]
+    case .dequantizeRows, .markBits, .zeroRows: [operands[0], operands[1]]
     case .extendOffsets, .extendRows, .lastRows, .lengths, .nextRows, .originalRows, .pickRows, .positions,
       .selectOffsets,
       .selectRows:
@@ -54,7 +54,8 @@ extension Operation {
       .sequences(offsets: operands[offsets], targets: targets < operands.count ? operands[targets] : nil)
     }
     switch payload {
-    case .add, .calendarUnits, .concatenate, .convert, .embedBits, .gather, .groupNorm, .l2Norm, .layerNorm, .linear,
+    case .add, .calendarUnits, .concatenate, .convert, .dequantizeRows, .embedBits, .gather, .groupNorm, .l2Norm,
+      .layerNorm, .linear,
       .markBits, .multiply, .quantizedLinear, .quantizeRows, .scale, .sigmoid, .silu, .split, .topK, .zeroRows:
       return .any
     case .lastRows, .pickRows: return .acrossSequences
@@ -108,9 +109,13 @@ extension Function {
     return units
   }
 
-  /// Whether a unit becomes code: offsets are made before all kernels, and slices of columns are only named.
+  /// Whether a unit becomes code: offsets are made before all kernels, slices of columns are only named, and keys in two places are
+  /// read there.
   public func isKernel(_ unit: Unit) -> Bool {
-    unit.operations.contains { !self[$0].isSplit && self[$0].rowDomain != nil }
+    let readInPlace = operationsReadInPlace
+    return unit.operations.contains {
+      !self[$0].isSplit && self[$0].rowDomain != nil && !readInPlace.contains($0)
+    }
   }
 
   /// The number of rows that the operation gives, its results' first extent; nil for offsets.

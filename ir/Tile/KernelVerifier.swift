@@ -38,7 +38,7 @@ struct KernelVerifier {
       }
     }
     self.targets = targets
-    keyStep = kernel.statements.map { if case .forKeys(_, let step, _) = $0 { step } else { 0 } }.max() ?? 0
+    keyStep = kernel.keyStep
   }
 
   private var locations: ProgramLocations.Kernel? { program.locations?.kernels[number] }
@@ -212,7 +212,12 @@ struct KernelVerifier {
     }
     for (columns, rows, word) in [(kept, program.cutRows[offsets], "kept"), (own, rows, "own")] {
       let buffer = program.program[columns.buffer]
-      if let problem = problem(ofWindow: tile, buffer, columns.buffer, columns.column, columns.columnsPerPart) {
+      var stored = tile
+      if let scales = columns.scales {
+        stored.element = .f8e4m3
+        if let problem = problem(ofScales: scales, of: columns.buffer) { return problem }
+      }
+      if let problem = problem(ofWindow: stored, buffer, columns.buffer, columns.column, columns.columnsPerPart) {
         return problem
       }
       if let rows, buffer.rows != Extent(rows) {
@@ -220,6 +225,16 @@ struct KernelVerifier {
       }
     }
     return nil
+  }
+
+  /// Why a buffer has no scale for each row of codes; nil where it has.
+  private func problem(ofScales scales: BufferID, of codes: BufferID) -> String? {
+    guard program.exists(scales) else { return "there is no buffer \(scales.index)" }
+    let (buffer, rows) = (program.program[scales], program.program[codes].rows)
+    if !program.program[codes].holdsCallersCodes { return "\(program.name(codes)) must hold codes that a caller gives" }
+    return buffer.element == .f32 && buffer.columns == 1 && buffer.rows == rows
+      ? nil
+      : "\(program.name(scales)) must be \(rows.dimension) x 1 x f32, a scale for each row of \(program.name(codes))"
   }
 
   private func problem(
@@ -300,6 +315,7 @@ struct KernelVerifier {
   }
 
   private func problem(of statement: Statement) -> String? {
+    if let problem = problem(ofCallersCodes: statement) { return problem }
     switch statement {
     case .map(let into, let expression, let masked):
       if let problem = problem(ofWriting: into) { return problem }
@@ -349,6 +365,20 @@ struct KernelVerifier {
       if !(1...largestBlock).contains(count) { return "there must be 1 to 2^20 parts, found \(count)" }
       return count == kernel.parts ? nil : "another loop of the kernel has \(kernel.parts) parts, found \(count)"
     }
+  }
+
+  /// Codes of the caller are bytes, unlike those that products take: maps alone read and write them.
+  private func problem(ofCallersCodes statement: Statement) -> String? {
+    if case .map(_, _, masked: false) = statement { return nil }
+    var found: BufferID?
+    func note(_ buffer: BufferID) {
+      if program.exists(buffer), program.program[buffer].holdsCallersCodes { found = found ?? buffer }
+    }
+    statement.forEachTile { tile in
+      if kernel.tiles.indices.contains(tile.index), case .window(let buffer, _, _) = kernel[tile].home { note(buffer) }
+    }
+    if case .gather(_, let from, _, _, _) = statement { note(from) }
+    return found.map { "the codes of \(program.name($0)) are only read and written by maps" }
   }
 
   func problem(ofMasking into: TileSlice) -> String? {
@@ -404,8 +434,8 @@ struct KernelVerifier {
         ? nil : "reads %\(TextName.quoted(tile.name)), which nothing has written before"
     case .window(let buffer, _, _):
       return tile.rows == .block ? problem(ofReadingHere: buffer) : problem(ofReadingElsewhere: buffer)
-    case .joined(let kept, let own):
-      return problem(ofReadingElsewhere: kept.buffer) ?? problem(ofReadingElsewhere: own.buffer)
+    case .joined:
+      return tile.buffers.lazy.compactMap(problem(ofReadingElsewhere:)).first
     }
   }
 

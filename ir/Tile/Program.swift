@@ -143,6 +143,19 @@ public struct Buffer: Hashable, Sendable {
   }
 }
 
+extension Buffer {
+  /// Whether its elements are codes of f8e4m3 that the caller gives or gets: bytes, not the bf16 numbers that they are elsewhere.
+  public var holdsCallersCodes: Bool {
+    switch home {
+    case .input, .output: element == .f8e4m3
+    case .weight, .table, .workspace: false
+    }
+  }
+
+  /// Bytes of an element.
+  public var elementByteCount: Int { holdsCallersCodes ? element.byteCount : element.workingByteCount }
+}
+
 /// How a weight lies in the artifact.
 public enum Packing: Hashable, Sendable {
   /// Row-major.

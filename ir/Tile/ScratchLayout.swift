@@ -4,7 +4,7 @@
 /// read what the turn before wrote.
 public struct ScratchLayout: Hashable, Sendable {
   /// Byte offsets of the kernel's tiles; windows have none, nor have columns of other tiles. Of a tile whose keys lie in two
-  /// places, room for keys that one instruction takes together and that lie in both.
+  /// places, room for keys that one instruction takes together and that lie in both, or for a turn of decoded ones.
   public private(set) var tiles: [Int?] = []
   /// Byte offsets of the vectors of indices, 8 bytes a row.
   public private(set) var indexVectors: [Int] = []
@@ -36,7 +36,9 @@ public struct ScratchLayout: Hashable, Sendable {
       switch tile.home {
       case .scratch(let capacity, let stride):
         (rows, rowStride) = (tile.isGrouped ? tile.element.paddedContraction(capacity) : capacity, stride)
-      case .joined: (rows, rowStride) = (tile.element.contractedTogether, kernel.joinedColumns(of: tile))
+      case .joined(let kept, _):
+        rows = kept.scales == nil ? tile.element.contractedTogether : kernel.keyStep
+        rowStride = kernel.joinedColumns(of: tile)
       case .window, .columns: continue
       }
       let size = rounded(rows * rowStride * tile.element.workingByteCount)

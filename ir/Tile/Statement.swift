@@ -61,6 +61,9 @@ extension Kernel {
     return nil
   }
 
+  /// The most keys of a turn; 0 where there is no loop over keys.
+  public var keyStep: Int { statements.map { if case .forKeys(_, let step, _) = $0 { step } else { 0 } }.max() ?? 0 }
+
   /// How many parts a block has: those of its loops over parts, or those that the domain counts.
   public var parts: Int {
     for case .forParts(let count, _) in statements { return count }

@@ -227,8 +227,8 @@ struct ProgramVerifier {
           errors.append(fail("a buffer of integers must have 1 column, found \(buffer.columns)"))
         }
       }
-      if buffer.element != .f32, buffer.element != .bf16, buffer.element != .i64 {
-        errors.append(fail("the caller's elements are f32, bf16 or i64, found \(buffer.element.rawValue)"))
+      if buffer.element != .f32, buffer.element != .bf16, buffer.element != .f8e4m3, buffer.element != .i64 {
+        errors.append(fail("the caller's elements are f32, bf16, f8e4m3 or i64, found \(buffer.element.rawValue)"))
       }
     case .weight(_, let packing):
       filled.insert(id)

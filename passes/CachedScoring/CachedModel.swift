@@ -20,6 +20,13 @@ struct CachedModel {
     var name: String
     var value: ValueID
     var cut: Int
+    /// What the value was rounded from, or the value itself: codes are of the numbers before, not rounded twice.
+    var source: ValueID
+    /// The codes that it is kept as, with one scale a row; nil where it is kept as it is.
+    var codes: ElementType?
+
+    /// What its scales are called.
+    var scalesName: String { "\(name).scales" }
   }
 
   /// Rows that are kept of each sequence.
@@ -32,7 +39,9 @@ struct CachedModel {
     var rows: String
   }
 
-  init(_ forward: Function, keep rows: CachedScoringOptions.Keep) throws(PassError) {
+  init(
+    _ forward: Function, keep rows: CachedScoringOptions.Keep, cache: CachedScoringOptions.Cache
+  ) throws(PassError) {
     self.forward = forward
     layers = forward.body.filter { forward[$0].isAttention }
     guard !layers.isEmpty else { throw PassError("@forward has no attention layer") }
@@ -53,10 +62,19 @@ struct CachedModel {
     func isBrought(_ value: ValueID) -> Bool {
       if case .argument = forward[value].definition { true } else { false }
     }
-    func keep(_ name: String, _ value: ValueID, _ cut: Int) {
+    func keep(_ name: String, _ value: ValueID, _ cut: Int, codes: ElementType? = nil) {
       guard !kept.contains(where: { $0.value == value && $0.cut == cut }) else { return }
       // What the caller brought, it has.
-      kept.append(Kept(name: isBrought(value) ? "cached_\(forward[value].name)" : name, value: value, cut: cut))
+      let isBrought = isBrought(value)
+      var entry = Kept(
+        name: isBrought ? "cached_\(forward[value].name)" : name, value: value, cut: cut, source: value,
+        codes: isBrought ? nil : codes)
+      if entry.codes != nil, case .result(let id, _) = forward[value].definition, case .convert = forward[id].payload,
+        forward[forward[id].operands[0]].type.tensor?.element == .f32
+      {
+        entry.source = forward[id].operands[0]
+      }
+      kept.append(entry)
     }
     func cut(_ offsets: ValueID, _ window: RowSelection? = nil) -> Int {
       if let known = cuts.firstIndex(where: { $0.offsets == offsets && $0.window == window }) { return known }
@@ -74,8 +92,9 @@ struct CachedModel {
       let window = keepsAll ? nil : attention.window
       let own = cut(operation.operands[3], window)
       readers[id] = own
-      keep("cache.\(index).k", operation.operands[1], own)
-      keep("cache.\(index).v", operation.operands[2], own)
+      let codes: ElementType? = cache == .fp8 ? .f8e4m3 : nil
+      keep("cache.\(index).k", operation.operands[1], own, codes: codes)
+      keep("cache.\(index).v", operation.operands[2], own, codes: codes)
       if attention.bias == .positionAndTime {
         keep("cache.\(index).times", operation.operands[attention.firstBiasOperand + 3], own)
       }
@@ -104,9 +123,7 @@ struct CachedModel {
   func counts(_ cut: ValueID) -> Bool { Self.root(of: cut, in: forward) == offsets }
 
   /// What a call gives of what is kept, of the rows that it computes.
-  var computed: [Function.Result] {
-    kept.filter { !forward.arguments.contains($0.value) }.map { Function.Result(name: $0.name, value: $0.value) }
-  }
+  var computed: [Kept] { kept.filter { !forward.arguments.contains($0.value) } }
 
   /// The cut of all rows that these offsets cut, or else of all that inputs have.
   func cut(numbering offsets: ValueID) -> Int? {

@@ -3,7 +3,7 @@ import TensorIR
 /// Adds the functions that serve a model from what is kept of a history: `prefill` computes keys and values of every
 /// layer's history rows, `score` candidates against them, `extend` those of further history.
 ///
-/// Exact: a row is computed from the rows that `forward` computes it from, in the same order. Where a layer divides by a maximum
+/// Exact, but for keys and values that are kept in fewer bits: a row is computed from the rows that `forward` computes it from, in the same order. Where a layer divides by a maximum
 /// over the batch, that is the maximum over the rows of the call at hand, kept ones included, as in GR's cached forward.
 /// Source: SEMANTICS section 10; GR modules/stu.py, the cached forward of STULayer.
 public let cachedScoring = ModulePass(
@@ -15,7 +15,8 @@ public let cachedScoring = ModulePass(
     throw PassError("a function is called @\(entry.rawValue) already")
   }
   forward.dissolveRegions()
-  let model = try CachedModel(forward, keep: options.keep)
+  let model = try CachedModel(forward, keep: options.keep, cache: options.cache)
+  if options.cache != .same { context.exactness = .approximate }
   var left: [String] = []
   for entry in CachedEntry.allCases {
     do throws(PassError) {
@@ -44,15 +45,32 @@ public struct CachedScoringOptions: PassOptions {
     case all
   }
 
+  /// What keys and values are kept as.
+  public enum Cache: String, CaseIterable, Sendable {
+    /// As attention takes them: fp32, or bf16 where `lower-precision` makes it so.
+    case same
+    /// Codes of f8e4m3 with one scale a row.
+    case fp8
+  }
+
   /// Which rows are kept.
   public var keep = Keep.seen
+  /// What keys and values are kept as.
+  public var cache = Cache.same
 
-  /// What can still be seen.
+  /// What can still be seen, as attention takes it.
   public init() {}
 
-  /// `keep`.
+  /// What can still be seen, in this form.
+  public init(cache: Cache) { self.cache = cache }
+
+  /// `keep` and `cache`.
   public static var list: [PassOption<CachedScoringOptions>] {
-    [.word("keep", \.keep, summary: "whether layers that see a window keep the rows that can still be seen, or all")]
+    [
+      .word("keep", \.keep, summary: "whether layers that see a window keep the rows that can still be seen, or all"),
+      .word(
+        "cache", \.cache, summary: "whether keys and values are kept as attention takes them, or as fp8: approximate"),
+    ]
   }
 }
 
@@ -91,7 +109,7 @@ extension CachedModel {
     let own = targets == nil ? forward.results : []
     // The caller knows the offsets that it brought.
     let given = cuts.filter { $0.offsets != offsets || $0.window != nil }
-    let values = (own + computed).map(\.value) + given.map(\.offsets)
+    let values = own.map(\.value) + computed.map(\.source) + given.map(\.offsets)
     let needed = slice(values)
     var copy = FunctionCopy(of: forward, named: CachedEntry.prefill.rawValue, in: module)
     let read = Set(forward.body.filter(needed.contains).flatMap { forward[$0].operands } + values)
@@ -151,17 +169,25 @@ extension CachedModel {
       let select = SelectOffsets(window, into: "window.\(index)")
       ends.append(try copy.emit(.selectOffsets(select), [all], ["\(cut.rows)_offsets"])[0])
     }
-    for kept in kept where !forward.arguments.contains(kept.value) {
-      var value = try copy.value(of: kept.value)
+    for kept in computed {
+      var value = try copy.value(of: kept.source)
       let cut = cuts[kept.cut]
       if let window = cut.window {
         let operands = [value, try copy.value(of: cut.offsets), ends[kept.cut]]
         value = try copy.emit(.selectRows(SelectRows(window)), operands, [kept.name])[0]
       }
-      copy.function.results.append(.init(name: kept.name, value: value))
+      try give(kept, value, &copy)
     }
     for (cut, end) in zip(cuts, ends) where cut.offsets != offsets || cut.window != nil {
       copy.function.results.append(.init(name: "\(cut.rows)_offsets", value: end))
+    }
+  }
+
+  /// Gives rows of what is kept as results, in the form in which it is kept.
+  func give(_ kept: Kept, _ rows: ValueID, _ copy: inout FunctionCopy) throws(PassError) {
+    let values = try kept.quantize(rows, &copy) ?? [rows]
+    for (name, value) in zip([kept.name, kept.scalesName], values) {
+      copy.function.results.append(.init(name: name, value: value))
     }
   }
 
@@ -188,5 +214,17 @@ extension CachedModel {
       throw PassError("%\(forward[operation.results[0]].name) looks at the last row, which is not there yet")
     }
     return ("query_\(forward[operation.operands[0]].name)", forward[operation.results[0]].type)
+  }
+}
+
+extension CachedModel.Kept {
+  /// The codes of rows and their scales; nil where rows are kept as they are.
+  func quantize(_ rows: ValueID, _ copy: inout FunctionCopy) throws(PassError) -> [ValueID]? {
+    guard let codes else { return nil }
+    var numbers = rows
+    if copy.function[rows].type.tensor?.element != .f32 {
+      numbers = try copy.emit(.convert(Convert(to: .f32)), [rows], [name])[0]
+    }
+    return try copy.emit(.quantizeRows(QuantizeRows(to: codes)), [numbers], [name, scalesName])
   }
 }

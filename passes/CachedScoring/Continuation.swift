@@ -4,23 +4,24 @@ import TensorIR
 extension CachedModel {
   func continuation(_ entry: CachedEntry, in module: Module) throws(PassError) -> Function {
     var results: [Function.Result] = []
+    let kept = entry == .extend ? computed : []
     // The caller knows the offsets of the rows that it brings.
     if (targets != nil) == (entry == .score) {
       results += forward.results.filter { forward[$0.value].type.tensor != nil }
     }
-    if entry == .extend { results += computed }
     // Of rows that were joined or put back, a call brings the last ones only.
-    let needed = slice(results.map(\.value), upTo: { Self.source($0).map { [$0] } })
+    let needed = slice(results.map(\.value) + kept.map(\.source), upTo: { Self.source($0).map { [$0] } })
     if entry == .extend { try requireThatHistoryStays(needed) }
     var continuation = Continuation(
       model: self, copy: FunctionCopy(of: forward, named: entry.rawValue, in: module), entry: entry)
     let read = Set(
       forward.body.filter(needed.contains).flatMap { id in
         Self.source(forward[id]).map { [$0] } ?? forward[id].operands
-      } + results.map(\.value))
+      } + results.map(\.value) + kept.map(\.source))
     try continuation.begin(needed, read)
     for id in forward.body where needed.contains(id) { try continuation.append(id) }
     try continuation.finish(results)
+    for kept in kept { try give(kept, try continuation.copy.value(of: kept.source), &continuation.copy) }
     return continuation.copy.function
   }
 
@@ -95,12 +96,22 @@ private struct Continuation {
     guard case .offsets(let sequences, _) = forward[model.offsets].type else { return }
     /// The operations that read rows of a history, by the cut that they read.
     let readers = forward.body.filter(needed.contains).compactMap { id in model.readers[id].map { (id, $0) } }
+    var coded: [(place: Int, element: ElementType, operands: [ValueID])] = []
     for (place, kept) in model.kept.enumerated() {
       guard readers.contains(where: { $0.1 == kept.cut && forward[$0.0].operands.contains(kept.value) }),
         var type = forward[kept.value].type.tensor
       else { continue }
       type.shape[0] = .symbol(model.cuts[kept.cut].rows)
-      caches[place] = copy.function.addArgument(name: kept.name, type: .tensor(type))
+      guard let codes = kept.codes else {
+        caches[place] = copy.function.addArgument(name: kept.name, type: .tensor(type))
+        continue
+      }
+      let scales = ValueType.tensor([type.shape[0]], .f32)
+      let operands = [
+        copy.function.addArgument(name: kept.name, type: .tensor(type.shape, codes)),
+        copy.function.addArgument(name: kept.scalesName, type: scales),
+      ]
+      coded.append((place, type.element, operands))
     }
     // Rows are numbered among all of a sequence, whatever is kept of them.
     let numbered = forward.body.filter(needed.contains).compactMap { id in
@@ -115,6 +126,10 @@ private struct Continuation {
     for argument in forward.arguments
     where argument != model.targets && (read.contains(argument) || argument == model.offsets) {
       copy.addArgument(argument)
+    }
+    for (place, element, operands) in coded {
+      let name = "kept_\(forward[model.kept[place].value].name)"
+      caches[place] = try copy.emit(.dequantizeRows(DequantizeRows(to: element)), operands, [name])[0]
     }
     own = try copy.value(of: model.offsets)
     count = try copy.emit(.lengths(Lengths()), [own], ["own_lengths"])[0]

@@ -78,6 +78,8 @@ public enum Precision: String, Encodable, Hashable, Sendable, CaseIterable {
   case int8
   /// Attention whose products are of bf16 numbers.
   case attentionBF16 = "bf16 attention"
+  /// A key or value that is kept as codes of fp8, with a scale a row (`cached-scoring`).
+  case cacheFP8 = "fp8 cache"
   /// A table of halves.
   case tableFP16 = "fp16 table"
   /// A table of FBGEMM's rows of 8 bits.
@@ -96,6 +98,7 @@ public enum Precision: String, Encodable, Hashable, Sendable, CaseIterable {
     case .full: "operation"
     case .bf16, .fp8, .int8: "product"
     case .attentionBF16: "attention"
+    case .cacheFP8: "kept value"
     case .tableFP16, .tableInt8, .tableInt4: "lookup"
     case .itemsBF16, .itemsInt8, .itemsInt4: "ranking"
     }
@@ -106,6 +109,7 @@ public enum Precision: String, Encodable, Hashable, Sendable, CaseIterable {
     case .full: "left in fp32"
     case .bf16, .fp8, .int8: "in \(rawValue)"
     case .attentionBF16: "in bf16"
+    case .cacheFP8: "in fp8"
     case .tableFP16: "of fp16 rows"
     case .tableInt8: "of int8 rows"
     case .tableInt4: "of int4 rows"
@@ -119,7 +123,7 @@ public enum Precision: String, Encodable, Hashable, Sendable, CaseIterable {
   public var higher: Precision {
     switch self {
     case .fp8, .int8: .bf16
-    case .full, .bf16, .attentionBF16, .tableFP16, .itemsBF16: .full
+    case .full, .bf16, .attentionBF16, .cacheFP8, .tableFP16, .itemsBF16: .full
     case .tableInt8: .tableFP16
     case .tableInt4: .tableInt8
     case .itemsInt8: .itemsBF16

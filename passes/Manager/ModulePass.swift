@@ -14,6 +14,9 @@ public struct PassContext: Sendable {
   /// What the pass did, in a few words each, for the compile report.
   public private(set) var notes: [String] = []
 
+  /// Whether results stay what they were, where the options make it other than what the pass usually is.
+  public var exactness: Exactness?
+
   /// Adds a line to the report, such as "3 operations removed".
   public mutating func note(_ text: String) { notes.append(text) }
 

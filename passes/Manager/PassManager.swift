@@ -82,7 +82,8 @@ public struct PassManager: Sendable {
       let start = clock.now
       do { try step.body(&result, &context) } catch { throw failure(error.message) }
       let report = PassReport(
-        step: step.description, pass: step.pass.name, exactness: step.pass.exactness, notes: context.notes,
+        step: step.description, pass: step.pass.name, exactness: context.exactness ?? step.pass.exactness,
+        notes: context.notes,
         operationsBefore: before, operationsAfter: result.operationCount, time: clock.now - start)
       if printsAfter.contains(report.pass) { print("// After \(step)\n" + result.text) }
       if verifiesEach || index == pipeline.steps.count - 1 {

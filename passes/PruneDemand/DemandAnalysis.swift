@@ -118,7 +118,8 @@ struct DemandAnalysis {
       need(operands[0], isTold ? demand : .all)
       // What was seen is of the whole batch, whatever rows are dropped.
       for operand in operands.dropFirst() { need(operand, .all) }
-    case .add, .calendarUnits, .concatenate, .convert, .embedBits, .gather, .groupNorm, .l2Norm, .layerNorm, .linear,
+    case .add, .calendarUnits, .concatenate, .convert, .dequantizeRows, .embedBits, .gather, .groupNorm, .l2Norm,
+      .layerNorm, .linear,
       .markBits, .multiply, .quantizeRows, .quantizedLinear, .scale, .sigmoid, .silu, .split, .zeroRows:
       // Each row alone.
       let isTold = operation.results.contains(where: isTold)

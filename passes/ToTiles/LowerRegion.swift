@@ -4,7 +4,7 @@ import TileIR
 // A region, or an operation outside of regions, as one kernel, with what stays inside it in tiles.
 extension TileLowering {
   mutating func lower(_ operations: [OperationID]) throws(LoweringError) {
-    let members = operations.filter { joinedRows[function[$0].results[0]] == nil }
+    let members = operations.filter { !operationsReadInPlace.contains($0) }
     if members.isEmpty { return }
     if members.count == 1 {
       let operation = function[members[0]]

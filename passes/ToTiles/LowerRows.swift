@@ -17,7 +17,7 @@ extension TileLowering {
   mutating func lowerRowOperation(_ operation: Operation, into: TileSlice) throws(LoweringError) {
     let operands = operation.operands
     switch operation.payload {
-    case .add, .convert, .gather, .multiply, .scale, .sigmoid, .silu, .zeroRows:
+    case .add, .convert, .dequantizeRows, .gather, .multiply, .scale, .sigmoid, .silu, .zeroRows:
       try map(into, elementwise(operation))
     case .concatenate:
       var first = into.first
@@ -74,6 +74,7 @@ extension TileLowering {
     case .silu: return .unary(.silu, try expression(operands[0]))
     case .sigmoid: return .unary(.sigmoid, try expression(operands[0]))
     case .convert: return try expression(operands[0])
+    case .dequantizeRows: return .binary(.multiply, try expression(operands[0]), .rowValue(try tile(operands[1])))
     case .gather(let gather): return try gathered(gather, operands)
     case .zeroRows(let zero):
       let indices = kernel.addIndexVector("id")

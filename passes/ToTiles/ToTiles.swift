@@ -105,6 +105,8 @@ struct TileLowering {
   var virtualConcatenations: [ValueID: [ValueID]] = [:]
   /// Rows that were put behind others, and are never brought together: attention reads both where they lie.
   var joinedRows: [ValueID: JoinedRows] = [:]
+  /// The operations of which nothing is made for that.
+  var operationsReadInPlace: Set<OperationID> = []
   /// What the parts of such a concatenation are converted to, one after the other too.
   var conversions: [ValueID: ElementType] = [:]
   /// Sums and the like of rows of tables, which the statement that reads them computes itself: no tile holds them.
@@ -174,7 +176,10 @@ struct TileLowering {
     try placeArguments()
     try placeResults()
     try addChecks()
-    if schedule.joinsKeysInPlace { joinedRows = findJoinedRows() }
+    if schedule.joinsKeysInPlace {
+      joinedRows = function.joinedRows
+      operationsReadInPlace = function.operationsReadInPlace
+    }
     for unit in function.units { try lower(unit.operations) }
     try copyResults()
   }

@@ -40,7 +40,7 @@ extension KernelEmitter {
       let rowBase = b.offset(base, bytes: b.mul(row, stride))
       forColumns(&b, row: row, count: into.count, limit: columnLimit(tile)) { b, columns in
         let value = emitMasked(&b, expression, columns, rowValues, masked: masked, roundedTo: tile.element)
-        store(b, value, rowBase, columns, tile.element)
+        store(b, value, rowBase, columns, storage(of: tile))
       }
     }
   }
@@ -211,7 +211,7 @@ extension KernelEmitter {
       case .rowValue(let slice):
         let pointer = b.offset(address(b, slice), bytes: b.mul(row, rowStride(of: kernel[slice.tile])))
         let column = Columns(row: row, first: context.i64.constant(0), lanes: 1, mask: nil)
-        values.numbers[expression] = load(b, pointer, column, kernel[slice.tile].element)
+        values.numbers[expression] = load(b, pointer, column, storage(of: kernel[slice.tile]))
       case .element(let buffer, let index):
         values.numbers[expression] = b.load(
           context.f32, b.element(address(b, buffer), context.f32, index), alignment: 4)
@@ -253,7 +253,7 @@ extension KernelEmitter {
     case .product: return type.null()
     case .tile(let slice):
       let row = b.offset(address(b, slice), bytes: b.mul(columns.row, rowStride(of: kernel[slice.tile])))
-      return load(b, row, columns, kernel[slice.tile].element)
+      return load(b, row, columns, storage(of: kernel[slice.tile]))
     case .rowValue, .element, .scalar:
       return splat(b, rowValues.numbers[expression] ?? context.f32.constant(0.0), columns)
     case .gathered: return rowValues.rows[expression].map { $0(b, columns) } ?? type.null()

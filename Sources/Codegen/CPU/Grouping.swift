@@ -98,8 +98,4 @@ extension Kernel {
       return (slice.count + Self.panelColumns - 1) / Self.panelColumns * panelBytes(of: tile)
     }.max() ?? 0
   }
-
-  private var keyStep: Int {
-    statements.map { if case .forKeys(_, let step, _) = $0 { step } else { 0 } }.max() ?? 0
-  }
 }

@@ -211,16 +211,24 @@ final class KernelEmitter {
     case .window(let buffer, _, _): rowBytes(of: buffer)
     case .joined(let kept, let own):
       switch keys?.place {
-      case .kept: rowBytes(of: kept.buffer)
+      case .kept where kept.scales == nil: rowBytes(of: kept.buffer)
       case .own, .apart, nil: rowBytes(of: own.buffer)
-      case .joined: kernel.joinedColumns(of: tile) * tile.element.workingByteCount
+      case .kept, .joined: kernel.joinedColumns(of: tile) * tile.element.workingByteCount
       }
     }
   }
 
   /// Bytes from one column of a tile to the next.
   func columnStride(of tile: Tile) -> Int {
-    tile.element.workingByteCount * (tile.isGrouped ? tile.element.contractedTogether : 1)
+    storage(of: tile).workingByteCount * (tile.isGrouped ? tile.element.contractedTogether : 1)
+  }
+
+  /// What a tile's elements are loaded and stored as: codes of the caller as bytes, for which u8 stands.
+  func storage(of tile: Tile) -> ElementType {
+    guard case .window(let buffer, _, _) = tile.home, emitter.program[buffer].holdsCallersCodes else {
+      return tile.element
+    }
+    return .u8
   }
 
   /// The address of a slice's first element.
@@ -249,12 +257,12 @@ final class KernelEmitter {
         b.offset(self.address(b, columns, row: row), bytes: slice.first * columnStride(of: tile))
       }
       switch keys?.place {
-      case .kept: return address(kept, row: b.add(keptStart, first))
+      case .kept where kept.scales == nil: return address(kept, row: b.add(keptStart, first))
       case .own, .apart, nil: return address(own, row: b.add(sequenceStart, b.sub(first, keptLength)))
-      case .joined:
-        let bytes = b.mul(part, own.columnsPerPart * columnStride(of: tile))
-        return b.offset(
-          b.offset(joinedRows(b, slice.tile), bytes: bytes), bytes: slice.first * columnStride(of: tile))
+      case .kept, .joined:
+        let first = b.offset(joinedRows(b, slice.tile), bytes: slice.first * columnStride(of: tile))
+        return kernel.turnsHaveAllParts
+          ? b.offset(first, bytes: b.mul(part, own.columnsPerPart * columnStride(of: tile))) : first
       }
     }
   }
@@ -266,14 +274,14 @@ final class KernelEmitter {
 
   /// The address of a row's first column of the part at hand.
   func address(_ b: IRBuilder, _ columns: BufferColumns, row: IRValue) -> IRValue {
-    let size = emitter.program[columns.buffer].element.workingByteCount
+    let size = emitter.program[columns.buffer].elementByteCount
     let bytes = b.add(b.mul(row, rowBytes(of: columns.buffer)), b.mul(part, columns.columnsPerPart * size))
     return b.offset(b.offset(address(b, columns.buffer), bytes: bytes), bytes: columns.column * size)
   }
 
   /// Bytes from one row of a buffer to the next.
   func rowBytes(of buffer: BufferID) -> Int {
-    emitter.program[buffer].columns * emitter.program[buffer].element.workingByteCount
+    emitter.program[buffer].columns * emitter.program[buffer].elementByteCount
   }
 
   func address(_ b: IRBuilder, _ buffer: BufferID) -> IRValue { emitter.address(b, buffer, frame: frame) }

@@ -95,15 +95,17 @@ extension KernelEmitter {
     }
   }
 
-  private func emitTurns(
+  func emitTurns(
     _ b: inout IRBuilder, from start: IRValue, to end: IRValue, step: Int, _ place: KeyPlace, _ body: [Statement]
   ) {
     b.loop(from: start, to: end, step: step, name: "keys", hint: .asWritten) { b, first in
-      emitTurn(&b, first: first, count: b.smin(b.sub(end, first), step), place, body)
+      let count = b.smin(b.sub(end, first), step)
+      if place == .kept { emitDecoded(&b, first: first, count: count) }
+      emitTurn(&b, first: first, count: count, place, body)
     }
   }
 
-  private func emitTurn(
+  func emitTurn(
     _ b: inout IRBuilder, first: IRValue, count: IRValue, _ place: KeyPlace, _ body: [Statement]
   ) {
     let last = b.add(first, count)
@@ -115,47 +117,6 @@ extension KernelEmitter {
     keys = KeyRange(first: first, count: count, allVisible: allVisible, place: place)
     emit(&b, body)
     keys = nil
-  }
-
-  /// Turns over keys that lie in two places: those that are kept, then the sequence's own. Sums go on from turn to turn in the order
-  /// of keys, so it does not show where one ends, but for keys that are multiplied together: those that lie in both places are copied,
-  /// and have a turn of their own.
-  private func emitJoinedTurns(
-    _ b: inout IRBuilder, from start: IRValue, to end: IRValue, step: Int, _ body: [Statement]
-  ) {
-    let together = kernel.joinedTiles.map { kernel[$0].element.contractedTogether }.max() ?? 1
-    let seam = b.smax(start, b.smin(keptLength, end))
-    guard together > 1 else {
-      emitTurns(&b, from: start, to: seam, step: step, .kept, body)
-      return emitTurns(&b, from: seam, to: end, step: step, .own, body)
-    }
-    let whole = b.add(start, b.and(b.sub(seam, start), -together))
-    let isCut = b.and(b.icmp(.slt, whole, seam), b.icmp(.slt, seam, end))
-    let keptEnd = b.select(isCut, whole, seam)
-    let ownStart = b.select(isCut, b.smin(b.add(whole, together), end), seam)
-    emitTurns(&b, from: start, to: keptEnd, step: step, .kept, body)
-    b.ifThen(isCut, name: "seam") { b in
-      for tile in kernel.joinedTiles { emitJoinedRows(&b, tile, from: whole, to: ownStart, seam: seam) }
-      emitTurn(&b, first: whole, count: b.sub(ownStart, whole), .joined, body)
-    }
-    emitTurns(&b, from: ownStart, to: end, step: step, .own, body)
-  }
-
-  /// Copies keys of a tile, of all parts, that lie in two places: those before `seam` are kept ones.
-  private func emitJoinedRows(
-    _ b: inout IRBuilder, _ id: TileID, from first: IRValue, to end: IRValue, seam: IRValue
-  ) {
-    guard case .joined(var kept, var own) = kernel[id].home else { return }
-    let (element, width) = (kernel[id].element, kernel.joinedColumns(of: kernel[id]))
-    (kept.columnsPerPart, own.columnsPerPart) = (0, 0)
-    let target = joinedRows(b, id)
-    b.loop(from: first, to: end, name: "joined", hint: .asWritten) { b, key in
-      let out = b.offset(target, bytes: b.mul(b.sub(key, first), width * element.workingByteCount))
-      let source = b.select(
-        b.icmp(.slt, key, seam), address(b, kept, row: b.add(keptStart, key)),
-        address(b, own, row: b.add(sequenceStart, b.sub(key, keptLength))))
-      copyRow(&b, into: out, count: width, element) { b, columns in load(b, source, columns, element) }
-    }
   }
 }
 

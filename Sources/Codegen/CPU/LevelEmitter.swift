@@ -21,6 +21,7 @@ final class LevelEmitter {
   private var contractions: [ContractionShape: IRFunction] = [:]
   private var transpositions: [TranspositionShape: IRFunction] = [:]
   private var groupings: [GroupingShape: IRFunction] = [:]
+  private var keptDecodings: [DecodingShape: IRFunction] = [:]
   private var decoding: IRFunction?
   private var rowPanelDecodings: [TableFormat: IRFunction] = [:]
   private var lists: (collecting: IRFunction?, insertion: IRFunction?, sorting: IRFunction?)
@@ -108,6 +109,14 @@ final class LevelEmitter {
     if let known = groupings[shape] { return known }
     let function = emitGrouping(shape, name: "group.\(groupings.count)")
     groupings[shape] = function
+    return function
+  }
+
+  /// The function that decodes rows that are kept, made when first asked for.
+  func keptDecoding(_ shape: DecodingShape) -> IRFunction {
+    if let known = keptDecodings[shape] { return known }
+    let function = emitKeptDecoding(shape, name: "decode.kept.\(keptDecodings.count)")
+    keptDecodings[shape] = function
     return function
   }
 

@@ -4,7 +4,7 @@ import TileIR
 
 // Elements of fewer bits than fp32: reading gives their fp32 value, writing rounds as ir/Tensor/Rounding.swift does.
 //
-// Codes of f8e4m3 are kept as the bf16 numbers that they are, and codes of i8 as bytes 128 too high, as the instruction
+// Codes of f8e4m3 are kept as the bf16 numbers that they are, those of the caller as bytes (u8 here), and codes of i8 as bytes 128 too high, as the instruction
 // wants them that multiplies bytes.
 extension LevelEmitter {
   /// The type that elements are loaded and stored as, in so many lanes; one lane is a scalar.
@@ -13,7 +13,7 @@ extension LevelEmitter {
       switch element {
       case .bf16, .f8e4m3: context.i16
       case .f16: context.f16
-      case .i8: context.i8
+      case .i8, .u8: context.i8
       default: context.f32
       }
     return lanes == 1 ? scalar : context.vector(scalar, lanes)
@@ -26,6 +26,7 @@ extension LevelEmitter {
     case .bf16, .f8e4m3: return b.bitcast(b.shl(b.zext(stored, to: i32), 16), to: f32)
     case .f16: return b.fpext(stored, to: f32)
     case .i8: return b.sitofp(b.sub(b.zext(stored, to: i32), 128), to: f32)
+    case .u8: return float8Number(b, b.zext(stored, to: i32))
     default: return stored
     }
   }
@@ -40,6 +41,12 @@ extension LevelEmitter {
       }
       return b.trunc(b.lshr(upperHalfRounded(b, value), 16), to: i16)
     case .f8e4m3: return b.trunc(b.lshr(b.bitcast(b.float8(value), to: value.type.asIntegers), 16), to: i16)
+    case .u8:
+      // The exponent's bias is 120 less than that of fp32, of subnormal numbers too.
+      let number = b.float8(value)
+      let bits = b.bitcast(b.fmul(number, value.type.constant(0x1p-120)), to: value.type.asIntegers)
+      let code = b.or(b.and(b.lshr(bits, 20), 0x7F), b.and(b.lshr(bits, 24), 0x80))
+      return b.trunc(b.select(b.fcmp(.uno, number, number), code.type.constant(0x7F), code), to: i8)
     case .i8:
       let most = value.type.constant(127.0)
       let number = b.select(b.fcmp(.uno, value, value), value.type.null(), value)
@@ -94,8 +101,18 @@ extension LevelEmitter {
     return function
   }
 
+  /// The fp32 numbers of codes, each in 32 bits.
+  private func float8Number(_ b: IRBuilder, _ codes: IRValue) -> IRValue {
+    let f32 = codes.type.withElement(context.f32)
+    let magnitude = b.and(codes, 0x7F)
+    // The exponent's bias is 120 less than that of fp32, of subnormal numbers too.
+    let number = b.fmul(b.bitcast(b.shl(magnitude, 20), to: f32), f32.constant(0x1p120))
+    let finite = b.select(b.icmp(.eq, magnitude, 0x7F), f32.constant(Double.nan), number)
+    return b.bitcast(b.or(b.bitcast(finite, to: codes.type), b.shl(b.and(codes, 0x80), 24)), to: f32)
+  }
+
   /// 64 codes as bf16 numbers, 32 in each of two vectors.
-  private func decodeFloat8(_ b: IRBuilder, _ codes: IRValue) -> [IRValue] {
+  func decodeFloat8(_ b: IRBuilder, _ codes: IRValue) -> [IRValue] {
     if level.looksUpBytes {
       // Both bytes of a number by tables of the 128 magnitudes; the sign joins the upper one.
       let numbers = (0..<128).map { Int(Float(float8Bits: UInt8($0)).bitPattern >> 16) }
@@ -110,14 +127,8 @@ extension LevelEmitter {
     return [0, 32].map { first in
       let halves = [0, 16].map { half -> IRValue in
         let own = b.shuffle(codes, (0..<16).map { first + half + $0 })
-        let bits = b.zext(own, to: context.vector(context.i32, 16))
-        let f32 = context.vector(context.f32, 16)
-        let magnitude = b.and(bits, 0x7F)
-        // The exponent's bias is 120 less than that of fp32, of subnormal numbers too.
-        let number = b.fmul(b.bitcast(b.shl(magnitude, 20), to: f32), f32.constant(0x1p120))
-        let finite = b.select(b.icmp(.eq, magnitude, 0x7F), f32.constant(Double.nan), number)
-        let signed = b.or(b.bitcast(finite, to: bits.type), b.shl(b.and(bits, 0x80), 24))
-        return b.trunc(b.lshr(signed, 16), to: context.vector(context.i16, 16))
+        let number = float8Number(b, b.zext(own, to: context.vector(context.i32, 16)))
+        return b.trunc(b.lshr(b.bitcast(number, to: number.type.asIntegers), 16), to: context.vector(context.i16, 16))
       }
       return b.concatenate(halves[0], halves[1])
     }

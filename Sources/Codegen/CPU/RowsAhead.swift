@@ -52,6 +52,6 @@ extension KernelEmitter {
 
   /// Whether a slice is of rows of keys in memory.
   private func isInMemory(_ slice: TileSlice) -> Bool {
-    kernel[slice.tile].rows == .keys && !kernel[slice.tile].buffers.isEmpty
+    kernel[slice.tile].rows == .keys && !kernel[slice.tile].buffers.isEmpty && !isDecoded(kernel[slice.tile])
   }
 }

@@ -25,6 +25,43 @@ public struct QuantizeRows: OperationPayload {
   public func writeAttributes(to writer: inout AttributeWriter) { writer.word("to", element) }
 }
 
+/// The numbers that codes with one scale a row stand for, `codes[r, i] * scales[r]` rounded to `element`: operands codes
+/// [rows, width], scales [rows].
+public struct DequantizeRows: OperationPayload {
+  /// Its name in the text form.
+  public static let mnemonic = "dequantize_rows"
+  /// The type of the numbers, f32 or bf16.
+  public var element: ElementType
+
+  /// Numbers of type `element`, which `resultTypes` checks.
+  public init(to element: ElementType) { self.element = element }
+
+  /// Numbers of the codes' shape. Throws unless codes are a matrix of a code's type with one fp32 scale a row.
+  public func resultTypes(for operands: [ValueType]) throws(OperationError) -> [ValueType] {
+    try requireOperandCount(operands, 2)
+    let codes = try requireCodes(operands[0], scales: operands[1])
+    try require(element == .f32 || element == .bf16, "to must be f32 or bf16, found \(element.rawValue)")
+    return [.tensor([codes.rows, .fixed(codes.width)], element)]
+  }
+
+  /// Reads `to`.
+  public init(from reader: inout AttributeReader) { self.init(to: reader.word("to")) }
+  /// Writes `to`.
+  public func writeAttributes(to writer: inout AttributeWriter) { writer.word("to", element) }
+}
+
+/// The operands as a matrix of codes of fixed width, and one fp32 scale for each of its rows.
+private func requireCodes(
+  _ codes: ValueType, scales: ValueType
+) throws(OperationError) -> (rows: Dimension, width: Int, element: ElementType) {
+  guard let type = codes.tensor, type.rank == 2, let width = type.shape[1].extent, type.element.isCode else {
+    throw OperationError("codes must be a matrix of f8e4m3 or i8, of fixed width, found \(codes)")
+  }
+  let rows = type.shape[0]
+  try require(scales == .tensor([rows], .f32), "scales must be tensor<\(rows) x f32>, found \(scales)")
+  return (rows, width, type.element)
+}
+
 /// The product of quantized rows with a quantized weight:
 /// `(sum over i of codes[r, i] W[i, o]) * scales[r] * W.scales[o] + bias`, in fp32 but for the sum.
 ///
@@ -42,8 +79,7 @@ public struct QuantizedLinear: OperationPayload {
   /// One f32 tensor [rows, out]. Throws where codes, scales or the bias do not fit each other.
   public func resultTypes(for operands: [ValueType]) throws(OperationError) -> [ValueType] {
     try requireOperandCount(operands, 4, 5)
-    guard let codes = operands[0].tensor, codes.rank == 2, let width = codes.shape[1].extent, codes.element.isCode
-    else { throw OperationError("codes must be a matrix of f8e4m3 or i8, of fixed width, found \(operands[0])") }
+    let codes = try requireCodes(operands[0], scales: operands[1])
     guard let weight = operands[2].tensor, weight.rank == 2, weight.element == codes.element,
       let first = weight.shape[0].extent, let second = weight.shape[1].extent
     else {
@@ -51,13 +87,11 @@ public struct QuantizedLinear: OperationPayload {
         "the weight must be a matrix of \(codes.element.rawValue), as the codes, found \(operands[2])")
     }
     let (input, output) = orientation == .inOut ? (first, second) : (second, first)
-    try require(input == width, "the codes are \(width) wide, but the weight takes \(input)")
-    let rows = codes.shape[0]
-    try require(operands[1] == .tensor([rows], .f32), "scales must be tensor<\(rows) x f32>, found \(operands[1])")
+    try require(input == codes.width, "the codes are \(codes.width) wide, but the weight takes \(input)")
     try require(
       operands[3] == .tensor([.fixed(output)], .f32),
       "the weight's scales must be tensor<\(output) x f32>, found \(operands[3])")
-    let result = ValueType.tensor([rows, .fixed(output)], .f32)
+    let result = ValueType.tensor([codes.rows, .fixed(output)], .f32)
     if operands.count == 5 {
       try require(
         operands[4] == .tensor([.fixed(output)], .f32) || operands[4] == result,

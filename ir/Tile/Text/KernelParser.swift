@@ -92,14 +92,22 @@ extension ProgramParser {
     }
     let buffer = try bufferName()
     let (column, columnsPerPart) = try firstColumn()
+    let scales = try takeWord("scaled") ? try scales() : nil
     guard try takeWord("then") else {
+      if scales != nil { throw unexpected("then, and the kernel's own rows") }
       return .window(buffer, column: column, columnsPerPart: columnsPerPart)
     }
     let own = try bufferName()
     let (ownColumn, ownPerPart) = try firstColumn()
     return .joined(
-      kept: BufferColumns(buffer, column: column, columnsPerPart: columnsPerPart),
+      kept: BufferColumns(buffer, column: column, columnsPerPart: columnsPerPart, scales: scales),
       own: BufferColumns(own, column: ownColumn, columnsPerPart: ownPerPart))
+  }
+
+  /// What follows `scaled`: `by @scales`.
+  private mutating func scales() throws(TensorIRError) -> BufferID {
+    try expectWord("by")
+    return try bufferName()
   }
 
   /// `from column 8 + part * 4`, or nothing.

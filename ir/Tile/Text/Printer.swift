@@ -186,8 +186,11 @@ private struct KernelPrinter {
     case .window(let buffer, let column, let columnsPerPart):
       home = printer.name(buffer) + from(column, columnsPerPart)
     case .joined(let kept, let own):
-      home = [kept, own].map { printer.name($0.buffer) + from($0.column, $0.columnsPerPart) }
-        .joined(separator: " then ")
+      home = [kept, own].map { columns in
+        printer.name(columns.buffer) + from(columns.column, columns.columnsPerPart)
+          + (columns.scales.map { " scaled by \(printer.name($0))" } ?? "")
+      }
+      .joined(separator: " then ")
     case .columns(let base, let column, let columnsPerPart):
       let isThere = kernel.tiles.indices.contains(base.index)
       let tile = isThere ? TextName.quoted(kernel[base].name) : "\"tile \(base.index)\""
