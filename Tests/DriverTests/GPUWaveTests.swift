@@ -79,11 +79,10 @@ struct GPUWaveTests {
     let weight = (0..<contracted * columns).map { _ in Float(random.integer(in: -8...8)) }
     let rows = (0..<16 * contracted).map { _ in Float(random.integer(in: -8...8)) }
     var packed: [UInt8] = []
-    let bits = weight.map { UInt16($0.bitPattern >> 16) }
-    try bits.withUnsafeBytes {
-      try WeightPacking.write(.fragments(transposed: false), .bf16, rows: contracted, columns: columns, elements: $0) {
-        packed += $0
-      }
+    let bits = weight.flatMap { [UInt8(truncatingIfNeeded: $0.bitPattern >> 16), UInt8($0.bitPattern >> 24)] }
+    let tensor = try HostTensor(element: .bf16, shape: [contracted, columns], bytes: bits)
+    try WeightPacking(.fragments(transposed: false), of: WeightRows(tensor), rows: contracted, columns: columns).write {
+      packed += $0
     }
     func number(at offset: Int) -> Float {
       Float(bitPattern: (UInt32(packed[offset]) | UInt32(packed[offset + 1]) << 8) << 16)
