@@ -62,7 +62,7 @@ struct GPUExecutionTests {
   func narrow(target: GPUTarget, mask: Mask) throws {
     try checkStack(
       target, width: 32, heads: 2, headWidth: 16, mask: mask, lengths: [70, 0, 1, 133], targets: [3, 0, 1, 20],
-      schedules: [(.ascending, .late), (.descending, .early), (.ascending, .early), (.shuffled, .late)])
+      schedules: [(.ascending, .early), (.descending, .early), (.shuffled, .late)])
   }
 
   @Test(
@@ -115,13 +115,11 @@ struct GPUExecutionTests {
   @Test(
     "rankings: items of every form, numbers that are none, ids that were seen", arguments: GPUTarget.all(of: .nvidia))
   func rankings(target: GPUTarget) throws {
-    for seed in 1...8 as ClosedRange<UInt64> { try checkExactly(target, RandomProgram(.ranking, seed: seed)) }
+    for seed in 1...4 as ClosedRange<UInt64> { try checkExactly(target, RandomProgram(.ranking, seed: seed)) }
   }
 
   @Test("rankings in parts, whose lists are merged", arguments: GPUTarget.all(of: .nvidia))
   func rankingsInParts(target: GPUTarget) throws {
-    for seed in 1...3 as ClosedRange<UInt64> {
-      try checkExactly(target, RandomProgram(.ranking, seed: seed, options: .init(items: 5000)))
-    }
+    try checkExactly(target, RandomProgram(.ranking, seed: 1, options: .init(items: 5000)))
   }
 }
