@@ -120,7 +120,7 @@ final class EmulatedBlock {
 
   var isDone: Bool { threads.allSatisfy(\.isDone) }
 
-  /// The number of threads before `end` that are there still.
+  /// The threads of these numbers that have not ended.
   func living(_ range: Range<Int>) -> [EmulatedThread] {
     threads[range.clamped(to: 0..<threads.count)].filter { !$0.isDone }
   }

@@ -62,14 +62,14 @@ extension GPUKernelEmitter {
 
   /// Arrives, once for the warp, when all of its threads have come here.
   func arriveAsWarp(_ b: inout IRBuilder, _ barrier: IRValue) {
-    b.intrinsic("llvm.nvvm.bar.warp.sync", [context.i32.constant(-1)])
+    meetLanes(b)
     b.ifThen(b.icmp(.eq, lane, 0)) { b in arrive(b, barrier) }
   }
 
   /// Arrives, once for the warp, at the barrier in the same place of every block of the cluster. What the warp read from its own block's
   /// shared memory before, and has used, was read before.
   func arriveEverywhere(_ b: inout IRBuilder, _ barrier: IRValue) {
-    b.intrinsic("llvm.nvvm.bar.warp.sync", [context.i32.constant(-1)])
+    meetLanes(b)
     b.ifThen(b.icmp(.slt, lane, plan.cluster)) { b in
       b.assembly(
         "mbarrier.arrive.shared::cluster.b64 _, [$0];", constraints: "r,~{memory}",

@@ -127,8 +127,6 @@ extension GPUKernelEmitter {
     return b.and(b.icmp(.sge, one.id, 0), b.or(b.icmp(.slt, other.id, 0), isFirst))
   }
 
-  private func meetInWarp(_ b: IRBuilder) { b.intrinsic("llvm.nvvm.bar.warp.sync", [context.i32.constant(-1)]) }
-
   /// What a lane has, for all.
   private func broadcast(_ b: IRBuilder, _ word: IRValue, from source: IRValue) -> IRValue {
     let all = context.i32.constant(-1)
@@ -150,7 +148,7 @@ extension GPUKernelEmitter {
     let parameters = offering.parameters
     let list = List(scores: parameters[3], ids: parameters[4])
     var b = IRBuilder(at: offering.appendBlock("entry"))
-    let lane = b.and(b.intrinsic("llvm.nvvm.read.ptx.sreg.tid.x", []), 31)
+    let lane = b.urem(threadIndex(b), emitter.target.lanes)
     // One NaN for all, so that bits do not depend on how a product came to it.
     let isNumber = b.fcmp(.ord, parameters[0], parameters[0])
     let item = (score: b.select(isNumber, parameters[0], f32.constant(Double.nan)), id: parameters[1])
@@ -210,18 +208,18 @@ extension GPUKernelEmitter {
       let index = b.add(b.mul(b.sub(i32.constant(chunks - 1), number), 32), lane)
       let moves = b.and(b.icmp(.sgt, index, own), b.icmp(.slt, index, places))
       let there = place(b, list, b.smin(b.smax(b.sub(index, 1), 0), places - 1))
-      meetInWarp(b)
+      meetLanes(b)
       b.ifThen(moves) { b in
         b.store(there.score, b.element(list.scores, context.f32, index), alignment: 4)
         b.store(there.id, b.element(list.ids, context.i64, index), alignment: 8)
       }
-      meetInWarp(b)
+      meetLanes(b)
     }
     b.ifThen(b.icmp(.eq, lane, 0)) { b in
       b.store(item.score, b.element(list.scores, context.f32, own), alignment: 4)
       b.store(item.id, b.element(list.ids, context.i64, own), alignment: 8)
     }
-    meetInWarp(b)
+    meetLanes(b)
   }
 
   @discardableResult
@@ -410,7 +408,7 @@ extension GPUKernelEmitter {
     b.ifThen(b.icmp(.slt, warp, rowCount)) { b in
       let own = list(b, warp)
       clear(&b, own)
-      meetInWarp(b)
+      meetLanes(b)
       let first = b.mul(b.add(firstRow, b.zext(warp, to: i64)), merged.parts * places)
       // The best of all parts, then the second of all: where none of them is wanted, none of the next is.
       _ = b.whileLoop(name: "rank", carrying: [i32.constant(0), i32.constant(1)]) { b, carried in
