@@ -67,14 +67,20 @@ public struct CompileReport: Encodable, Sendable {
     public var path: String
     /// Its size.
     public var bytes: Int
-    /// The levels of code in it.
+    /// The levels of processors that it has code for; none where it is a program in another form.
     public var levels: [String]
+    /// The GPUs that it has code for.
+    public var gpus: [String]
     /// Seconds that the whole compilation took by the clock on the wall.
     public var seconds: Double
 
     /// The last line of the report.
     var line: String {
-      "wrote \(path)  \(Quantity.bytes(Double(bytes)))  \(levels.joined(separator: ", "))  \(Quantity.seconds(seconds))"
+      let targets = levels + gpus
+      return
+        (["wrote \(path)", Quantity.bytes(Double(bytes))]
+        + (targets.isEmpty ? [] : [targets.joined(separator: ", ")]) + [Quantity.seconds(seconds)])
+        .joined(separator: "  ")
     }
   }
 

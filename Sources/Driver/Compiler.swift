@@ -22,6 +22,8 @@ public struct Compiler {
   private var dump: PhaseDump?
   /// What each layer needed when work was counted last.
   private var layers: [LayerCost] = []
+  /// What code was made for so far, by the names of processors' levels and GPUs.
+  private var targets: (levels: [String], gpus: [String]) = ([], [])
   private let clock = ContinuousClock()
   private let start: ContinuousClock.Instant
 
@@ -88,6 +90,7 @@ public struct Compiler {
     if form == .ptx, target.vendor != .nvidia {
       throw DriverError("--emit ptx: \(target.rawValue) has no PTX", hint: "--emit asm writes its assembly")
     }
+    targets.gpus = [target.rawValue]
     return try step("gpu", "generating code for \(target.rawValue)") {
       let program = try front.backend.lowerForGPU(front.module, target: target)
       let code = GPUCode(program: program, target: target)
@@ -107,7 +110,8 @@ public struct Compiler {
   /// Notes what was written where, as the last line of the report.
   public mutating func conclude(_ path: String, byteCount: Int) {
     report.written = CompileReport.Written(
-      path: path, bytes: byteCount, levels: options.levels.map(\.rawValue), seconds: (clock.now - start) / .seconds(1))
+      path: path, bytes: byteCount, levels: targets.levels, gpus: targets.gpus,
+      seconds: (clock.now - start) / .seconds(1))
   }
 
   // MARK: Steps
@@ -345,6 +349,7 @@ public struct Compiler {
 
   private mutating func generate(_ front: inout Front) throws -> Generated {
     let programs = try lower(&front)
+    targets = (options.levels.map(\.rawValue), options.gpus.map(\.rawValue))
     var gpu = GPUPart()
     if !options.gpus.isEmpty {
       gpu = try step("gpu", "generating code for GPUs") {

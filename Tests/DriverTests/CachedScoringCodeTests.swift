@@ -20,7 +20,8 @@ import UltraRuntime
     let levels = CPULevel.ofOneOrder
     let pool = try ThreadPool(workers: 2)
     var compared = 0
-    for seed in 1...40 as ClosedRange<UInt64> where compared < 40 {
+    // Code of several entries takes long to make: a few programs of a kind.
+    for seed in 1...30 as ClosedRange<UInt64> where compared < 7 {
       let program = try RandomProgram(kind, seed: seed, options: .init(fixedDivisor: true))
       var module = program.module
       do {
@@ -29,9 +30,9 @@ import UltraRuntime
         continue
       }
       try PassManager(PassPipeline(level: Int(seed % 3))).run(on: &module)
-      guard module.functions.count > 2, let batch = CachedBatch(program, module, own: { min($0, 1 + $0 % 4) }) else {
-        continue
-      }
+      guard module.functions.count > 2, let batch = CachedBatch(program, module, own: { min($0, 1 + $0 % 4) }),
+        batch.ownRows > 0
+      else { continue }
       compared += batch.ownRows
       let level = levels[Int(seed) % levels.count]
       let compiled = try CompiledProgram(module, weights: program.weights, level: level, optimization: .less)
@@ -119,7 +120,7 @@ import UltraRuntime
   @Test("code of every entry agrees with the interpreter, whatever divides", arguments: kinds)
   func agrees(kind: RandomProgram.Kind) throws {
     var compared = 0
-    for seed in 41...70 as ClosedRange<UInt64> where compared < 60 {
+    for seed in 41...60 as ClosedRange<UInt64> where compared < 7 {
       let program = try RandomProgram(kind, seed: seed)
       var module = program.module
       do {

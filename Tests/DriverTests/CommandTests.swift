@@ -103,6 +103,12 @@ import Testing
       #expect(written["bytes"] as? Int == attributes[.size] as? Int)
 
       let short = try report("--emit", "tensor-ir", "-o", "p.tir", "--rows", "10")
+      let program = try #require(short["written"] as? [String: Any])
+      #expect(program["levels"] as? [String] == [] && program["gpus"] as? [String] == [])
+      let text = try report(
+        "--gpu", "sm_80", "--emit", "ptx", "-o", "p.ptx", "--rewrite", "lower-precision{matmul=bf16,attention=bf16}")
+      let code = try #require(text["written"] as? [String: Any])
+      #expect(code["levels"] as? [String] == [] && code["gpus"] as? [String] == ["sm_80"])
       let first = try #require((short["steps"] as? [[String: Any]])?.first)
       // Two layers on 10 rows: products of 8 x 32 and 24 x 8, attention with 8 + 8 columns over 55 pairs.
       let flops: Double = 2 * (2 * 10 * (8 * 32 + 24 * 8) + 2 * 55 * 16)
