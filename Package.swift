@@ -71,6 +71,6 @@ let package = Package(
       dependencies: [
         "CUltra", "GPUEmulator", "Driver", "UltraRuntime", "Artifact", "Codegen", "GoldenCases", "Interpreter",
         "LLVMKit", "ModelFormat", "Passes", "TestSupport", "TileIR", "ultrac",
-      ], exclude: ["call.c"]),
+      ], exclude: ["call.c", "driver.c"]),
   ]
 )

@@ -56,22 +56,22 @@ import Testing
     }
   }
 
-  @Test(
-    "lengths that mean nothing for an entry are refused",
-    arguments: [
-      (["--entry", "extend", "--lengths", "5"], "--lengths is of whole sequences; extend takes --history"),
-      (["--entry", "extend", "--candidates", "5"], "extend has no candidates; further rows are --events"),
-      (["--candidates", "5"], "--candidates needs --history"),
-      (["--history", "5", "--candidates", "5"], "forward takes no candidates"),
-      (["--events", "5"], "--events is for extend"),
-      (["--history", "5", "--lengths", "5"], "--lengths and --history exclude each other"),
-    ])
-  func refusals(arguments: [String], message: String) throws {
+  @Test("lengths that mean nothing for an entry are refused")
+  func refusals() throws {
     try withTemporaryFolder { folder in
       _ = try ModelFolder(folder)
       try compile(folder)
-      let outcome = try ultrac(["bench", "model.ultra"] + arguments, in: folder)
-      #expect(outcome.status != 0 && outcome.errors.contains(message), "\(outcome.errors)")
+      for (arguments, message) in [
+        (["--entry", "extend", "--lengths", "5"], "--lengths is of whole sequences; extend takes --history"),
+        (["--entry", "extend", "--candidates", "5"], "extend has no candidates; further rows are --events"),
+        (["--candidates", "5"], "--candidates needs --history"),
+        (["--history", "5", "--candidates", "5"], "forward takes no candidates"),
+        (["--events", "5"], "--events is for extend"),
+        (["--history", "5", "--lengths", "5"], "--lengths and --history exclude each other"),
+      ] {
+        let outcome = try ultrac(["bench", "model.ultra"] + arguments, in: folder)
+        #expect(outcome.status != 0 && outcome.errors.contains(message), "\(outcome.errors)")
+      }
     }
   }
 }

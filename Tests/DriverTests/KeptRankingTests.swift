@@ -14,7 +14,7 @@ import UltraRuntime
   @Test("candidates of ranking models have the bits that they have with their history")
   func score() throws {
     var (compared, expecting, windowed) = (0, 0, 0)
-    for seed in 1...24 as ClosedRange<UInt64> {
+    for seed in 1...12 as ClosedRange<UInt64> {
       let model = try RandomRankingModel(seed: seed)
       var description = model.description
       for index in description.layers.indices where seed % 2 == 0 {
@@ -64,7 +64,7 @@ import UltraRuntime
       if prefill.inputs.contains(where: { $0.name == "candidate_offsets" }) { expecting += first }
       if prefill.outputs.contains(where: { $0.name.hasPrefix("cached.") }) { windowed += first }
     }
-    #expect(compared > 100 && expecting > 10 && windowed > 50, "\(compared), \(expecting), \(windowed)")
+    #expect(compared > 50 && expecting > 5 && windowed > 25, "\(compared), \(expecting), \(windowed)")
   }
 }
 

@@ -10,7 +10,7 @@ import UltraRuntime
 /// Compiled code against the interpreter, on random programs: widths, masks, lengths, batches.
 @Suite struct CompiledRandomProgramTests {
   /// Seeds of programs of each kind; levels of this machine take turns.
-  static let seeds: ClosedRange<UInt64> = 1...30
+  static let seeds: ClosedRange<UInt64> = 1...18
 
   @Test("compiled code gives what the interpreter gives", arguments: RandomProgram.Kind.allCases)
   func agrees(kind: RandomProgram.Kind) throws {
@@ -39,7 +39,7 @@ import UltraRuntime
   @Test("so does the code of what the usual passes leave", arguments: RandomProgram.Kind.allCases)
   func agreesAfterPasses(kind: RandomProgram.Kind) throws {
     let levels = CPULevel.supportedByHost
-    for seed in 301...312 as ClosedRange<UInt64> {
+    for seed in 301...306 as ClosedRange<UInt64> {
       let program = try RandomProgram(kind, seed: seed)
       var module = program.module
       try PassManager(PassPipeline(level: 2)).run(on: &module)
