@@ -128,7 +128,8 @@ struct DeviceOperation {
       }
     case "llvm.nvvm.redux.sync.min": return reduction(min)
     case "llvm.nvvm.redux.sync.max": return reduction(max)
-    case "llvm.nvvm.mma.m16n8k16.row.col.bf16": return .warp(WarpMatrix.multiply)
+    case "llvm.nvvm.mma.m16n8k16.row.col.bf16": return .warp(WarpMatrix.multiply(.bf16))
+    case "llvm.nvvm.mma.m16n8k32.row.col.s8": return .warp(WarpMatrix.multiply(.s8))
     case let name where name.hasPrefix("llvm.nvvm.ldmatrix.sync.aligned.m8n8.x4"):
       let isTransposed = name.contains(".trans")
       return .warp { WarpMatrix.load($0, isTransposed: isTransposed) }
@@ -150,6 +151,15 @@ struct DeviceOperation {
     let text = call.text.trimmed
     func has(_ mnemonic: String) -> Bool { text.contains(mnemonic) }
     if has("wgmma.mma_async") { return GroupMatrix(text, call).map { matrix in .warpGroup(matrix.run) } }
+    if text.hasPrefix("mma.sync.aligned.m16n8k32.row.col.f32.e4m3.e4m3.f32") {
+      return .warp(WarpMatrix.multiply(.e4m3))
+    }
+    if text.hasPrefix("cvt.rn.satfinite.e4m3x2.f32 $0, $2, $1;") {
+      // The second operand of the text is the upper half.
+      return .alone { _, lane in
+        for half in 0..<2 { lane.give(EightBits.ocp.code(of: lane.argument(half, as: Float.self)), half) }
+      }
+    }
     if has("barrier.cluster.arrive"), has("barrier.cluster.wait") { return .cluster }
     if has("mbarrier.try_wait.parity") { return .barrier }
     let ignored = ["fence.", "setmaxnreg.", "wgmma.fence", "wgmma.commit_group", "wgmma.wait_group", "griddepcontrol."]

@@ -1,6 +1,6 @@
 /// Matrix instructions of four warps (PTX ISA, "wgmma.mma_async"), all of those in one piece of assembly, and what stands between them: sums
-/// [64, n] in registers, a left side [64, 16] in registers or shared memory, a right side [16, n] in shared memory, of bf16. They end where
-/// they are begun: that somebody waits for their end is not checked.
+/// [64, n] in registers, a left side [64, k] in registers or shared memory, a right side [k, n] in shared memory, k being 16 of bf16 or 32 of
+/// eight bits. They end where they are begun: that somebody waits for their end is not checked.
 struct GroupMatrix {
   /// An operand of the assembly by its number, or a register that the text declares.
   private enum Operand {
@@ -9,6 +9,7 @@ struct GroupMatrix {
   }
 
   private struct Instruction {
+    var element: MatrixElement
     var columns: Int
     /// Operands' numbers.
     var sums: [Int]
@@ -69,7 +70,11 @@ struct GroupMatrix {
   private static func instruction(_ line: String, _ predicates: [String: Bool]) -> Instruction? {
     guard let start = line.range(of: "wgmma.mma_async.sync.aligned.m64n") else { return nil }
     let rest = line[start.upperBound...]
-    guard let columns = Int(rest.prefix { $0.isNumber }), rest.contains("k16.f32.bf16.bf16"),
+    let elements: [(String, MatrixElement)] = [
+      ("k16.f32.bf16.bf16", .bf16), ("k32.f32.e4m3.e4m3", .e4m3), ("k32.s32.s8.s8", .s8),
+    ]
+    guard let columns = Int(rest.prefix { $0.isNumber }),
+      let element = elements.first(where: { rest.drop { $0.isNumber }.hasPrefix($0.0 + " ") })?.1,
       let open = rest.firstIndex(of: "{"), let close = rest.firstIndex(of: "}")
     else { return nil }
     func numbers(_ text: Substring) -> [Int] {
@@ -86,11 +91,14 @@ struct GroupMatrix {
     func take() -> String? { words.isEmpty ? nil : words.removeFirst() }
     let left = leftRegisters.isEmpty ? take().flatMap(operand) : nil
     guard let right = take().flatMap(operand), sums.count == columns / 2,
-      let isAdded = take().flatMap({ predicates[$0] }),
-      take() == "1", take() == "1"
+      let isAdded = take().flatMap({ predicates[$0] })
     else { return nil }
+    // Neither side of integers is negated, and only bf16 is transposed.
+    if !element.isInteger { guard take() == "1", take() == "1" else { return nil } }
     var instruction = Instruction(
-      columns: columns, sums: sums, leftRegisters: leftRegisters, left: left, right: right, isAdded: isAdded)
+      element: element, columns: columns, sums: sums, leftRegisters: leftRegisters, left: left, right: right,
+      isAdded: isAdded)
+    guard element == .bf16 else { return words.isEmpty && left != nil ? instruction : nil }
     if left != nil { instruction.isLeftTransposed = take() == "1" }
     instruction.isRightTransposed = take() == "1"
     return instruction
@@ -101,9 +109,9 @@ struct GroupMatrix {
 
   /// Runs all of them; false where others have not come to a barrier yet.
   func run(_ block: EmulatedBlock, _ lanes: [DeviceOperation.Lane]) -> Bool {
-    var sums = lanes.map { _ in Array(repeating: Float.nan, count: call.outputs) }
+    var sums = lanes.map { _ in Array(repeating: Float.nan.bitPattern, count: call.outputs) }
     for (lane, tie) in call.ties.flatMap({ tie in lanes.indices.map { ($0, tie) } }) {
-      sums[lane][tie.output] = lanes[lane].argument(tie.argument, as: Float.self)
+      sums[lane][tie.output] = lanes[lane].word(tie.argument)
     }
     var locals: [String: UInt64] = [:]
     func value(_ operand: Operand) -> UInt64 {
@@ -122,14 +130,16 @@ struct GroupMatrix {
       case .add(let name, let source, let number): locals[name] = value(source) &+ UInt64(number)
       case .multiply(let instruction):
         let left = left(of: instruction, lanes, instruction.left.map(value))
-        let right = SharedMatrix(value(instruction.right)).rows(instruction.columns, instruction.isRightTransposed)
+        let right = SharedMatrix(value(instruction.right), instruction.element).rows(
+          instruction.columns, instruction.isRightTransposed)
         for number in lanes.indices {
           let (group, place) = (number % 32 / 4, number % 4)
           for (field, operand) in instruction.sums.enumerated() {
             let row = number / 32 * 16 + group + field % 4 / 2 * 8
             let column = field / 4 * 8 + 2 * place + field % 2
             let product = (left[row] * right[column]).sum()
-            sums[number][operand] = instruction.isAdded ? sums[number][operand] + product : product
+            sums[number][operand] = instruction.element.sum(
+              instruction.isAdded ? sums[number][operand] : 0, plus: product)
           }
         }
       }
@@ -140,9 +150,11 @@ struct GroupMatrix {
 
   private func left(
     of instruction: Instruction, _ lanes: [DeviceOperation.Lane], _ description: UInt64?
-  ) -> [SIMD16<Float>] {
-    if let description { return SharedMatrix(description).rows(64, instruction.isLeftTransposed) }
-    var left = Array(repeating: SIMD16<Float>.zero, count: 64)
+  ) -> [SIMD32<Float>] {
+    if let description {
+      return SharedMatrix(description, instruction.element).rows(64, instruction.isLeftTransposed)
+    }
+    var left = Array(repeating: SIMD32<Float>.zero, count: 64)
     for (number, lane) in lanes.enumerated() {
       let (group, place) = (number % 32 / 4, number % 4)
       for (word, operand) in instruction.leftRegisters.enumerated() {
@@ -160,35 +172,40 @@ struct GroupMatrix {
 private struct SharedMatrix {
   private let start, leading, stride: Int
   private let isSwizzled: Bool
+  private let element: MatrixElement
 
-  init(_ bits: UInt64) {
+  init(_ bits: UInt64, _ element: MatrixElement) {
+    self.element = element
     start = Int(bits & 0x3FFF) << 4
     leading = Int(bits >> 16 & 0x3FFF) << 4
     stride = Int(bits >> 32 & 0x3FFF) << 4
     isSwizzled = bits >> 62 == 1
   }
 
-  /// Rows (of the right side columns), sixteen contracted numbers each.
-  func rows(_ count: Int, _ isTransposed: Bool) -> [SIMD16<Float>] {
+  /// Rows (of the right side columns), 32 bytes of contracted numbers each, and zeros.
+  func rows(_ count: Int, _ isTransposed: Bool) -> [SIMD32<Float>] {
     (0..<count).map { row in
-      var numbers = SIMD16<Float>.zero
-      for index in 0..<16 { numbers[index] = number(row, index, isTransposed) }
+      var numbers = SIMD32<Float>.zero
+      for index in 0..<32 / element.byteCount { numbers[index] = number(row, index, isTransposed) }
       return numbers
     }
   }
 
   private func number(_ row: Int, _ index: Int, _ isTransposed: Bool) -> Float {
     var place = start
+    let byte = index * element.byteCount
     switch (isSwizzled, isTransposed) {
-    case (false, false): place += row / 8 * stride + index / 8 * leading + row % 8 * 16 + index % 8 * 2
+    case (false, false): place += row / 8 * stride + byte / 16 * leading + row % 8 * 16 + byte % 16
     case (false, true): place += row / 8 * stride + index / 8 * leading + index % 8 * 16 + row % 8 * 2
-    case (true, false): place += row / 8 * stride + row % 8 * 128 + index * 2
+    case (true, false): place += row / 8 * stride + row % 8 * 128 + byte
     case (true, true): place += row / 64 * leading + index / 8 * stride + index % 8 * 128 + row % 64 * 2
     }
     // Sixteen bytes each lie in the order that the row's number within its eight gives.
     if isSwizzled { place ^= place >> 3 & 0x70 }
     // All addresses of the window have the same bits above those that descriptors tell.
-    guard place + 2 <= GPUEmulator.windowSize else { return .nan }
-    return bf16(GPUEmulator.window.load(fromByteOffset: place, as: UInt16.self))
+    guard place + element.byteCount <= GPUEmulator.windowSize, let window = GPUEmulator.window.baseAddress else {
+      return .nan
+    }
+    return element.number(at: window + place)
   }
 }

@@ -1,30 +1,36 @@
-/// Matrix instructions of a warp of 32 lanes (PTX ISA, "mma.m16n8k16" and "ldmatrix").
+/// Matrix instructions of a warp of 32 lanes (PTX ISA, "mma.m16n8k16", "mma.m16n8k32" and "ldmatrix").
 enum WarpMatrix {
-  private static func pair(_ word: UInt32) -> (Float, Float) {
-    (bf16(UInt16(truncatingIfNeeded: word)), bf16(UInt16(word >> 16)))
+  /// Sums [16, 8] and left [16, k] times right [k, 8], k being 16 numbers of bf16 or 32 of eight bits.
+  static func multiply(_ element: MatrixElement) -> ([DeviceOperation.Lane]) -> Void {
+    { lanes in multiply(lanes, element) }
   }
 
-  /// Sums [16, 8] and left [16, 16] times right [16, 8].
-  static func multiply(_ lanes: [DeviceOperation.Lane]) {
-    var left = Array(repeating: Float(0), count: 16 * 16)
-    var right = Array(repeating: Float(0), count: 16 * 8)
+  private static func multiply(_ lanes: [DeviceOperation.Lane], _ element: MatrixElement) {
+    let together = 4 / element.byteCount
+    let depth = 8 * together
+    var left = Array(repeating: Float(0), count: 16 * depth)
+    var right = Array(repeating: Float(0), count: depth * 8)
     for (number, lane) in lanes.enumerated() {
       let (group, place) = (number / 4, number % 4)
       for word in 0..<4 {
-        let at = (group + word % 2 * 8) * 16 + 2 * place + word / 2 * 8
-        (left[at], left[at + 1]) = pair(lane.word(word))
+        let at = (group + word % 2 * 8) * depth + together * place + word / 2 * depth / 2
+        for (index, number) in element.numbers(lane.word(word)).enumerated() { left[at + index] = number }
       }
       for word in 0..<2 {
-        let row = 2 * place + word * 8
-        (right[row * 8 + group], right[(row + 1) * 8 + group]) = pair(lane.word(4 + word))
+        let row = together * place + word * depth / 2
+        for (index, number) in element.numbers(lane.word(4 + word)).enumerated() {
+          right[(row + index) * 8 + group] = number
+        }
       }
     }
     for (number, lane) in lanes.enumerated() {
       let (group, place) = (number / 4, number % 4)
       for field in 0..<4 {
         let (row, column) = (group + field / 2 * 8, 2 * place + field % 2)
-        var sum = lane.argument(6 + field, as: Float.self)
-        for index in 0..<16 { sum += left[row * 16 + index] * right[index * 8 + column] }
+        var sum = lane.word(6 + field)
+        for index in 0..<depth {
+          sum = element.sum(sum, plus: left[row * depth + index] * right[index * 8 + column])
+        }
         lane.give(sum, field)
       }
     }
