@@ -77,7 +77,8 @@ extension Packing {
     case .coded(let format): "\(format.rawValue) rows"
     case .codedPanels(let format, let width): "panels of \(width) \(format.rawValue) rows"
     case .reversed: "reversed"
-    case .fragments(let transposed): "fragments\(transposed ? ", transposed" : "")"
+    case .fragments(let transposed, let isFNUZ):
+      "\(isFNUZ ? "fnuz " : "")fragments\(transposed ? ", transposed" : "")"
     case .matrices(let transposed): "matrices\(transposed ? ", transposed" : "")"
     case .panels(let width, let transposed): "panels of \(width)\(transposed ? ", transposed" : "")"
     }

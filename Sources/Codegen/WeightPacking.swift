@@ -159,7 +159,9 @@ public struct WeightPacking: Sendable {
     switch packing {
     case .plain, .coded, .codedPanels, .reversed: break
     case .panels(let width, let transposed): packPanels(part, width, transposed, to: bytes)
-    case .fragments(let transposed): packSteps(part, Self.fragmentPlaces, transposed, to: bytes)
+    case .fragments(let transposed, let isFNUZ):
+      packSteps(part, Self.fragmentPlaces, transposed, to: bytes)
+      if isFNUZ { for index in bytes.indices { bytes[index] = Rounding.fnuzBits(ofHalf: bytes[index]) } }
     case .matrices(let transposed): packSteps(part, Self.matrixPlaces, transposed, to: bytes)
     }
   }
@@ -195,22 +197,27 @@ public struct WeightPacking: Sendable {
     }
   }
 
-  /// Panels in steps of sixteen rows; `places` says which row of a step and which column of a panel stand where.
+  /// Panels in steps of sixteen rows of two bytes, a number or two codes that follow each other; `places` says which row of a step and which
+  /// column of a panel stand where.
   private func packSteps<Bits>(
     _ part: Part<Bits>, _ places: (width: Int, at: [(row: Int, column: Int)]), _ transposed: Bool,
     to bytes: UnsafeMutableRawBufferPointer
   ) {
     let (inner, outer) = transposed ? (part.columns, part.rows) : (part.rows, part.columns)
+    let size = MemoryLayout<Bits>.size
+    let together = max(2 / size, 1)
     var offset = 0
     for first in stride(from: 0, to: outer, by: places.width) {
-      for step in stride(from: 0, to: inner, by: Packing.fragmentRows) {
+      for step in stride(from: 0, to: inner, by: Packing.stepBytes / size) {
         for place in places.at {
-          let (row, column) = (step + place.row, first + place.column)
-          if row < inner && column < outer {
-            let bits = transposed ? part[column, row] : part[row, column]
-            bytes.storeBytes(of: bits, toByteOffset: offset, as: Bits.self)
+          let column = first + place.column
+          for row in step + place.row * together..<step + (place.row + 1) * together {
+            if row < inner && column < outer {
+              let bits = transposed ? part[column, row] : part[row, column]
+              bytes.storeBytes(of: bits, toByteOffset: offset, as: Bits.self)
+            }
+            offset += size
           }
-          offset += MemoryLayout<Bits>.size
         }
       }
     }

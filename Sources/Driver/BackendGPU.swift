@@ -54,6 +54,7 @@ extension Backend {
     try PassManager(passes).run(on: &module)
     var schedule = TileSchedule.gpu
     schedule.hasMatrices = target.hasMatrices
+    schedule.hasFNUZ = target.hasFNUZ
     var program = try lowerToTiles(module, function: Self.entry, schedule: schedule)
     planMemory(&program)
     try program.verify()

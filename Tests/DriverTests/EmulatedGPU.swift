@@ -123,7 +123,8 @@ final class EmulatedGPU {
     try #require(status == 0, "status \(status)")
     return try zip(zip(entry.outputs, shapes), results).map { port, result in
       try HostTensor(
-        element: ElementType(rawValue: port.0.type.element.rawValue) ?? .f32, shape: port.1, bytes: Array(result.memory)
+        element: ElementType(rawValue: port.0.type.element.rawValue) ?? .f32, shape: port.1,
+        bytes: Array(result.memory.prefix(port.1.reduce(port.0.type.element.byteCount, *)))
       )
     }
   }

@@ -11,14 +11,14 @@ import Testing
 /// Code for GPUs, run thread by thread on the processor: its layouts, buffers and barriers.
 @Suite("GPU code, thread by thread", .serialized)
 struct GPUExecutionTests {
-  private static let passes = "lower-precision{matmul=bf16,attention=bf16},prune-demand,fuse"
+  static let passes = "lower-precision{matmul=bf16,attention=bf16},prune-demand,fuse"
 
-  private typealias Schedule = (order: GPUEmulator.Order, arrival: GPUEmulator.Arrival)
+  typealias Schedule = (order: GPUEmulator.Order, arrival: GPUEmulator.Arrival)
 
   /// Results against the function's, in several orders of threads: where an order is not held to by barriers, others give others.
-  private func check(
+  func check(
     _ target: GPUTarget, _ module: Module, _ weights: any WeightProvider, _ inputs: [String: HostTensor],
-    schedules: [Schedule], _ what: String
+    schedules: [Schedule], _ what: String, share: Double = 0x1p-6
   ) throws {
     let weights = DerivedWeights(module, base: weights)
     let expected = try Interpreter(module: module, weights: weights, precision: .f64).run("forward", inputs: inputs)
@@ -30,7 +30,7 @@ struct GPUExecutionTests {
       for (bytes, result) in zip(bytes, expected) {
         let own = try HostTensor(element: .f32, shape: result.tensor.shape, bytes: bytes)
         let largest = result.tensor.doubles.reduce(1) { max($0, abs($1)) }
-        expectClose(own, result.tensor, atol: 0x1p-6 * largest, rtol: 0, "\(target) \(what) \(order): \(result.name)")
+        expectClose(own, result.tensor, atol: share * largest, rtol: 0, "\(target) \(what) \(order): \(result.name)")
       }
       let isSame = first.map { $0 == bytes } ?? true
       #expect(isSame, "other bits where threads run \(order)")
@@ -38,23 +38,23 @@ struct GPUExecutionTests {
     }
   }
 
-  private static func offsets(_ lengths: [Int]) -> HostTensor {
+  static func offsets(_ lengths: [Int]) -> HostTensor {
     HostTensor(lengths.reduce(into: [Int64(0)]) { $0.append($0[$0.count - 1] + Int64($1)) })
   }
 
-  private func checkStack(
+  func checkStack(
     _ target: GPUTarget, width: Int, heads: Int, headWidth: Int, mask: Mask, lengths: [Int], targets: [Int],
-    schedules: [Schedule]
+    schedules: [Schedule], passes: String = passes, share: Double = 0x1p-6
   ) throws {
     var random = Random(seed: 17)
     var (module, weights) = try GPUModels.stack(
       &random, width: width, heads: heads, headWidth: headWidth, layers: 2, mask: mask)
-    try PassManager(PassPipeline(parsing: Self.passes)).run(on: &module)
+    try PassManager(PassPipeline(parsing: passes)).run(on: &module)
     let inputs = [
       "x": random.tensor([lengths.reduce(0, +), width]), "targets": HostTensor(targets.map(Int64.init)),
       "offsets": Self.offsets(lengths),
     ]
-    try check(target, module, weights, inputs, schedules: schedules, "\(mask)")
+    try check(target, module, weights, inputs, schedules: schedules, "\(mask) \(passes)", share: share)
   }
 
   @Test(
@@ -75,12 +75,17 @@ struct GPUExecutionTests {
   }
 
   @Test("a trained model from ids to scores", arguments: GPUStubTests.targets)
-  func fromIds(target: GPUTarget) throws {
+  func fromIds(target: GPUTarget) throws { try checkFromIds(target, passes: Self.passes) }
+
+  func checkFromIds(
+    _ target: GPUTarget, passes: String, share: Double = 0x1p-6,
+    schedules: [Schedule] = [(.descending, .early), (.shuffled, .late)]
+  ) throws {
     let path = URL(fileURLWithPath: #filePath).deletingLastPathComponent().appendingPathComponent(
       "../../examples/movielens-ultra/model.json")
     let model = try importModel(at: path.path)
     var module = model.module
-    try PassManager(PassPipeline(parsing: Self.passes)).run(on: &module)
+    try PassManager(PassPipeline(parsing: passes)).run(on: &module)
     var random = Random(seed: 5)
     let lengths = [150, 0, 1, 70]
     let rows = lengths.reduce(0, +)
@@ -94,20 +99,29 @@ struct GPUExecutionTests {
         ? Self.offsets(lengths) : HostTensor((0..<rows).map { _ in Int64(random.integer(in: range)) })
     }
     try check(
-      target, module, model.weights, inputs, schedules: [(.descending, .early), (.shuffled, .late)], "from ids")
+      target, module, model.weights, inputs, schedules: schedules,
+      "from ids, \(passes)", share: share)
   }
 
   /// Results of a program whose numbers are such that sums are exact.
   private func checkExactly(_ target: GPUTarget, _ program: RandomProgram) throws {
-    let expected = try Interpreter(module: program.module, weights: program.weights, precision: .f32)
-      .run("forward", inputs: program.inputs)
-    let gpu = try EmulatedGPU(program.module, program.weights, target)
+    try checkExactly(target, program.module, program.weights, program.inputs, "\(program)")
+  }
+
+  /// The same; up to `tolerance` of each result, where sums are not.
+  func checkExactly(
+    _ target: GPUTarget, _ module: Module, _ weights: WeightTable, _ inputs: [String: HostTensor], _ what: String,
+    tolerance: (HostTensor) -> Double = { _ in 0 }
+  ) throws {
+    let expected = try Interpreter(module: module, weights: weights, precision: .f32).run("forward", inputs: inputs)
+    let gpu = try EmulatedGPU(module, weights, target)
     for (order, arrival) in [(.ascending, .late), (.descending, .early)] as [Schedule] {
-      for (found, expected) in zip(try gpu.run(program.inputs, order: order, arrival: arrival), expected) {
-        let size = expected.tensor.element.byteCount
-        let bytes = Array(found.bytes.prefix(expected.tensor.shape.reduce(size, *)))
-        let own = try HostTensor(element: expected.tensor.element, shape: expected.tensor.shape, bytes: bytes)
-        expectClose(own, expected.tensor, atol: 0, rtol: 0, "\(target) \(program) \(order): \(expected.name)")
+      for (found, expected) in zip(try gpu.run(inputs, order: order, arrival: arrival), expected) {
+        let bytes = Array(found.bytes.prefix(expected.tensor.shape.reduce(found.element.byteCount, *)))
+        let own = try HostTensor(element: found.element, shape: expected.tensor.shape, bytes: bytes)
+        expectClose(
+          own, expected.tensor, atol: tolerance(expected.tensor), rtol: 0,
+          "\(target) \(what) \(order): \(expected.name)")
       }
     }
   }

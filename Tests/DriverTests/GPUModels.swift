@@ -16,13 +16,16 @@ enum GPUModels {
     (24, 3, 8, Mask(.keyPrefix(local: 5, global: 2, targets: .windowed), contextual: 3)),
   ]
 
-  /// Two layers of a shape in bf16, as they are compiled.
-  static func stack(_ shape: Shape) throws -> Module {
+  /// Shapes that together take every way through products of codes.
+  static let codeShapes: [Shape] = [shapes[0], shapes[2], shapes[4], shapes[5]]
+
+  /// Two layers of a shape with attention in bf16, as they are compiled.
+  static func stack(_ shape: Shape, matmul: String = "bf16") throws -> Module {
     var random = Random(seed: 3)
     var (module, _) = try stack(
       &random, width: shape.0, heads: shape.1, headWidth: shape.2, layers: 2, mask: shape.3)
-    try PassManager(PassPipeline(parsing: "lower-precision{matmul=bf16,attention=bf16},prune-demand,fuse")).run(
-      on: &module)
+    try PassManager(PassPipeline(parsing: "lower-precision{matmul=\(matmul),attention=bf16},prune-demand,fuse"))
+      .run(on: &module)
     return module
   }
 

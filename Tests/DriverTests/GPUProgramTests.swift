@@ -22,12 +22,17 @@ struct GPUProgramTests {
     }
   }
 
-  @Test("of narrow numbers mean what the function means", arguments: [RandomProgram.Kind.production, .recommendation])
-  func narrow(kind: RandomProgram.Kind) throws {
-    for seed in 1...12 as ClosedRange<UInt64> {
+  @Test(
+    "of narrow numbers mean what the function means",
+    arguments: [
+      (RandomProgram.Kind.production, "bf16", 12 as UInt64), (.recommendation, "bf16", 12), (.production, "int8", 4),
+      (.production, "fp8", 4),
+    ])
+  func narrow(kind: RandomProgram.Kind, matmul: String, count: UInt64) throws {
+    for seed in 1...count {
       let random = try RandomProgram(kind, seed: seed)
       var module = random.module
-      try PassManager(PassPipeline(parsing: "lower-precision{matmul=bf16,attention=bf16}")).run(on: &module)
+      try PassManager(PassPipeline(parsing: "lower-precision{matmul=\(matmul),attention=bf16}")).run(on: &module)
       // A number between two of bf16 may be rounded to either.
       try check(module, random.weights, random.inputs, kind, .f32, scale: 0x1p-6 / 2e-5, "\(random)")
     }
@@ -144,8 +149,17 @@ struct GPUProgramTests {
   @Test(
     "kernels are assembled, and no matrix kernel spills", .enabled(if: GPUProgramTests.assembler != nil),
     arguments: GPUTarget.all(of: .nvidia), GPUModels.shapes)
-  func assembled(target: GPUTarget, shape: GPUModels.Shape) throws {
-    let module = try GPUModels.stack(shape)
+  func assembled(target: GPUTarget, shape: GPUModels.Shape) throws { try checkAssembled(target, shape, "bf16") }
+
+  @Test(
+    "so are those of products of codes", .enabled(if: GPUProgramTests.assembler != nil),
+    arguments: [(GPUTarget.sm80, "int8"), (.sm90a, "int8"), (.sm90a, "fp8")], GPUModels.codeShapes)
+  func assembledOfCodes(form: (target: GPUTarget, matmul: String), shape: GPUModels.Shape) throws {
+    try checkAssembled(form.target, shape, form.matmul)
+  }
+
+  private func checkAssembled(_ target: GPUTarget, _ shape: GPUModels.Shape, _ matmul: String) throws {
+    let module = try GPUModels.stack(shape, matmul: matmul)
     let program = try Self.backend(module).lowerForGPU(module, target: target)
     let (text, launches) = try GPUCode(program: program, target: target).assembly(in: Context())
     let (code, resources) = try #require(Self.assembler).assemble(Array(text.utf8), for: target)
@@ -160,7 +174,15 @@ struct GPUProgramTests {
     }
     // Whole tiles of attention are multiplied by groups of four warps.
     #expect(launches.contains(where: \.isPersistent) == (target.hasMatrices && [64, 128].contains(shape.2)))
-    // Products run on the matrix units.
+    // Products run on the matrix units, those of codes twice as fast.
+    let instruction = ["bf16": ".bf16", "int8": ".s32.s8.s8", "fp8": ".f32.e4m3.e4m3"][matmul] ?? ""
+    for group in ["mma.sync.aligned.m16n8k", "wgmma.mma_async.sync.aligned.m64n"] {
+      let isExpected = (group.hasPrefix("wgmma") && shape.0 % 256 == 0 && target.hasMatrices) || shape.0 < 256
+      let lines = text.split(separator: "\n").filter { $0.contains(group) }
+      if isExpected, group.hasPrefix("wgmma") == (shape.0 % 256 == 0) {
+        #expect(lines.contains { $0.contains(instruction) }, "no \(group) of \(matmul)")
+      }
+    }
     let products = program.kernels.count { $0.summary.contains("linear") || $0.summary.contains("attention") }
     #expect(text.split(separator: "\n").count { $0.contains("mma") } >= products)
   }
@@ -191,16 +213,29 @@ struct GPUProgramTests {
     case .research, .recommendation, .narrowAttention, .mixture: #expect(accepted > 0)
     // There are no rankings on AMD's cards.
     case .ranking: #expect(accepted == (target.vendor == .nvidia ? 6 : 0))
-    // All of them need what is not there.
-    case .precision: break
+    case .precision: #expect(accepted == 6)
     }
   }
 
   /// What there is no code for, as users are told: docs/gpu.md says the same.
   private static let refusals: Set = [
-    "a loop over heads", "attention of this form", "a ranking of items", "products of i8", "products of f8e4m3",
-    "a product that is added to what a map gave",
+    "a loop over heads", "attention of this form", "a ranking of items", "a product that is added to what a map gave",
   ]
+
+  @Test("products of FP8 codes are refused where there is no instruction, with the kernel and what to do")
+  func noFloat8() throws {
+    let program = try Self.backend(GPUModels.stack(GPUModels.shapes[4], matmul: "fp8")).lowerForGPU(
+      GPUModels.stack(GPUModels.shapes[4], matmul: "fp8"), target: .sm80)
+    #expect {
+      _ = try GPUCode(program: program, target: .sm80).assembly(in: Context())
+    } throws: { error in
+      let text = "\(error)"
+      return text.hasPrefix(
+        "gpu: kernel layer_norm_0: no code yet for products of f8e4m3 on sm_80, which has no matrix")
+        && text.contains(
+          "\nhint: lower-precision{matmul=int8} and {matmul=bf16} have code there; sm_90a and gfx942 mul")
+    }
+  }
 
   @Test("equal programs give equal text", arguments: [GPUTarget.sm90a, .gfx942])
   func sameText(target: GPUTarget) throws {

@@ -45,8 +45,17 @@ struct GPUWaveTests {
   @Test(
     "kernels are linked, multiply by matrix instructions, and keep what they need in registers",
     .enabled(if: linker != nil && disassembler != nil), arguments: GPUModels.shapes)
-  func linked(shape: GPUModels.Shape) throws {
-    let part = try Self.part(try GPUModels.stack(shape))
+  func linked(shape: GPUModels.Shape) throws { try checkLinked(shape, "bf16", "v_mfma_f32_16x16x16_bf16") }
+
+  @Test(
+    "so are those of products of codes", .enabled(if: linker != nil && disassembler != nil),
+    arguments: [("int8", "v_mfma_i32_16x16x32_i8"), ("fp8", "v_mfma_f32_16x16x32_fp8_fp8")], GPUModels.codeShapes)
+  func linkedOfCodes(form: (matmul: String, instruction: String), shape: GPUModels.Shape) throws {
+    try checkLinked(shape, form.matmul, form.instruction)
+  }
+
+  private func checkLinked(_ shape: GPUModels.Shape, _ matmul: String, _ instruction: String) throws {
+    let part = try Self.part(try GPUModels.stack(shape, matmul: matmul))
     let (image, resources) = (part.images[0], part.resources[0])
     let code = try #require(image.code)
     #expect(code.starts(with: [0x7F] + Array("ELF".utf8)) && image.ptx.isEmpty)
@@ -63,9 +72,10 @@ struct GPUWaveTests {
       let hasFragments = kernel.buffers.contains {
         if case .weight(_, .fragments) = image.programs[0][$0].home { true } else { false }
       }
-      let multiplies = hasFragments || kernel.summary == "attention"
+      let isAttention = kernel.summary == "attention"
+      let expected = isAttention ? "v_mfma_f32_16x16x16_bf16" : instruction
       #expect(
-        instructions.contains { $0.contains("v_mfma_f32_16x16x16_bf16") } == multiplies,
+        instructions.contains { $0.contains(expected) } == (hasFragments || isAttention),
         "\(launch.symbol): \(kernel.summary)")
       #expect(!instructions.contains { $0.contains("scratch_") }, "\(launch.symbol) of \(shape)")
     }

@@ -13,7 +13,7 @@ import TileIR
     .plain, .reversed, .coded(.int4), .codedPanels(.int8, width: 8), .codedPanels(.int4, width: 16),
     .panels(width: 16, transposed: false), .panels(width: 16, transposed: true), .panels(width: 12, transposed: true),
     .fragments(transposed: false), .fragments(transposed: true), .matrices(transposed: false),
-    .matrices(transposed: true),
+    .matrices(transposed: true), .fragments(transposed: true, isFNUZ: true),
   ]
 
   @Test(arguments: packings) func piecesAreTheWhole(packing: Packing) throws {
@@ -21,7 +21,8 @@ import TileIR
     let elements: [ElementType] =
       switch packing {
       case .coded, .codedPanels: [.u8]
-      case .fragments, .matrices: [.bf16]
+      case .fragments(_, isFNUZ: true): [.f8e4m3]
+      case .fragments, .matrices: [.bf16, .i8, .f8e4m3]
       case .plain, .reversed, .panels: [.f32, .bf16, .i8, .f8e4m3]
       }
     for element in elements {
@@ -81,6 +82,41 @@ import TileIR
           }
         }
       }
+    }
+  }
+
+  /// Two codes that follow each other down a column are where one number of bf16 is.
+  @Test(arguments: [ElementType.i8, .f8e4m3], [(32, 32), (33, 40), (65, 300)])
+  func codesLieInPairs(element: ElementType, shape: (rows: Int, columns: Int)) throws {
+    let (rows, columns) = shape
+    let pairs = (rows + 1) / 2
+    var random = Random(seed: 3)
+    let codes = (0..<rows * columns).map { _ in UInt8(truncatingIfNeeded: random.next()) }
+    func code(_ row: Int, _ column: Int) -> UInt8 { row < rows ? codes[row * columns + column] : 0 }
+    func transposed(_ bytes: [UInt8], rows: Int, columns: Int) -> [UInt8] {
+      (0..<columns).flatMap { column in (0..<rows).map { bytes[$0 * columns + column] } }
+    }
+    let numbers = (0..<pairs).flatMap { pair in
+      (0..<columns).flatMap { [code(2 * pair, $0), code(2 * pair + 1, $0)] }
+    }
+    func packed(_ packing: Packing, _ element: ElementType, _ rows: Int, _ columns: Int, _ bytes: [UInt8]) throws
+      -> [UInt8]
+    {
+      var result: [UInt8] = []
+      let weight = WeightRows(try HostTensor(element: element, shape: [rows, columns], bytes: bytes))
+      try WeightPacking(packing, of: weight, rows: rows, columns: columns).write { result += $0 }
+      return result
+    }
+    for (own, turned) in [
+      (Packing.fragments(transposed: false), Packing.fragments(transposed: true)),
+      (.matrices(transposed: false), .matrices(transposed: true)),
+    ] {
+      let expected = try packed(own, .bf16, pairs, columns, numbers)
+      #expect(try packed(own, element, rows, columns, codes) == expected)
+      #expect(try packed(turned, element, columns, rows, transposed(codes, rows: rows, columns: columns)) == expected)
+      guard case .fragments = own, element == .f8e4m3 else { continue }
+      let halves = try packed(.fragments(transposed: false, isFNUZ: true), element, rows, columns, codes)
+      #expect(halves == expected.map(Rounding.fnuzBits))
     }
   }
 

@@ -119,6 +119,23 @@ import Testing
     }
   }
 
+  /// AMD, "CDNA3 Instruction Set Architecture", FP8: as f8e4m3 with exponents from one less on, no -0 and no other NaN than its bits.
+  @Test func halvesHaveTheBitsOfTheNumber() {
+    let halves = Format(
+      testDescription: "FNUZ", fractionBits: 3, bias: 8, finiteCount: 0x80, overflow: 0x80, encode: { _ in 0 },
+      decode: { _ in .nan }, signBit: 0x80)
+    for code in UInt8.min...UInt8.max {
+      let number = Float(float8Bits: code)
+      let bits = Rounding.fnuzBits(ofHalf: code)
+      if number.isNaN {
+        #expect(bits == 0x80)
+      } else {
+        #expect(bits != 0x80 && (number < 0) == (bits > 0x80))
+        #expect(halves.value(Int(bits & 0x7F)) == Double(number.magnitude) / 2)
+      }
+    }
+  }
+
   @Test func roundingToOddKeepsWhatIsExact() {
     for value in [0, 1, -1.5, Double(Float.greatestFiniteMagnitude), .infinity, Double(Float.leastNonzeroMagnitude)] {
       #expect(Double(Float(roundedToOdd: value)) == value)

@@ -33,6 +33,13 @@ public enum Rounding {
     return sign | UInt8(narrow(min(value.magnitude, largestFloat8), fraction: 3, leastExponent: -6))
   }
 
+  /// The bits that half of an f8e4m3 number, given by its bits, has in the form of AMD's older matrix instructions (E4M3FNUZ): the same
+  /// ones, since exponents count from one less there. But a zero has no sign, and the bits of -0 are the only NaN.
+  public static func fnuzBits(ofHalf bits: UInt8) -> UInt8 {
+    if bits & 0x7F == 0x7F { return 0x80 }
+    return bits == 0x80 ? 0 : bits
+  }
+
   /// The nearest whole number of -127...127; 0 for a NaN.
   public static func int8(_ value: Float) -> Int8 {
     if value.isNaN { return 0 }

@@ -15,11 +15,14 @@ public enum Packing: Hashable, Sendable {
   /// A matrix of bf16 in panels of 32 columns, whose pairs of rows lie in the order in which the lanes of a GPU's warp take them for
   /// its matrix instructions: [ceil(n / 32)][ceil(k / 16)][2][8][4][2][2] pairs, by panel, step, half, group, place, column and
   /// row: the pair number `8 * step + 4 * row + place` of the panel's column `4 * group + 2 * half + column`. Zeros past n and k.
-  case fragments(transposed: Bool)
+  ///
+  /// Of codes two that follow each other down a column stand in the place of one number, so a step has 32 rows. Under `isFNUZ` those
+  /// of f8e4m3 are the bits of half of each number in another form (`Rounding.fnuzBits`).
+  case fragments(transposed: Bool, isFNUZ: Bool = false)
   /// A matrix of bf16 as the matrix instructions of a GPU's groups of four warps read it from shared memory, in panels of 256 columns
   /// and steps of 16 rows: [ceil(n / 256)][ceil(k / 16)][32][2][8][8], by panel, step, tile of 8 columns, half of the step, column and
   /// row. The tile `4 * group + tile` has in its place `2 * pair + column` the panel's column `32 * group + 8 * pair + 2 * tile + column`, so
-  /// that a lane's sums are of neighbours. Zeros past n and k.
+  /// that a lane's sums are of neighbours. Zeros past n and k. Of codes two stand in the place of one number, as in fragments.
   case matrices(transposed: Bool)
   /// Rows of a table in a quantized form, a byte an element.
   case coded(TableFormat)
@@ -37,35 +40,40 @@ public enum Packing: Hashable, Sendable {
     case .panels(let width, let transposed):
       (((transposed ? rows : columns) + width - 1) / width) * width
         * element.panelColumnBytes(transposed ? columns : rows)
-    case .fragments(let transposed):
+    case .fragments(let transposed, _):
       ((transposed ? rows : columns) + Self.fragmentColumns - 1) / Self.fragmentColumns
-        * Self.fragmentColumns * Self.paddedFragmentRows(transposed ? columns : rows) * 2
+        * Self.fragmentColumns * Self.stepBytes * Self.steps(transposed ? columns : rows, of: element)
     case .matrices(let transposed):
       ((transposed ? rows : columns) + Self.matrixColumns - 1) / Self.matrixColumns
-        * Self.matrixColumns * Self.paddedFragmentRows(transposed ? columns : rows) * 2
+        * Self.matrixColumns * Self.stepBytes * Self.steps(transposed ? columns : rows, of: element)
     }
   }
 
-  /// Columns of a left side that matrix instructions read from shared memory lie together in so many.
+  /// Columns of a left side of bf16 that matrix instructions read from shared memory lie together in so many: 128 bytes.
   public static let matrixLeftColumns = 64
   /// Columns of a panel of matrices.
   public static let matrixColumns = 256
 
   /// Columns of a panel of fragments.
   public static let fragmentColumns = 32
-  /// Rows that a step of fragments, or of matrices, contracts.
+  /// Rows of bf16 that a step of fragments, or of matrices, contracts; twice as many of codes.
   public static let fragmentRows = 16
+  /// Bytes of a column that a step contracts, and of a row of the left side.
+  public static let stepBytes = 2 * fragmentRows
 
-  /// A contracted extent with what fills its last step.
-  public static func paddedFragmentRows(_ count: Int) -> Int {
-    (count + fragmentRows - 1) / fragmentRows * fragmentRows
+  /// Rows of elements of this type that a step contracts.
+  public static func stepRows(of element: ElementType) -> Int { stepBytes / element.byteCount }
+
+  /// Steps that contract so many rows, the last one filled up.
+  public static func steps(_ rows: Int, of element: ElementType) -> Int {
+    (rows + stepRows(of: element) - 1) / stepRows(of: element)
   }
 
   /// Of a weight that contractions take, the columns of a panel and whether the weight is stored [n, k]; nil for others.
   public var contractedPanels: (width: Int, transposed: Bool)? {
     switch self {
     case .panels(let width, let transposed): (width, transposed)
-    case .fragments(let transposed): (Self.fragmentColumns, transposed)
+    case .fragments(let transposed, _): (Self.fragmentColumns, transposed)
     case .matrices(let transposed): (Self.matrixColumns, transposed)
     case .plain, .reversed, .coded, .codedPanels: nil
     }

@@ -22,22 +22,31 @@ extension ProgramVerifier {
     case .reversed:
       if weight.element != .f32 { return "a reversed weight must be f32, found \(weight.element.rawValue)" }
       return rows == 1 ? nil : "only a vector can be reversed, found \(rows) rows"
-    case .fragments(let transposed):
-      if weight.element != .bf16 { return "fragments are of bf16, found \(weight.element.rawValue)" }
-      let (inner, outer) = transposed ? (weight.columns, rows) : (rows, weight.columns)
-      return byteCount(outer + Packing.fragmentColumns, inner + Packing.fragmentRows, 2) == nil
-        ? "takes more than 2^48 bytes" : nil
+    case .fragments(let transposed, let isFNUZ):
+      if isFNUZ, weight.element != .f8e4m3 {
+        return "only f8e4m3 has another form of its numbers, found \(weight.element.rawValue)"
+      }
+      return problem(ofSteps: weight, "fragments", width: Packing.fragmentColumns, rows: rows, transposed)
     case .matrices(let transposed):
-      if weight.element != .bf16 { return "matrices are of bf16, found \(weight.element.rawValue)" }
-      let (inner, outer) = transposed ? (weight.columns, rows) : (rows, weight.columns)
-      return byteCount(outer + Packing.matrixColumns, inner + Packing.fragmentRows, 2) == nil
-        ? "takes more than 2^48 bytes" : nil
+      return problem(ofSteps: weight, "matrices", width: Packing.matrixColumns, rows: rows, transposed)
     case .panels(let width, let transposed):
       guard (1...largestBlock).contains(width) else { return "a panel must be 1 to 2^20 columns wide, found \(width)" }
       let (inner, outer) = transposed ? (weight.columns, rows) : (rows, weight.columns)
       return byteCount((outer + width - 1) / width, width, weight.element.panelColumnBytes(inner)) == nil
         ? "takes more than 2^48 bytes" : nil
     }
+  }
+
+  /// Why a weight cannot lie as a GPU's matrix instructions take it; nil where it can.
+  private func problem(
+    ofSteps weight: Buffer, _ name: String, width: Int, rows: Int, _ transposed: Bool
+  ) -> String? {
+    guard weight.element == .bf16 || weight.element.isCode else {
+      return "\(name) are of bf16 or codes, found \(weight.element.rawValue)"
+    }
+    let (inner, outer) = transposed ? (weight.columns, rows) : (rows, weight.columns)
+    return byteCount(outer + width, inner + Packing.stepRows(of: weight.element), weight.element.byteCount) == nil
+      ? "takes more than 2^48 bytes" : nil
   }
 }
 

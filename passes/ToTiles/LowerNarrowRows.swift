@@ -36,9 +36,10 @@ extension TileLowering {
   mutating func lowerQuantizedLinear(
     _ linear: QuantizedLinear, _ operands: [ValueID], into: TileSlice
   ) throws(LoweringError) {
-    let weight = try weightBuffer(
-      operands[2], .panels(width: schedule.panel, transposed: linear.orientation == .outIn))
-    let codes = try tile(operands[0])
+    let packing = packing(
+      ofWeight: operands[2], contracting: [width(of: operands[0])], columns: into.count, linear.orientation)
+    let weight = try weightBuffer(operands[2], packing)
+    let codes = try leftSide(try tile(operands[0]), of: packing)
     // Sums stay in a tile until they are scaled: memory is written once.
     let sums = scratch("sums", rows: .block, capacity: kernel.domain.block, columns: into.count)
     kernel.body.append(

@@ -133,18 +133,9 @@ extension TileLowering {
 
   private mutating func lowerLinear(_ linear: Linear, _ operands: [ValueID], into: TileSlice) throws(LoweringError) {
     let parts = virtualConcatenations[operands[0]] ?? [operands[0]]
-    let transposed = linear.orientation == .outIn
-    let areFragments =
-      schedule.hasFragments && function[operands[1]].type.tensor?.element == .bf16
-      && parts.dropLast().allSatisfy { width(of: $0) % Packing.fragmentRows == 0 }
     let inner = parts.reduce(0) { $0 + width(of: $1) }
-    let areMatrices =
-      areFragments && schedule.hasMatrices && parts.allSatisfy { width(of: $0) % Packing.matrixLeftColumns == 0 }
-      && into.count % Packing.matrixColumns == 0
-    let packing: Packing =
-      areMatrices
-      ? .matrices(transposed: transposed)
-      : areFragments ? .fragments(transposed: transposed) : .panels(width: schedule.panel, transposed: transposed)
+    let packing = packing(
+      ofWeight: operands[1], contracting: parts.map { width(of: $0) }, columns: into.count, linear.orientation)
     let weight = try weightBuffer(operands[1], packing)
     var firstRow = 0
     for part in parts {
@@ -152,7 +143,7 @@ extension TileLowering {
       if let element = conversions[operands[0]] {
         left = try converted(part, to: element)
       } else {
-        left = try tile(part)
+        left = try leftSide(try tile(part), of: packing)
       }
       kernel.body.append(
         .contract(

@@ -21,10 +21,12 @@ public struct TileSchedule: Hashable, Sendable {
   public var joinsKeysInPlace = true
   /// Columns of a packed weight's panel.
   public var panel = 32
-  /// Whether weights of bf16 lie as the matrix instructions of a GPU take them.
+  /// Whether weights of bf16, and codes, lie as the matrix instructions of a GPU take them.
   public var hasFragments = false
   /// Whether they lie as the instructions of four warps take them, where whole panels and steps of such are there.
   public var hasMatrices = false
+  /// Whether codes of f8e4m3 in fragments are of half of each number in the form of AMD's matrix instructions.
+  public var hasFNUZ = false
   /// Columns of a turn of items that queries are ranked against: whole panels.
   public var itemColumns = 256
   /// Items that one part of a ranking has at least.

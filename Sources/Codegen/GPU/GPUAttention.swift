@@ -408,7 +408,7 @@ extension GPUKernelEmitter {
     _ b: inout IRBuilder, _ attention: GPUPlan.AttentionBlock, _ fragment: IRValue, of count: Int, _ sums: [IRValue]
   ) {
     let element = kernel[attention.into.tile].element
-    let size = element.workingByteCount
+    let size = element.deviceByteCount
     let isPaired = attention.into.count % 8 == 0 && alignment(of: attention.into) >= 2 * size
     let column = b.add(b.mul(lanePlace(b), 2), b.mul(b.urem(fragment, count / 2), 8))
     let firstRow = b.add(

@@ -8,6 +8,8 @@ extension GPUKernelEmitter {
   struct Reading {
     /// The product that a contraction finishes.
     var product: IRValue?
+    /// Whether nothing is read before what was written earlier, though it does not change: it would take registers.
+    var isInOrder = false
     /// Tiles in registers, by the slice that reads them.
     var tile: (TileSlice) -> IRValue? = { _ in nil }
     /// The row's index.
@@ -28,7 +30,7 @@ extension GPUKernelEmitter {
     case .tile(let slice):
       if let known = reading.tile(slice) { return known }
       let tile = kernel[slice.tile]
-      let size = tile.element.workingByteCount
+      let size = tile.element.deviceByteCount
       let pointer = elementAddress(b, slice, row: at.row, column: at.column)
       return load(
         b, pointer, tile.element, lanes: at.lanes, alignment: min(alignment(of: slice), size * at.lanes))
@@ -38,7 +40,8 @@ extension GPUKernelEmitter {
     case .columnValue(let buffer, let first):
       let pointer = b.offset(address(buffer), bytes: b.mul(b.add(at.column, first), 4))
       return load(
-        b, pointer, .f32, lanes: at.lanes, alignment: Self.alignment(4 * at.lanes, 4 * first), invariant: true)
+        b, pointer, .f32, lanes: at.lanes, alignment: Self.alignment(4 * at.lanes, 4 * first),
+        invariant: !reading.isInOrder)
     case .gathered(let buffer, let vector):
       return tableRow(b, buffer, reading.index(vector) ?? context.i64.constant(0), at)
     case .element(let buffer, let index):

@@ -1,4 +1,5 @@
 import LLVMKit
+import TensorIR
 
 // Matrix instructions of a warp: products of 16 x 16 and 16 x 8 numbers of bf16, added to 16 x 8 of fp32.
 //
@@ -11,9 +12,14 @@ extension GPUKernelEmitter {
   /// lane % 4.
   func lanePlace(_ b: IRBuilder) -> IRValue { b.and(lane, 3) }
 
-  /// `sum + left * right`: four words, two words, four numbers.
-  func multiply(_ b: IRBuilder, _ left: [IRValue], _ right: [IRValue], onto sum: [IRValue]) -> [IRValue] {
-    let result = b.intrinsic("llvm.nvvm.mma.m16n8k16.row.col.bf16", left + right + sum)
+  /// `sum + left * right`: four words, two words, four numbers, which are integers where both sides are.
+  func multiply(
+    _ b: IRBuilder, _ left: [IRValue], _ right: [IRValue], onto sum: [IRValue], of element: ElementType = .bf16
+  ) -> [IRValue] {
+    let result =
+      element.isCode
+      ? multiplyCodes(b, left, right, onto: sum, of: element)
+      : b.intrinsic("llvm.nvvm.mma.m16n8k16.row.col.bf16", left + right + sum)
     return (0..<4).map { b.extractField(result, $0) }
   }
 

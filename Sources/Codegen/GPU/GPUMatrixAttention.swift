@@ -334,7 +334,7 @@ extension GPUKernelEmitter {
     rows: [IRValue]
   ) {
     let element = kernel[attention.into.tile].element
-    let size = element.workingByteCount
+    let size = element.deviceByteCount
     let isOdd = b.icmp(.ne, b.and(lane, 1), 0)
     let place = lanePlace(b)
     func put(_ b: inout IRBuilder, row: IRValue, column: IRValue, _ sums: [IRValue]) {

@@ -49,7 +49,7 @@ extension GPUPlan {
       && product.segments.allSatisfy { segment in
         guard case .weight(_, .matrices) = program[segment.right].home else { return false }
         guard case .scratch = kernel[segment.left.tile].home else { return false }
-        return segment.left.count % Packing.matrixLeftColumns == 0 && segment.firstColumn % Packing.matrixColumns == 0
+        return Self.hasWholeSwizzles(kernel[segment.left.tile]) && segment.firstColumn % Packing.matrixColumns == 0
       }
   }
 

@@ -88,12 +88,14 @@ extension GPUKernelEmitter {
   ) -> [IRValue] {
     let (i32, i64) = (context.i32, context.i64)
     var carried = carried
-    let stepBytes = Packing.matrixColumns * Packing.fragmentRows * 2
+    let stepBytes = Packing.matrixColumns * Packing.stepBytes
+    let element = product.element(emitter.program)
     for segment in product.segments {
-      let panelBytes = Packing.paddedFragmentRows(segment.rows) / Packing.fragmentRows * stepBytes
+      let panelBytes = Packing.steps(segment.rows, of: element) * stepBytes
       let start = b.mul(b.zext(b.add(panel, segment.firstColumn / Packing.matrixColumns), to: i64), panelBytes)
       let source = b.offset(
-        b.offset(address(segment.right), bytes: start), bytes: segment.firstRow / Packing.fragmentRows * stepBytes)
+        b.offset(address(segment.right), bytes: start),
+        bytes: segment.firstRow / Packing.stepRows(of: element) * stepBytes)
       carried = b.loop(
         from: i32.constant(0), to: i32.constant(stages(segment)), step: 1, name: "bring", hint: .asWritten,
         carrying: carried
@@ -114,7 +116,7 @@ extension GPUKernelEmitter {
   }
 
   private func stages(_ segment: GPUPlan.Product.Segment) -> Int {
-    segment.left.count / (Packing.fragmentRows * ring.steps)
+    Packing.steps(segment.left.count, of: emitter.program[segment.right].element) / ring.steps
   }
 
   // MARK: - Multiplying
@@ -122,18 +124,18 @@ extension GPUKernelEmitter {
   private func multiply(
     _ b: inout IRBuilder, _ product: GPUPlan.Product, panel: IRValue, _ carried: [IRValue]
   ) -> [IRValue] {
-    let (i32, f32) = (context.i32, context.f32)
+    let i32 = context.i32
     let group = b.lshr(warp, 2)
     let count = groupColumns / 2
-    let stepBytes = Packing.matrixColumns * Packing.fragmentRows * 2
-    var sums = Array(repeating: f32.constant(0.0), count: count)
+    let stepBytes = Packing.matrixColumns * Packing.stepBytes
+    var sums = Array(repeating: noSum(product), count: count)
     var place = carried
     for segment in product.segments {
       let owner = plan.places[segment.left.tile] ?? GPUPlan.Place(offset: 0, rowStride: 0)
       var left = b.ptrtoint(b.offset(emitter.shared, bytes: owner.offset), to: i32)
       if plan.rows == 128 { left = b.add(left, b.mul(group, 64 * owner.rowStride)) }
       let atomBytes = plan.rows * owner.rowStride
-      let atomSteps = Packing.matrixLeftColumns / Packing.fragmentRows
+      let atomSteps = owner.rowStride / Packing.stepBytes
       let result = b.loop(
         from: i32.constant(0), to: i32.constant(stages(segment)), step: 1, name: "contract", hint: .asWritten,
         carrying: sums + place
@@ -142,20 +144,20 @@ extension GPUKernelEmitter {
         let first = b.mul(stage, ring.steps)
         let leftStep = b.add(
           left,
-          b.add(b.mul(b.udiv(first, atomSteps), atomBytes), b.mul(b.urem(first, atomSteps), 2 * Packing.fragmentRows)))
+          b.add(b.mul(b.udiv(first, atomSteps), atomBytes), b.mul(b.urem(first, atomSteps), Packing.stepBytes)))
         var right = slotAddress(b, place[0])
-        if plan.rows == 64 { right = b.add(right, b.mul(group, groupColumns * 2 * Packing.fragmentRows)) }
+        if plan.rows == 64 { right = b.add(right, b.mul(group, groupColumns * Packing.stepBytes)) }
         var descriptions: [IRValue] = []
         for step in 0..<ring.steps {
           descriptions.append(
             description(
-              b, b.add(leftStep, step * 2 * Packing.fragmentRows), leading: 16, stride: 8 * owner.rowStride,
+              b, b.add(leftStep, step * Packing.stepBytes), leading: 16, stride: 8 * owner.rowStride,
               isSwizzled: true))
           descriptions.append(
             description(b, b.add(right, step * stepBytes), leading: 128, stride: 256, isSwizzled: false))
         }
         wait(b, full(b, place[0]), parity: place[1])
-        let sums = matrixMultiply(b, descriptions, onto: Array(carried[..<count]))
+        let sums = matrixMultiply(b, descriptions, onto: Array(carried[..<count]), of: product.element(emitter.program))
         b.ifThen(b.icmp(.eq, lane, 0)) { b in arrive(b, empty(b, place[0])) }
         return sums + next(b, place)
       }
@@ -167,21 +169,23 @@ extension GPUKernelEmitter {
   }
 
   /// The sums with products of pairs of sides added, in this order.
-  private func matrixMultiply(_ b: IRBuilder, _ descriptions: [IRValue], onto sums: [IRValue]) -> [IRValue] {
+  private func matrixMultiply(
+    _ b: IRBuilder, _ descriptions: [IRValue], onto sums: [IRValue], of element: ElementType
+  ) -> [IRValue] {
     let count = sums.count
     let registers = (0..<count).map { "$\($0)" }.joined(separator: ", ")
     var text = "{\n\t.reg .pred isAdded;\n\tsetp.ne.b32 isAdded, 1, 0;\n\twgmma.fence.sync.aligned;\n"
     for pair in 0..<descriptions.count / 2 {
-      text +=
-        "\twgmma.mma_async.sync.aligned.m64n\(groupColumns)k16.f32.bf16.bf16 {\(registers)}, "
-        + "$\(2 * count + 2 * pair), $\(2 * count + 2 * pair + 1), isAdded, 1, 1, 0, 0;\n"
+      let operands = "{\(registers)}, $\(2 * count + 2 * pair), $\(2 * count + 2 * pair + 1), isAdded"
+      text += "\twgmma.mma_async.sync.aligned.m64n\(groupColumns)" + Self.matrixInstruction(element, operands)
     }
     text += "\twgmma.commit_group.sync.aligned;\n\twgmma.wait_group.sync.aligned 0;\n\t}"
-    let outputs = Array(repeating: "=f", count: count)
+    let type = sums[0].type
+    let outputs = Array(repeating: type == context.f32 ? "=f" : "=r", count: count)
     let inputs = (0..<count).map(String.init) + Array(repeating: "l", count: descriptions.count)
     let result = b.assembly(
       text, constraints: (outputs + inputs + ["~{memory}"]).joined(separator: ","),
-      returns: context.structure(Array(repeating: context.f32, count: count)), sums + descriptions)
+      returns: context.structure(Array(repeating: type, count: count)), sums + descriptions)
     return (0..<count).map { b.extractField(result, $0) }
   }
 
@@ -200,7 +204,8 @@ extension GPUKernelEmitter {
         var pieces: [(at: Elements, sum: IRValue)] = []
         for columns in 0..<groupColumns / 32 {
           let column = b.add(firstColumn, columns * 32)
-          let numbers = (0..<8).map { sums[(columns * 4 + $0 / 2) * 4 + 2 * half + $0 % 2] }
+          let numbers = numbers(
+            b, (0..<8).map { sums[(columns * 4 + $0 / 2) * 4 + 2 * half + $0 % 2] }, of: product)
           if isWide {
             pieces.append((Elements(row: row, column: column, lanes: 8), vector(b, numbers)))
           } else {
@@ -209,9 +214,16 @@ extension GPUKernelEmitter {
             }
           }
         }
-        // All of them are read before one is written, so that memory is waited for once.
-        let values = pieces.map { finished(b, product.into, $0.at, $0.sum, product.finish) }
-        for (piece, value) in zip(pieces, values) { put(b, value, product.into, piece.at) }
+        // What belongs to all of them is read before one is written, so that memory is waited for once; or twice, and so on, where as many
+        // registers hold two numbers for each sum, or more.
+        let together = max(pieces.count / max(product.finish.elementReads, 1), 1)
+        for first in stride(from: 0, to: pieces.count, by: together) {
+          let part = pieces[first..<min(first + together, pieces.count)]
+          let values = part.map {
+            finished(b, product.into, $0.at, $0.sum, product.finish, isInOrder: together < pieces.count)
+          }
+          for (piece, value) in zip(part, values) { put(b, value, product.into, piece.at) }
+        }
       }
     }
   }

@@ -33,9 +33,10 @@ public struct GPUCode {
 
   /// The machine that the module is optimized and emitted for.
   public func machine() throws(LLVMError) -> TargetMachine {
-    try TargetMachine(
-      triple: target.triple, cpu: target.rawValue, features: target.features, optimization: .aggressive,
-      positionIndependent: false)
+    let hasFloat8 = program.buffers.contains { $0.element == .f8e4m3 }
+    return try TargetMachine(
+      triple: target.triple, cpu: target.rawValue, features: target.features(withFloat8: hasFloat8),
+      optimization: .aggressive, positionIndependent: false)
   }
 
   /// The optimized module, the machine to emit it for, and how each kernel is launched.

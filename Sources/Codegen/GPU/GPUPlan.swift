@@ -34,6 +34,9 @@ struct GPUPlan {
     /// Whether the sum itself lies in a tile that is still to be finished.
     var isOpen = true
 
+    /// What both sides of it are.
+    func element(_ program: Program) -> ElementType { program[segments[0].right].element }
+
     /// Whether all its weights lie as the lanes of a warp take them.
     func isOfFragments(_ program: Program) -> Bool {
       segments.allSatisfy { segment in
@@ -61,18 +64,21 @@ struct GPUPlan {
   struct Place {
     var offset: Int
     var rowStride: Int
-    /// Whether 64 columns each lie together, `rowStride` bytes a row, their pieces of 16 bytes in an order that follows from the row:
+    /// Whether 128 bytes of columns each lie together, `rowStride` bytes a row, their pieces of 16 bytes in an order that follows from the row:
     /// what matrix instructions call a swizzle of 128 bytes.
     var isSwizzled = false
+
+    /// Bytes of columns that lie together under a swizzle.
+    static let swizzledBytes = 2 * Packing.matrixLeftColumns
   }
 
   /// The ring in shared memory through which weights come.
   struct Ring {
     var offset: Int
     var slots: Int
-    /// Steps of 16 contracted rows in a slot.
+    /// Steps in a slot.
     var steps: Int
-    var slotBytes: Int { steps * Packing.fragmentRows * Packing.matrixColumns * 2 }
+    var slotBytes: Int { steps * Packing.stepBytes * Packing.matrixColumns }
     /// For each slot a barrier that says it is full, then for each one that says it is empty.
     var barriers: Int { offset + slots * slotBytes }
     var end: Int { barriers + 16 * slots }
@@ -101,6 +107,13 @@ struct GPUPlan {
   init(_ kernel: Kernel, of program: Program, target: GPUTarget) throws(GPUError) {
     self.kernel = kernel
     rows = kernel.domain.block
+    if !target.multipliesFloat8, kernel.tiles.contains(where: { $0.element == .f8e4m3 }) {
+      throw GPUError(
+        message: "kernel \(kernel.name): no code yet for products of f8e4m3 on \(target.rawValue), "
+          + "which has no matrix instruction for them",
+        hint: "lower-precision{matmul=int8} and {matmul=bf16} have code there; "
+          + "\(GPUTarget.allCases.filter(\.multipliesFloat8).map(\.rawValue).joined(separator: " and ")) multiply FP8")
+    }
     if let attention = Self.attention(kernel) {
       stages = [.attention(attention)]
       threads = rows / Self.warpQueries * target.lanes
@@ -286,16 +299,23 @@ struct GPUPlan {
 
   // MARK: - Places
 
-  /// Tiles that several stages share, which of all tiles products have as left sides, and of which only some columns are read somewhere.
+  /// Tiles that several stages share, which of all tiles products have as left sides, and of which products read or write only some
+  /// columns, or other tiles are columns.
   func sharedTiles() -> (shared: [TileID], isLeft: Set<TileID>, isCut: Set<TileID>) {
     var stagesOfTile: [TileID: Set<Int>] = [:]
     var isLeft: Set<TileID> = []
     var isCut: Set<TileID> = []
-    func note(_ slice: TileSlice, _ stage: Int) {
+    var hasParts: Set<TileID> = []
+    func note(_ slice: TileSlice, _ stage: Int, byProduct: Bool = false) {
       let owner = kernel.owner(of: slice.tile)
       guard case .scratch = kernel[owner].home else { return }
       stagesOfTile[owner, default: []].insert(stage)
-      if owner != slice.tile || slice.first != 0 || slice.count != kernel[owner].columns { isCut.insert(owner) }
+      if owner != slice.tile {
+        isCut.insert(owner)
+      } else if slice.first != 0 || slice.count != kernel[owner].columns {
+        hasParts.insert(owner)
+        if byProduct { isCut.insert(owner) }
+      }
     }
     for (index, stage) in stages.enumerated() {
       switch stage {
@@ -303,18 +323,20 @@ struct GPUPlan {
         for statement in statements { statement.forEachSlice { note($0, index) } }
       case .product(let product):
         for segment in product.segments {
-          note(segment.left, index)
+          note(segment.left, index, byProduct: true)
           isLeft.insert(kernel.owner(of: segment.left.tile))
         }
-        note(product.into, index)
-        product.finish.forEachSlice { note($0, index) }
+        note(product.into, index, byProduct: true)
+        product.finish.forEachSlice { note($0, index, byProduct: true) }
         // What a product gives is other threads' to read.
         stagesOfTile[kernel.owner(of: product.into.tile)]?.insert(-1)
       case .products, .attention, .ranking: break
       }
     }
     let shared = stagesOfTile.keys.sorted { $0.index < $1.index }
-      .filter { (stagesOfTile[$0]?.count ?? 0) > 1 || isCut.contains($0) || isLeft.contains($0) }
+      .filter {
+        (stagesOfTile[$0]?.count ?? 0) > 1 || isCut.contains($0) || hasParts.contains($0) || isLeft.contains($0)
+      }
     return (shared, isLeft, isCut)
   }
 
@@ -323,9 +345,11 @@ struct GPUPlan {
     let (shared, isLeft, isCut) = sharedTiles()
     let bytes = target.sharedBytes
     let swizzled = target.vendor == .amd ? swizzledTiles(isLeft.subtracting(isCut), of: program) : []
-    // With more products than one, what lies ready for them and the sums of 128 rows find no registers together.
-    let products = stages.count { if case .product = $0 { true } else { false } }
-    let most = min(max(kernel.domain.block, 16), products > 1 ? 64 : 128)
+    // With more products than one, what lies ready for them and the sums of 128 rows find no registers together; nor do these and what
+    // Hopper's instruction for FP8 makes of its sides, which are multiplied as numbers of 16 bits.
+    let products = stages.compactMap { if case .product(let product) = $0 { product } else { nil } }
+    let isWide = target.vendor == .nvidia && products.contains { $0.element(program) == .f8e4m3 }
+    let most = min(max(kernel.domain.block, 16), products.count > 1 || isWide ? 64 : 128)
     for candidate in [128, 64, 32, 16] where candidate <= most {
       rows = candidate
       places = [:]
@@ -343,20 +367,20 @@ struct GPUPlan {
   func place(
     _ tile: TileID, at offset: Int, rows: Int, isLeft: Bool, isSwizzled: Bool
   ) -> (place: Place, end: Int) {
-    let stride = isSwizzled ? 2 * Packing.matrixLeftColumns : Self.rowStride(kernel[tile], isLeft: isLeft)
-    let size = isSwizzled ? kernel[tile].columns * 2 : stride
+    let stride = isSwizzled ? Place.swizzledBytes : Self.rowStride(kernel[tile], isLeft: isLeft)
+    let size = isSwizzled ? kernel[tile].columns * kernel[tile].element.deviceByteCount : stride
     return (
       Place(offset: offset, rowStride: stride, isSwizzled: isSwizzled), offset + (size * rows + 127) / 128 * 128
     )
   }
 
-  /// Bytes from row to row. Left sides are read sixteen columns at a time, eight rows side by side: an odd number of 16 bytes
-  /// keeps those in different banks.
+  /// Bytes from row to row. Left sides are read a step at a time, eight rows side by side: an odd number of 16 bytes keeps those in
+  /// different banks.
   static func rowStride(_ tile: Tile, isLeft: Bool) -> Int {
-    let size = tile.element.workingByteCount
-    if tile.columns == 1 { return size }
-    let columns = isLeft ? (tile.columns + 15) / 16 * 16 : tile.columns
-    let bytes = (columns * size + 15) / 16 * 16
+    let size = tile.element.deviceByteCount
+    if tile.columns == 1, !isLeft { return size }
+    let whole = isLeft ? Packing.stepBytes : 16
+    let bytes = (tile.columns * size + whole - 1) / whole * whole
     return bytes / 16 % 2 == 0 ? bytes + 16 : bytes
   }
 
@@ -374,6 +398,16 @@ extension Expression {
       left.forEachSlice(body)
       right.forEachSlice(body)
     case .product, .columnValue, .gathered, .element, .constant, .scalar, .positionBias, .timeBias: break
+    }
+  }
+
+  /// Numbers that are read for each element.
+  var elementReads: Int {
+    switch self {
+    case .tile, .columnValue, .gathered: 1
+    case .unary(_, let operand), .unlessIndex(_, _, let operand), .whereBits(_, _, let operand): operand.elementReads
+    case .binary(_, let left, let right): left.elementReads + right.elementReads
+    case .product, .rowValue, .element, .constant, .scalar, .positionBias, .timeBias: 0
     }
   }
 
@@ -444,12 +478,16 @@ extension GPUPlan {
     return 1
   }
 
+  /// Whether a tile's rows are whole pieces of columns as matrix instructions take them.
+  static func hasWholeSwizzles(_ tile: Tile) -> Bool {
+    (tile.element == .bf16 || tile.element.isCode)
+      && tile.columns * tile.element.deviceByteCount % Place.swizzledBytes == 0
+  }
+
   /// Of left sides that are read whole, those that can lie without a gap between rows: of fragments' products alone, and in whole
   /// pieces of columns.
   private func swizzledTiles(_ tiles: Set<TileID>, of program: Program) -> Set<TileID> {
-    var result = tiles.filter {
-      kernel[$0].element == .bf16 && kernel[$0].columns % Packing.matrixLeftColumns == 0
-    }
+    var result = tiles.filter { Self.hasWholeSwizzles(kernel[$0]) }
     for case .product(let product) in stages where !product.isOfFragments(program) {
       for segment in product.segments { result.remove(kernel.owner(of: segment.left.tile)) }
     }

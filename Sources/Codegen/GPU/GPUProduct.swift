@@ -36,13 +36,13 @@ extension GPUKernelEmitter {
       }
       switch emitter.target.vendor {
       case .nvidia:
-        var sums = Array(repeating: context.f32.constant(0.0), count: rowTiles * 4 * together * 4)
+        var sums = Array(repeating: noSum(product), count: rowTiles * 4 * together * 4)
         for segment in product.segments { sums = add(&b, segment, panels: own, rowTiles: rowTiles, to: sums) }
         finishPanels(&b) { b, number in
           finish(&b, product, panel: own[number], sums, number: number, together: together, rowTiles: rowTiles)
         }
       case .amd:
-        var sums = Array(repeating: noSums, count: rowTiles * together * 2)
+        var sums = Array(repeating: context.vector(noSum(product).type, 4).null(), count: rowTiles * together * 2)
         for segment in product.segments { sums = addByWave(&b, segment, panels: own, rowTiles: rowTiles, to: sums) }
         finishPanels(&b) { b, number in
           finishByWave(&b, product, panel: own[number], sums, number: number, together: together, rowTiles: rowTiles)
@@ -55,18 +55,19 @@ extension GPUKernelEmitter {
   func fragmentAddresses(
     _ b: IRBuilder, _ segment: GPUPlan.Product.Segment, panels: [IRValue], laneBytes: IRValue
   ) -> [IRValue] {
-    let panelBytes = Packing.paddedFragmentRows(segment.rows) / Packing.fragmentRows * Self.stepBytes
+    let element = emitter.program[segment.right].element
+    let panelBytes = Packing.steps(segment.rows, of: element) * Self.stepBytes
     return panels.map { panel in
       let start = b.mul(
         b.zext(b.add(panel, segment.firstColumn / Packing.fragmentColumns), to: context.i64), panelBytes)
       return b.offset(
         b.offset(address(segment.right), bytes: b.add(start, b.zext(laneBytes, to: context.i64))),
-        bytes: segment.firstRow / Packing.fragmentRows * Self.stepBytes)
+        bytes: segment.firstRow / Packing.stepRows(of: element) * Self.stepBytes)
     }
   }
 
   /// Bytes of a panel's fragments of a step.
-  static let stepBytes = Packing.fragmentColumns * Packing.fragmentRows * 2
+  static let stepBytes = Packing.fragmentColumns * Packing.stepBytes
 
   /// The sums after all steps. Right sides of `ahead` steps are on their way while one is multiplied.
   func contract(
@@ -95,7 +96,8 @@ extension GPUKernelEmitter {
     let (i32, i64) = (context.i32, context.i64)
     let rowStride = rowStride(of: segment.left.tile)
     let left = leftAddress(b, rowAddress(b, segment.left, row: i32.constant(0)), rowStride: rowStride)
-    let steps = Packing.paddedFragmentRows(segment.left.count) / Packing.fragmentRows
+    let element = emitter.program[segment.right].element
+    let steps = Packing.steps(segment.left.count, of: element)
     let addresses = fragmentAddresses(b, segment, panels: panels, laneBytes: b.mul(lane, 16))
     /// The right sides of a step: of each panel four tiles of 8 columns, two words each.
     func load(_ b: IRBuilder, _ step: IRValue) -> [IRValue] {
@@ -115,14 +117,14 @@ extension GPUKernelEmitter {
       var sums = sums
       for rowTile in 0..<rowTiles {
         let place = b.offset(
-          b.offset(left, bytes: b.mul(step, 2 * Packing.fragmentRows)), bytes: rowTile * 16 * rowStride)
+          b.offset(left, bytes: b.mul(step, Packing.stepBytes)), bytes: rowTile * 16 * rowStride)
         let fragment = fragments(b, place)
         for panel in panels.indices {
           for column in 0..<4 {
             let sum = ((rowTile * panels.count + panel) * 4 + column) * 4
             let words = Array(right[panel * 8 + 2 * column..<panel * 8 + 2 * column + 2])
             sums.replaceSubrange(
-              sum..<sum + 4, with: self.multiply(b, fragment, words, onto: Array(sums[sum..<sum + 4])))
+              sum..<sum + 4, with: self.multiply(b, fragment, words, onto: Array(sums[sum..<sum + 4]), of: element))
           }
         }
       }
@@ -130,16 +132,16 @@ extension GPUKernelEmitter {
     }
     if isMatrices(segment) {
       // No column of it is this lane's only: four bytes each.
-      let stepBytes = Packing.matrixColumns * Packing.fragmentRows * 2
-      let panelBytes = Packing.paddedFragmentRows(segment.rows) / Packing.fragmentRows * stepBytes
+      let stepBytes = Packing.matrixColumns * Packing.stepBytes
+      let panelBytes = Packing.steps(segment.rows, of: element) * stepBytes
       let addresses = panels.map { panel in
         let column = b.add(b.mul(panel, Self.panelColumns), segment.firstColumn)
         let (whole, rest) = (b.udiv(column, Packing.matrixColumns), b.urem(column, Packing.matrixColumns))
         let start = b.add(
-          b.mul(b.zext(whole, to: i64), panelBytes), b.zext(b.mul(rest, 2 * Packing.fragmentRows), to: i64))
+          b.mul(b.zext(whole, to: i64), panelBytes), b.zext(b.mul(rest, Packing.stepBytes), to: i64))
         return b.offset(
           b.offset(address(segment.right), bytes: b.add(start, b.zext(b.mul(lane, 4), to: i64))),
-          bytes: segment.firstRow / Packing.fragmentRows * stepBytes)
+          bytes: segment.firstRow / Packing.stepRows(of: element) * stepBytes)
       }
       return b.loop(
         from: i32.constant(0), to: i32.constant(steps), step: 1, name: "contract", hint: .asWritten, carrying: sums
@@ -154,8 +156,10 @@ extension GPUKernelEmitter {
         return multiply(b, step, right, sums)
       }
     }
-    // Right sides are on their way for as many steps as memory takes to answer.
-    return contract(&b, steps: steps, ahead: rowTiles > 4 ? 1 : 2, onto: sums, load: load, multiply: multiply)
+    // Right sides are on their way for as many steps as memory takes to answer, where there are registers for them: FP8 takes some to become
+    // numbers of 16 bits.
+    let ahead = rowTiles > 4 || element == .f8e4m3 ? 1 : 2
+    return contract(&b, steps: steps, ahead: ahead, onto: sums, load: load, multiply: multiply)
   }
 
   /// Writes what becomes of the sums of a panel.
@@ -173,7 +177,9 @@ extension GPUKernelEmitter {
           let (tile, column) = areMatrices ? (place / 2, place % 2) : (place % 4, place / 4)
           return sums[((rowTile * together + number) * 4 + tile) * 4 + 2 * half + column]
         }
-        write(&b, product.into, product.finish, row: row, column: column, numbers, together: isWide)
+        write(
+          &b, product.into, product.finish, row: row, column: column, self.numbers(b, numbers, of: product),
+          together: isWide)
       }
     }
   }
@@ -205,15 +211,17 @@ extension GPUKernelEmitter {
   }
 
   /// What becomes of sums.
-  func finished(_ b: IRBuilder, _ into: TileSlice, _ at: Elements, _ sum: IRValue, _ finish: Expression) -> IRValue {
-    value(b, finish, at, Reading(product: sum), roundedTo: kernel[into.tile].element)
+  func finished(
+    _ b: IRBuilder, _ into: TileSlice, _ at: Elements, _ sum: IRValue, _ finish: Expression, isInOrder: Bool = false
+  ) -> IRValue {
+    value(b, finish, at, Reading(product: sum, isInOrder: isInOrder), roundedTo: kernel[into.tile].element)
   }
 
   /// Writes elements of a product.
   func put(_ b: IRBuilder, _ value: IRValue, _ into: TileSlice, _ at: Elements) {
     let element = kernel[into.tile].element
     let place = elementAddress(b, into, row: at.row, column: at.column)
-    store(b, value, place, element, alignment: min(16, alignment(of: into), element.workingByteCount * at.lanes))
+    store(b, value, place, element, alignment: min(16, alignment(of: into), element.deviceByteCount * at.lanes))
   }
 
   /// Whether eight neighbours can be read and written together.
@@ -222,10 +230,10 @@ extension GPUKernelEmitter {
   /// Whether so many neighbours can be read and written together.
   func canFinish(_ into: TileSlice, _ finish: Expression, together: Int) -> Bool {
     var fits =
-      into.count % together == 0 && alignment(of: into) >= 2 * min(8, kernel[into.tile].element.workingByteCount)
+      into.count % together == 0 && alignment(of: into) >= 2 * min(8, kernel[into.tile].element.deviceByteCount)
     finish.forEachSlice { slice in
       let tile = kernel[slice.tile]
-      if tile.columns > 1, alignment(of: slice) < 2 * min(8, tile.element.workingByteCount) { fits = false }
+      if tile.columns > 1, alignment(of: slice) < 2 * min(8, tile.element.deviceByteCount) { fits = false }
     }
     return fits
   }
@@ -278,8 +286,8 @@ extension GPUKernelEmitter {
               b, b.offset(right, bytes: b.zext(offset, to: i64)), element, lanes: 1, alignment: size, invariant: true)
             return zip(sums, lefts).map { sum, left in
               let number = load(
-                b, b.offset(left, bytes: b.mul(index, leftElement.workingByteCount)), leftElement, lanes: 1,
-                alignment: leftElement.workingByteCount)
+                b, b.offset(left, bytes: b.mul(index, leftElement.deviceByteCount)), leftElement, lanes: 1,
+                alignment: leftElement.deviceByteCount)
               return b.fma(number, weight, sum)
             }
           }

@@ -323,8 +323,8 @@ extension GPUKernelEmitter {
     ) { b, index in
       let (row, column) = (b.udiv(index, columns), b.urem(index, columns))
       let source = b.offset(
-        rowAddress(b, left, row: b.smin(row, b.sub(rowCount, 1))), bytes: b.mul(column, element.workingByteCount))
-      let number = load(b, source, element, lanes: 1, alignment: element.workingByteCount)
+        rowAddress(b, left, row: b.smin(row, b.sub(rowCount, 1))), bytes: b.mul(column, element.deviceByteCount))
+      let number = load(b, source, element, lanes: 1, alignment: element.deviceByteCount)
       b.store(
         number, b.offset(target, bytes: b.add(b.mul(row, plan.ranking.leftStride), b.mul(column, 4))), alignment: 4)
     }

@@ -37,7 +37,7 @@ extension GPUKernelEmitter {
         let tile = kernel[slice.tile]
         if tile.columns == 1 { return }
         if slice.count % 4 != 0
-          || !isInRegisters(slice.tile) && alignment(of: slice) < 4 * tile.element.workingByteCount
+          || !isInRegisters(slice.tile) && alignment(of: slice) < 4 * tile.element.deviceByteCount
         {
           fits = false
         }
@@ -86,7 +86,7 @@ extension GPUKernelEmitter {
       put(&b, total, into, row: row, state)
     case .maximum(let into, let of, let columns):
       let most = reduce(&b, of, columns: columns, row: row, lanes: lanes, state, start: -.infinity) { b, one, other in
-        b.select(b.fcmp(.olt, one, other), other, one)
+        b.fmaximumNumber(one, other)
       }
       put(&b, most, into, row: row, state)
     case .indices(let vector, let source): state.indices[vector] = try index(b, source, row: row, state)
@@ -198,11 +198,12 @@ extension GPUKernelEmitter {
     let tile = kernel[into.tile]
     if into.count == 1 {
       let number = value(b, Elements(row: row, column: context.i32.constant(0), lanes: 1), 0)
-      return put(&b, number, into, row: row, state)
+      put(&b, number, into, row: row, state)
+      return emitPadding(&b, into, row: row)
     }
     let isKept = isInRegisters(into.tile)
     let base = isKept || plan.places[into.tile]?.isSwizzled == true ? nil : rowAddress(b, into, row: row)
-    let size = tile.element.workingByteCount
+    let size = tile.element.deviceByteCount
     var numbers: [IRValue] = []
     forSteps(&b, count: into.count, row: row, lanes: lanes) { b, at, step, isInside in
       let number = value(b, at, step)
@@ -215,15 +216,20 @@ extension GPUKernelEmitter {
       b.ifThen(isInside) { b in store(b, number, place, tile.element, alignment: alignment) }
     }
     if isKept { state.tiles[into.tile] = numbers }
-    // Products read whole groups of sixteen columns.
-    let padded = (into.count + 15) / 16 * 16
-    if let base, plan.places[into.tile] != nil, tile.element == .bf16, padded > into.count,
-      into.count == tile.columns
-    {
-      b.ifThen(b.icmp(.slt, lane, padded - into.count)) { b in
-        let place = b.offset(base, bytes: b.mul(b.add(lane, into.count), 2))
-        b.store(context.i16.constant(0), place, alignment: 2)
-      }
+    emitPadding(&b, into, row: row)
+  }
+
+  /// Zeros behind the last columns of a left side: products read whole steps.
+  private func emitPadding(_ b: inout IRBuilder, _ into: TileSlice, row: IRValue) {
+    let tile = kernel[into.tile]
+    let size = tile.element.deviceByteCount
+    let padding = (Packing.stepBytes - tile.columns * size % Packing.stepBytes) % Packing.stepBytes / size
+    guard size <= 2, padding > 0, into.first + into.count == tile.columns, let place = plan.places[into.tile],
+      place.rowStride >= (tile.columns + padding) * size
+    else { return }
+    b.ifThen(b.icmp(.slt, lane, padding)) { b in
+      let place = b.offset(rowAddress(b, into, row: row), bytes: b.mul(b.add(lane, into.count), size))
+      b.store(context.integer(bits: 8 * size).constant(0), place, alignment: size)
     }
   }
 
@@ -233,7 +239,7 @@ extension GPUKernelEmitter {
     if isInRegisters(into.tile) { return state.tiles[into.tile] = [rounded(b, value, tile.element)] }
     if case .scratch = tile.home, tile.columns == 1 { state.tiles[into.tile] = [rounded(b, value, tile.element)] }
     onFirstLane(&b) { b in
-      store(b, value, rowAddress(b, into, row: row), tile.element, alignment: tile.element.workingByteCount)
+      store(b, value, rowAddress(b, into, row: row), tile.element, alignment: tile.element.deviceByteCount)
     }
   }
 

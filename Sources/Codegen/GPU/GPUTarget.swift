@@ -48,11 +48,11 @@ public enum GPUTarget: String, Hashable, Sendable, CaseIterable, Comparable {
     }
   }
 
-  /// LLVM's features: the version of PTX, which the instructions in use want.
-  public var features: String {
+  /// LLVM's features: the version of PTX, which the instructions in use want. An older driver translates an older version.
+  func features(withFloat8: Bool) -> String {
     switch self {
     case .sm80: "+ptx70"
-    case .sm90a: "+ptx81"
+    case .sm90a: withFloat8 ? "+ptx84" : "+ptx81"
     case .gfx942: ""
     }
   }
@@ -67,6 +67,12 @@ public enum GPUTarget: String, Hashable, Sendable, CaseIterable, Comparable {
 
   /// Whether blocks can be launched in clusters that read each other's shared memory.
   public var hasClusters: Bool { self == .sm90a }
+
+  /// Whether there are matrix instructions for numbers of f8e4m3.
+  public var multipliesFloat8: Bool { self != .sm80 }
+
+  /// Whether these take their numbers in another form, where each is half of what f8e4m3 makes of the same bits (`Rounding.fnuzBits`).
+  public var hasFNUZ: Bool { self == .gfx942 }
 
   /// Whether groups of four warps multiply matrices in shared memory.
   public var hasMatrices: Bool { self == .sm90a }

@@ -26,13 +26,13 @@ extension GPUKernelEmitter {
 
   /// Bytes of a buffer's row.
   func rowBytes(of buffer: BufferID) -> Int {
-    emitter.program[buffer].columns * emitter.program[buffer].element.workingByteCount
+    emitter.program[buffer].columns * emitter.program[buffer].element.deviceByteCount
   }
 
   /// The address of a slice's element in a row of the block (of keys: counted from the first of the sequence), at column 0.
   func rowAddress(_ b: IRBuilder, _ slice: TileSlice, row: IRValue) -> IRValue {
     let tile = kernel[slice.tile]
-    let size = tile.element.workingByteCount
+    let size = tile.element.deviceByteCount
     switch tile.home {
     case .scratch:
       let place = plan.places[slice.tile] ?? GPUPlan.Place(offset: 0, rowStride: 0)
@@ -58,15 +58,15 @@ extension GPUKernelEmitter {
 
   /// The address of an element, or of the first of neighbours, counted as the slice counts columns.
   func elementAddress(_ b: IRBuilder, _ slice: TileSlice, row: IRValue, column: IRValue) -> IRValue {
-    let size = kernel[slice.tile].element.workingByteCount
+    let size = kernel[slice.tile].element.deviceByteCount
     guard let place = plan.places[slice.tile], place.isSwizzled else {
       return b.offset(rowAddress(b, slice, row: row), bytes: b.mul(column, size))
     }
     // Sixteen bytes each lie in the order that the row's number within its eight gives.
-    let atom = Packing.matrixLeftColumns
-    let chunk = b.xor(b.and(b.lshr(column, 3), 7), b.and(row, 7))
-    let within = b.add(b.shl(chunk, 4), b.mul(b.and(column, 7), size))
-    let atoms = b.mul(b.udiv(column, atom), plan.rows * place.rowStride)
+    let byte = b.mul(b.add(column, slice.first), size)
+    let chunk = b.xor(b.and(b.lshr(byte, 4), 7), b.and(row, 7))
+    let within = b.add(b.shl(chunk, 4), b.and(byte, 15))
+    let atoms = b.mul(b.udiv(byte, place.rowStride), plan.rows * place.rowStride)
     return b.offset(
       b.offset(emitter.shared, bytes: b.add(b.add(atoms, b.mul(row, place.rowStride)), within)), bytes: place.offset)
   }
@@ -74,7 +74,7 @@ extension GPUKernelEmitter {
   /// What every row's first element of a slice is a multiple of in memory, in bytes, at most 16.
   func alignment(of slice: TileSlice) -> Int {
     let tile = kernel[slice.tile]
-    let size = tile.element.workingByteCount
+    let size = tile.element.deviceByteCount
     switch tile.home {
     case .scratch: return Self.alignment(rowStride(of: slice.tile), slice.first * size)
     case .columns(let base, let column, let columnsPerPart):
@@ -100,7 +100,7 @@ extension GPUKernelEmitter {
   {
     let (i32, f32) = (context.i32, context.f32)
     switch element {
-    case .bf16, .f8e4m3:
+    case .bf16:
       if lanes == 1 {
         let bits = b.load(context.i16, pointer, alignment: 2, invariant: invariant)
         return b.bitcast(b.shl(b.zext(bits, to: i32), 16), to: f32)
@@ -108,13 +108,7 @@ extension GPUKernelEmitter {
       let words = words(b, pointer, count: lanes / 2, alignment: alignment, invariant: invariant)
       return vector(b, words.flatMap { word in [b.shl(word, 16), b.and(word, -65536)].map { b.bitcast($0, to: f32) } })
     case .f16: return b.fpext(b.load(context.f16, pointer, alignment: 2, invariant: invariant), to: f32)
-    case .i8:
-      return vector(
-        b,
-        (0..<lanes).map { lane in
-          let code = b.load(context.i8, b.offset(pointer, bytes: lane), alignment: 1, invariant: invariant)
-          return b.sitofp(b.sub(b.zext(code, to: i32), 128), to: f32)
-        })
+    case .f8e4m3, .i8: return codes(b, pointer, element, lanes: lanes, alignment: alignment, invariant: invariant)
     default:
       if lanes == 1 { return b.load(f32, pointer, alignment: 4, invariant: invariant) }
       let words = words(b, pointer, count: lanes, alignment: alignment, invariant: invariant)
@@ -138,17 +132,16 @@ extension GPUKernelEmitter {
   func store(_ b: IRBuilder, _ value: IRValue, _ pointer: IRValue, _ element: ElementType, alignment: Int) {
     let numbers = scalars(b, value)
     switch element {
-    case .bf16, .f8e4m3:
-      let rounded = element == .bf16 ? numbers : numbers.map { b.float8($0) }
-      if rounded.count == 1 {
-        return b.store(b.bitcast(b.fptrunc(rounded[0], to: context.bf16), to: context.i16), pointer, alignment: 2)
-      }
-      let words = stride(from: 0, to: rounded.count, by: 2).map { pair(b, rounded[$0], rounded[$0 + 1]) }
+    case .bf16:
+      if numbers.count == 1 { return b.store(bf16Bits(b, numbers[0]), pointer, alignment: 2) }
+      let words = stride(from: 0, to: numbers.count, by: 2).map { pair(b, numbers[$0], numbers[$0 + 1]) }
       store(b, words: words, pointer, alignment: alignment)
-    case .i8:
-      for (lane, number) in numbers.enumerated() {
-        b.store(code(b, number), b.offset(pointer, bytes: lane), alignment: 1)
+    case .f8e4m3, .i8:
+      if numbers.count == 1 {
+        return b.store(b.trunc(codeWord(b, numbers, element), to: context.i8), pointer, alignment: 1)
       }
+      let words = stride(from: 0, to: numbers.count, by: 4).map { codeWord(b, Array(numbers[$0..<$0 + 4]), element) }
+      store(b, words: words, pointer, alignment: alignment)
     default: store(b, words: numbers.map { b.bitcast($0, to: context.i32) }, pointer, alignment: alignment)
     }
   }
@@ -177,19 +170,11 @@ extension GPUKernelEmitter {
           case .bf16:
             return b.bitcast(b.shl(b.zext(bf16Bits(b, number), to: context.i32), 16), to: context.f32)
           case .f8e4m3: return b.float8(number)
-          case .i8: return b.sitofp(b.sub(b.zext(code(b, number), to: context.i32), 128), to: context.f32)
+          case .i8: return b.sitofp(integerCode(b, number), to: context.f32)
           default: return number
           }
         })
     }
-  }
-
-  /// A code of i8, 128 too high as it is stored.
-  private func code(_ b: IRBuilder, _ value: IRValue) -> IRValue {
-    let most = context.f32.constant(127.0)
-    let number = b.select(b.fcmp(.uno, value, value), context.f32.constant(0.0), value)
-    let bounded = b.fmaximumNumber(b.fminimumNumber(number, most), b.fneg(most))
-    return b.trunc(b.add(nearestInteger(b, bounded), 128), to: context.i8)
   }
 
   /// The lanes of a vector; the number itself of one.

@@ -21,10 +21,17 @@ extension GPUKernelEmitter {
   /// A lane's four sums, of nothing yet.
   var noSums: IRValue { context.vector(context.f32, 4).null() }
 
-  /// `sum + left * right`: four numbers of bf16 as words of 16 bits each, four of fp32.
-  func multiplyByWave(_ b: IRBuilder, _ left: IRValue, _ right: IRValue, onto sum: IRValue) -> IRValue {
+  /// `sum + left * right`: four numbers of bf16 as words of 16 bits each, or eight codes, and four of fp32, or integers.
+  func multiplyByWave(
+    _ b: IRBuilder, _ left: IRValue, _ right: IRValue, onto sum: IRValue, of element: ElementType = .bf16
+  ) -> IRValue {
     let zero = context.i32.constant(0)
-    return b.intrinsic("llvm.amdgcn.mfma.f32.16x16x16bf16.1k", [left, right, sum, zero, zero, zero])
+    guard element.isCode else {
+      return b.intrinsic("llvm.amdgcn.mfma.f32.16x16x16bf16.1k", [left, right, sum, zero, zero, zero])
+    }
+    let sides = [left, right].map { b.bitcast($0, to: context.i64) }
+    let name = element == .i8 ? "i32.16x16x32.i8" : "f32.16x16x32.fp8.fp8"
+    return b.intrinsic("llvm.amdgcn.mfma.\(name)", sides + [sum, zero, zero, zero])
   }
 
   /// Where in a panel's step a lane's numbers of the first 16 columns lie; those of the other 16 lie 256 bytes further. Column `row` of
@@ -44,7 +51,8 @@ extension GPUKernelEmitter {
     let addresses = fragmentAddresses(b, segment, panels: panels, laneBytes: weightOffset(b))
     let left = activations(b, segment.left)
     // What is on its way would be moved from register to register if it were for the step after next: two steps are one where they can.
-    let steps = Packing.paddedFragmentRows(segment.left.count) / Packing.fragmentRows
+    let element = emitter.program[segment.right].element
+    let steps = Packing.steps(segment.left.count, of: element)
     let together = steps % 2 == 0 ? 2 : 1
     return contract(&b, steps: steps / together, ahead: 1, onto: sums) { b, turn in
       (0..<together).flatMap { number in
@@ -67,7 +75,7 @@ extension GPUKernelEmitter {
           let rows = left(b, step, rowTile)
           for (half, weight) in weights[number * count..<(number + 1) * count].enumerated() {
             let place = rowTile * count + half
-            sums[place] = self.multiplyByWave(b, weight, rows, onto: sums[place])
+            sums[place] = self.multiplyByWave(b, weight, rows, onto: sums[place], of: element)
           }
         }
       }
@@ -87,7 +95,7 @@ extension GPUKernelEmitter {
       let stride = rowStride(of: slice.tile)
       let base = b.offset(rowAddress(b, slice, row: row), bytes: b.mul(waveSlice(b), 4))
       return { b, step, rowTile in
-        let start = b.offset(b.offset(base, bytes: b.mul(step, 2 * Packing.fragmentRows)), bytes: rowTile * 16 * stride)
+        let start = b.offset(b.offset(base, bytes: b.mul(step, Packing.stepBytes)), bytes: rowTile * 16 * stride)
         return numbers(b, start, b.offset(start, bytes: 16))
       }
     }
@@ -95,10 +103,10 @@ extension GPUKernelEmitter {
     let base = b.offset(
       b.offset(emitter.shared, bytes: b.add(b.mul(row, place.rowStride), b.mul(waveSlice(b), 4))), bytes: place.offset)
     let order = b.mul(b.and(row, 7), 16)
-    let atomSteps = Packing.matrixLeftColumns / Packing.fragmentRows
+    let atomSteps = place.rowStride / Packing.stepBytes
     return { b, step, rowTile in
       let atom = b.mul(b.udiv(step, atomSteps), self.plan.rows * place.rowStride)
-      let piece = b.xor(b.mul(b.urem(step, atomSteps), 2 * Packing.fragmentRows), order)
+      let piece = b.xor(b.mul(b.urem(step, atomSteps), Packing.stepBytes), order)
       let starts = [piece, b.xor(piece, 16)].map {
         b.offset(b.offset(base, bytes: b.add(atom, $0)), bytes: rowTile * 16 * place.rowStride)
       }
@@ -117,7 +125,7 @@ extension GPUKernelEmitter {
       for half in 0..<2 {
         write(
           &b, product.into, product.finish, row: b.add(waveRow(b), rowTile * 16), column: b.add(firstColumn, half * 16),
-          scalars(b, sums[(rowTile * together + number) * 2 + half]), together: canFinish)
+          numbers(b, scalars(b, sums[(rowTile * together + number) * 2 + half]), of: product), together: canFinish)
       }
     }
   }

@@ -226,6 +226,10 @@ struct ProgramParser: TokenParser {
     }
     let transposed = try takeWord("transposed")
     if let width = try panelWidth() { return .weight(weight, .panels(width: width, transposed: transposed)) }
+    if try takeWord("fnuz") {
+      try expectWord("fragments")
+      return .weight(weight, .fragments(transposed: transposed, isFNUZ: true))
+    }
     if try takeWord("fragments") { return .weight(weight, .fragments(transposed: transposed)) }
     if try takeWord("matrices") { return .weight(weight, .matrices(transposed: transposed)) }
     if transposed { throw unexpected("\"panels\", \"fragments\" or \"matrices\"") }

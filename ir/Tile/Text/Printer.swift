@@ -64,7 +64,8 @@ struct ProgramPrinter {
       case .reversed: return own + " reversed"
       case .coded(let format): return own + " \(format.rawValue)"
       case .codedPanels(let format, let width): return own + " \(format.rawValue) panels(\(width))"
-      case .fragments(let transposed): return own + (transposed ? " transposed" : "") + " fragments"
+      case .fragments(let transposed, let isFNUZ):
+        return own + (transposed ? " transposed" : "") + (isFNUZ ? " fnuz" : "") + " fragments"
       case .matrices(let transposed): return own + (transposed ? " transposed" : "") + " matrices"
       case .panels(let width, let transposed): return own + (transposed ? " transposed" : "") + " panels(\(width))"
       }
