@@ -158,6 +158,17 @@ struct GPUProgramTests {
     try checkAssembled(form.target, shape, form.matmul)
   }
 
+  @Test("left sides of codes take half the room, so the gate's product takes twice as many rows at a time")
+  func rowsOfCodes() throws {
+    for (matmul, rows) in [("bf16", 64), ("int8", 128), ("fp8", 128)] {
+      let module = try GPUModels.stack(GPUModels.shapes[0], matmul: matmul)
+      let program = try Self.backend(module).lowerForGPU(module, target: .sm90a)
+      let launches = try GPUCode(program: program, target: .sm90a).emit(into: Context()).1
+      let gates = launches.filter { program.kernels[$0.kernel].summary.contains("multiply") }
+      #expect(!gates.isEmpty && gates.allSatisfy { $0.rows == rows })
+    }
+  }
+
   private func checkAssembled(_ target: GPUTarget, _ shape: GPUModels.Shape, _ matmul: String) throws {
     let module = try GPUModels.stack(shape, matmul: matmul)
     let program = try Self.backend(module).lowerForGPU(module, target: target)
@@ -174,17 +185,21 @@ struct GPUProgramTests {
     }
     // Whole tiles of attention are multiplied by groups of four warps.
     #expect(launches.contains(where: \.isPersistent) == (target.hasMatrices && [64, 128].contains(shape.2)))
-    // Products run on the matrix units, those of codes twice as fast.
-    let instruction = ["bf16": ".bf16", "int8": ".s32.s8.s8", "fp8": ".f32.e4m3.e4m3"][matmul] ?? ""
-    for group in ["mma.sync.aligned.m16n8k", "wgmma.mma_async.sync.aligned.m64n"] {
-      let isExpected = (group.hasPrefix("wgmma") && shape.0 % 256 == 0 && target.hasMatrices) || shape.0 < 256
-      let lines = text.split(separator: "\n").filter { $0.contains(group) }
-      if isExpected, group.hasPrefix("wgmma") == (shape.0 % 256 == 0) {
-        #expect(lines.contains { $0.contains(instruction) }, "no \(group) of \(matmul)")
+    // Products run on the matrix units, in the form of their numbers.
+    let form = ["bf16": ".f32.bf16.bf16", "int8": ".s32.s8.s8", "fp8": ".f32.e4m3.e4m3"][matmul] ?? ""
+    let bodies = text.components(separatedBy: ".entry ")
+    for launch in launches {
+      let kernel = program.kernels[launch.kernel]
+      var group: String?
+      for case .weight(_, let packing) in kernel.buffers.map({ program[$0].home }) {
+        if case .fragments = packing { group = "mma.sync.aligned.m16n8k" }
+        if case .matrices = packing { group = "wgmma.mma_async.sync.aligned.m64n" }
       }
+      guard let group else { continue }
+      let body = try #require(bodies.first { $0.hasPrefix("\(launch.symbol)(") })
+      let isThere = body.split(separator: "\n").contains { $0.contains(group) && $0.contains(form) }
+      #expect(isThere, "no \(group) of \(matmul) in \(launch.symbol) of \(shape)")
     }
-    let products = program.kernels.count { $0.summary.contains("linear") || $0.summary.contains("attention") }
-    #expect(text.split(separator: "\n").count { $0.contains("mma") } >= products)
   }
 
   @Test(
