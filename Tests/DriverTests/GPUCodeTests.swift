@@ -1,9 +1,11 @@
 import Codegen
 import Interpreter
+import LLVMKit
 import Passes
 import TensorIR
 import TestSupport
 import Testing
+import TileIR
 
 // Products of codes, thread by thread.
 extension GPUExecutionTests {
@@ -95,6 +97,55 @@ extension GPUExecutionTests {
         tolerance: { RandomProgram.Kind.precision.tolerance(of: $0) })
     }
     #expect(count == 4)
+  }
+
+  /// Rows of 40 columns as codes of f8e4m3, their scales, and what is made of them.
+  private static func quantizing(
+    _ body: (inout FunctionBuilder, [ValueID]) throws -> Void
+  ) throws -> (module: Module, weights: WeightTable, inputs: [String: HostTensor]) {
+    var random = Random(seed: 31)
+    var build = FunctionBuilder(module: Module(name: "codes"), name: "forward")
+    let x = build.argument("x", .tensor([.symbol("rows"), .fixed(40)], .f32))
+    try body(&build, try build.append(.quantizeRows(QuantizeRows(to: .f8e4m3)), [x]))
+    return (build.finish(), WeightTable(["w": random.tensor([40, 24])]), ["x": random.tensor([37, 40])])
+  }
+
+  /// On MI300 a caller's codes have another form than those of the card.
+  @Test("codes of f8e4m3 that a caller gets")
+  func callersCodes() throws {
+    let (module, weights, inputs) = try Self.quantizing { build, rows in
+      build.result("codes", rows[0])
+      build.result("numbers", try build.append(.dequantizeRows(DequantizeRows(to: .f32)), rows)[0])
+    }
+    try checkExactly(.sm90a, module, weights, inputs, "codes")
+    #expect {
+      _ = try EmulatedGPU(module, weights, .gfx942)
+    } throws: {
+      "\($0)".contains("no code yet for codes of f8e4m3 that a caller gives or gets")
+    }
+  }
+
+  /// Where nothing is fused, codes lie in memory between kernels, from where no instruction takes a left side.
+  @Test("products of codes that another kernel wrote", arguments: [GPUTarget.sm90a, .gfx942])
+  func codesInMemory(target: GPUTarget) throws {
+    let (module, weights, inputs) = try Self.quantizing { build, rows in
+      _ = try build.weight("w", [40, 24])
+      let codes = build.derivedWeight("w.codes", [40, 24], .f8e4m3, .codes("w", channels: .columns))
+      let scales = build.derivedWeight("w.scales", [24], .f32, .scales("w", channels: .columns, of: .f8e4m3))
+      build.result("y", try build.append(.quantizedLinear(QuantizedLinear(.inOut)), rows + [codes, scales])[0])
+    }
+    var schedule = TileSchedule.gpu
+    schedule.hasFNUZ = target.hasFNUZ
+    let program = try lowerToTiles(module, function: "forward", schedule: schedule)
+    try program.verify()
+    let derived = DerivedWeights(module, base: weights)
+    let found = try TileInterpreter(program: program, weights: derived, precision: .f32).run(inputs)
+    let expected = try Interpreter(module: module, weights: weights, precision: .f32).run("forward", inputs: inputs)
+    expectClose(
+      found[0].tensor, expected[0].tensor, atol: RandomProgram.Kind.precision.tolerance(of: expected[0].tensor),
+      rtol: 0)
+    let (text, launches) = try GPUCode(program: program, target: target).assembly(in: Context())
+    #expect(launches.count == 2 && text.contains(target == .gfx942 ? "v_mfma_f32_16x16x32_fp8_fp8" : "e4m3.e4m3"))
   }
 
   private static func passes(_ matmul: String) -> String {

@@ -114,6 +114,10 @@ struct GPUPlan {
         hint: "lower-precision{matmul=int8} and {matmul=bf16} have code there; "
           + "\(GPUTarget.allCases.filter(\.multipliesFloat8).map(\.rawValue).joined(separator: " and ")) multiply FP8")
     }
+    // Those of the card's own form would have to be converted.
+    if target.hasFNUZ, kernel.buffers.contains(where: { program[$0].holdsCallersCodes }) {
+      throw error("codes of f8e4m3 that a caller gives or gets")
+    }
     if let attention = Self.attention(kernel) {
       stages = [.attention(attention)]
       threads = rows / Self.warpQueries * target.lanes
