@@ -316,7 +316,6 @@ extension KernelEmitter {
     return b.select(isBefore, before, b.maskedLoad(type, moved, mask: isAfter, alignment: 4))
   }
 
-  /// The bucket is first estimated from below, then set right by comparing with the next threshold.
   private func timeBias(_ b: IRBuilder, _ bias: TimeBias, _ columns: Columns, keyTime: IRValue) -> IRValue {
     let lanes = columns.lanes
     let (f32, i32, i64) = (
@@ -335,17 +334,9 @@ extension KernelEmitter {
 
     let thresholds = address(b, bias.thresholds)
     let count = emitter.program[bias.thresholds].columns
-    // A number's bits, read as an integer, are its base-2 logarithm in fixed point but for at most 0.0861: too little, so
-    // the bucket that they give is the true one or the one before.
-    let bits = b.sitofp(b.sub(b.bitcast(x, to: i32), Int(Float(1).bitPattern)), to: f32)
-    let naturalLogarithmOf2 = 0.6931471805599453
-    let bucketsPerUnit = naturalLogarithmOf2 / 0.301 / Double(1 << 23)
-    let estimate = b.fptosi(b.fma(bits, f32.constant(bucketsPerUnit), f32.constant(-0.001)), to: i32)
-    var bucket = b.smin(b.smax(estimate, 0), count)
-    let hasNext = b.icmp(.slt, bucket, count)
-    let next = b.gather(f32, b.element(thresholds, context.f32, b.sext(bucket, to: i64)), mask: hasNext, alignment: 4)
-    let isHigher = b.and(hasNext, b.fcmp(.ole, next, x))
-    bucket = b.add(bucket, b.zext(isHigher, to: i32))
+    let bucket = b.timeBucket(of: x, count: count, integers: i32) { bucket, hasNext in
+      b.gather(f32, b.element(thresholds, context.f32, b.sext(bucket, to: i64)), mask: hasNext, alignment: 4)
+    }
     let weights = address(b, bias.weights)
     return b.gather(f32, b.element(weights, context.f32, b.sext(bucket, to: i64)), mask: mask, alignment: 4)
   }

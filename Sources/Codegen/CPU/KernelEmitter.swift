@@ -143,15 +143,9 @@ final class KernelEmitter {
       let backward = b.sub(b.sub(b.mul(blocks, parts), 1), index)
       let blockIndex = b.sdiv(backward, parts)
       part = b.srem(backward, parts)
-      // The sequence whose first block is the last one at or before this block.
-      let found = b.whileLoop(carrying: [i64.constant(0), sequences]) { b, bounds in
-        b.icmp(.slt, b.add(bounds[0], 1), bounds[1])
-      } _: { b, bounds in
-        let middle = b.ashr(b.add(bounds[0], bounds[1]), 1)
-        let isLow = b.icmp(.sle, b.load(i64, b.element(tableAddress, i64, middle)), blockIndex)
-        return [b.select(isLow, middle, bounds[0]), b.select(isLow, bounds[1], middle)]
+      sequence = b.sequence(of: blockIndex, among: sequences) { b, number in
+        b.load(i64, b.element(tableAddress, i64, number))
       }
-      sequence = found[0]
       let offsetsAddress = emitter.address(b, offsets, frame: frame)
       sequenceStart = b.load(i64, b.element(offsetsAddress, i64, sequence))
       length = b.sub(b.load(i64, b.element(offsetsAddress, i64, b.add(sequence, 1))), sequenceStart)
@@ -174,11 +168,7 @@ final class KernelEmitter {
     let offsets = emitter.address(b, keys.offsets, frame: frame)
     keySequenceStart = b.load(i64, b.element(offsets, i64, sequence))
     keyLength = b.sub(b.load(i64, b.element(offsets, i64, b.add(sequence, 1))), keySequenceStart)
-    let interval = keys.selection.dropped
-    let zero = i64.constant(0)
-    let start = emitter.emit(b, interval.start, position: zero, length: keyLength, targets: targets)
-    let end = emitter.emit(b, interval.end, position: zero, length: keyLength, targets: targets)
-    dropped = (start, b.smax(b.sub(end, start), zero))
+    dropped = b.dropped(by: keys.selection, length: keyLength, targets: targets)
     if let kept = keys.kept {
       let offsets = emitter.address(b, kept, frame: frame)
       keptStart = b.load(i64, b.element(offsets, i64, sequence))

@@ -105,99 +105,15 @@ extension KernelEmitter {
 
   private func index(_ b: IRBuilder, _ source: IndexSource, row: IRValue) -> IRValue {
     let i64 = context.i64
-    let position = b.add(firstPosition, row)
-    func bounds(_ offsets: BufferID, _ sequence: IRValue) -> (start: IRValue, end: IRValue) {
-      let base = address(b, offsets)
-      return (b.load(i64, b.element(base, i64, sequence)), b.load(i64, b.element(base, i64, b.add(sequence, 1))))
-    }
-    switch source {
-    case .loaded(let buffer, let entries, let outside):
-      let id = b.load(i64, b.element(address(b, buffer), i64, b.add(firstRow, row)))
-      switch outside {
-      case .unchanged: return id
-      case .fallback(let fallback): return b.select(b.icmp(.ult, id, entries), id, i64.constant(fallback))
-      case .modulo:
-        let rest = b.srem(id, entries)
-        return b.select(b.icmp(.slt, rest, 0), b.add(rest, entries), rest)
-      }
-    case .expression(let expression): return emit(b, expression, position: position)
-    case .beforeSelection(let selection, let offsets, let targetsBuffer):
-      let outer = bounds(offsets, sequence)
-      let outerLength = b.sub(outer.end, outer.start)
-      let count =
-        targetsBuffer.map { b.load(i64, b.element(address(b, $0), i64, sequence)) } ?? i64.constant(0)
-      let dropped = selection.dropped
-      let start = emitter.emit(b, dropped.start, position: position, length: outerLength, targets: count)
-      let end = emitter.emit(b, dropped.end, position: position, length: outerLength, targets: count)
-      let moved = b.add(position, b.sub(end, start))
-      return b.add(outer.start, b.select(b.icmp(.slt, position, start), position, moved))
-    case .afterSelection(let selection, let selected):
-      let inner = bounds(selected, sequence)
-      let dropped = selection.dropped
-      let start = emit(b, dropped.start, position: position)
-      let end = emit(b, dropped.end, position: position)
-      let moved = b.sub(position, b.sub(end, start))
-      let isBefore = b.icmp(.slt, position, start)
-      let kept = b.add(inner.start, b.select(isBefore, position, moved))
-      return b.select(b.or(isBefore, b.icmp(.sge, position, end)), kept, i64.constant(-1))
-    case .beforeAddition(let addition, let added, let offsets):
-      let place = emit(b, added ? addition.added : addition.original, position: position)
-      let start = b.load(i64, b.element(address(b, offsets), i64, sequence))
-      return b.select(b.icmp(.sge, place, 0), b.add(start, place), i64.constant(-1))
-    case .afterAddition(let addition, let extended):
-      let start = b.load(i64, b.element(address(b, extended), i64, sequence))
-      return b.add(start, emit(b, addition.extendedPlace, position: position))
-    case .sequence(let place): return b.select(b.icmp(.eq, position, place), sequence, i64.constant(-1))
-    case .pickedRow(let place, let offsets, let lengths, let minimum):
-      let number = b.add(firstRow, row)
-      let own = bounds(offsets, number)
-      var isThere = b.icmp(.slt, i64.constant(place), b.sub(own.end, own.start))
-      if let lengths {
-        let other = bounds(lengths, number)
-        isThere = b.and(isThere, b.icmp(.sge, b.sub(other.end, other.start), minimum))
-      }
-      return b.select(isThere, b.add(own.start, place), i64.constant(-1))
-    case .lastRow(let offsets):
-      let own = bounds(offsets, b.add(firstRow, row))
-      return b.select(b.icmp(.slt, own.start, own.end), b.sub(own.end, 1), i64.constant(-1))
-    case .bucket(let times, let queries, let thresholds):
-      let query = b.load(i64, b.element(address(b, queries), i64, sequence))
-      return bucket(b, of: b.load(i64, b.element(address(b, times), i64, b.add(firstRow, row))), query, thresholds)
-    case .calendar(let times, let unit, let count):
-      let time = b.load(i64, b.element(address(b, times), i64, b.add(firstRow, row)))
-      let rounded = b.sitofp(time, to: context.f32)
-      // 2^63 is no int64; the instruction's own result for it counts for nothing.
-      let isPast = b.fcmp(.oge, rounded, context.f32.constant(0x1p63))
-      let seconds = b.select(isPast, i64.constant(.max), b.fptosi(rounded, to: i64))
-      let rest = b.srem(seconds, unit * count)
-      return b.sdiv(b.select(b.icmp(.slt, rest, 0), b.add(rest, unit * count), rest), unit)
-    case .marked(let vector, let bits, let values, let least):
-      let marks = b.load(i64, b.element(indexVector(b, vector), i64, row))
-      let value = b.load(i64, b.element(address(b, values), i64, b.add(firstRow, row)))
-      return b.select(b.icmp(.sge, value, least), b.or(marks, i64.constant(bits)), marks)
-    }
-  }
-
-  /// The number of thresholds that the seconds from a time to a later one reach: halving steps from the largest power of
-  /// two within their number.
-  private func bucket(_ b: IRBuilder, of time: IRValue, _ query: IRValue, _ thresholds: BufferID) -> IRValue {
-    let (f32, i64) = (context.f32, context.i64)
-    let count = emitter.program[thresholds].columns
-    // The difference may wrap, but as an unsigned number it is exact.
-    let difference = b.select(b.icmp(.sgt, query, time), b.sub(query, time), i64.constant(0))
-    let seconds = b.uitofp(difference, to: f32)
-    var step = 1
-    while step <= count / 2 { step *= 2 }
-    var bucket = i64.constant(0)
-    while step > 0 {
-      let next = b.add(bucket, step)
-      // One that is past the last counts as the last, which was reached then.
-      let known = b.smin(next, count)
-      let threshold = b.load(f32, b.element(address(b, thresholds), f32, b.sub(known, 1)), alignment: 4)
-      bucket = b.select(b.fcmp(.ole, threshold, seconds), known, bucket)
-      step /= 2
-    }
-    return bucket
+    return RowIndices(
+      b: b, context: context, program: emitter.program, row: b.add(firstRow, row), position: b.add(firstPosition, row),
+      sequence: sequence, length: length, targets: targets,
+      integer: { [self] buffer, index in b.load(i64, b.element(address(b, buffer), i64, index)) },
+      number: { [self] table, index in
+        b.load(context.f32, b.element(address(b, table), context.f32, index), alignment: 4)
+      },
+      known: { [self] vector in b.load(i64, b.element(indexVector(b, vector), i64, row)) }
+    ).index(source)
   }
 
   func emitGather(

@@ -203,23 +203,14 @@ final class GPUKernelEmitter {
   /// The sequence that a block of all sequences' belongs to.
   private func findSequence(_ b: inout IRBuilder, table: BufferID, block: IRValue) -> IRValue {
     let sequences = b.sub(rows(b, emitter.program[table].rows), 1)
-    return b.whileLoop(carrying: [context.i64.constant(0), sequences]) { b, bounds in
-      b.icmp(.slt, b.add(bounds[0], 1), bounds[1])
-    } _: { b, bounds in
-      let middle = b.ashr(b.add(bounds[0], bounds[1]), 1)
-      let isLow = b.icmp(.sle, integer(b, table, middle), block)
-      return [b.select(isLow, middle, bounds[0]), b.select(isLow, bounds[1], middle)]
-    }[0]
+    return b.sequence(of: block, among: sequences) { b, number in integer(b, table, number) }
   }
 
   /// Finds the rows that keys are, and which of them the block's sequence leaves out.
   private func locate(_ b: inout IRBuilder, _ keys: KeyRows) {
     keySequenceStart = integer(b, keys.offsets, sequence)
     keyLength = b.sub(integer(b, keys.offsets, b.add(sequence, 1)), keySequenceStart)
-    let zero = context.i64.constant(0)
-    let start = b.value(of: keys.selection.dropped.start, position: zero, length: keyLength, targets: targets)
-    let end = b.value(of: keys.selection.dropped.end, position: zero, length: keyLength, targets: targets)
-    dropped = (start, b.smax(b.sub(end, start), zero))
+    dropped = b.dropped(by: keys.selection, length: keyLength, targets: targets)
   }
 
   /// Writes to shared memory where the block is, 72 bytes.

@@ -89,7 +89,7 @@ extension GPUKernelEmitter {
         b.fmaximumNumber(one, other)
       }
       put(&b, most, into, row: row, state)
-    case .indices(let vector, let source): state.indices[vector] = try index(b, source, row: row, state)
+    case .indices(let vector, let source): state.indices[vector] = index(b, source, row: row, state)
     case .gather(let into, let from, let first, let vector, let keepMissing):
       let index = state.indices[vector] ?? context.i64.constant(-1)
       emitGather(
@@ -258,67 +258,17 @@ extension GPUKernelEmitter {
 
   // MARK: - Indices
 
-  private func index(_ b: IRBuilder, _ source: IndexSource, row: IRValue, _ state: RowState) throws(GPUError) -> IRValue
-  {
-    let i64 = context.i64
-    let wide = b.zext(row, to: i64)
-    let position = b.add(firstPosition, wide)
-    func bounds(_ offsets: BufferID, _ sequence: IRValue) -> (start: IRValue, end: IRValue) {
-      (integer(b, offsets, sequence), integer(b, offsets, b.add(sequence, 1)))
-    }
-    func place(_ expression: IndexExpression, length: IRValue? = nil, targets: IRValue? = nil) -> IRValue {
-      b.value(of: expression, position: position, length: length ?? self.length, targets: targets ?? self.targets)
-    }
-    switch source {
-    case .loaded(let buffer, let entries, let outside):
-      let id = integer(b, buffer, b.add(firstRow, wide))
-      switch outside {
-      case .unchanged: return id
-      case .fallback(let fallback): return b.select(b.icmp(.ult, id, entries), id, i64.constant(fallback))
-      case .modulo:
-        let rest = b.srem(id, entries)
-        return b.select(b.icmp(.slt, rest, 0), b.add(rest, entries), rest)
-      }
-    case .expression(let expression): return place(expression)
-    case .beforeSelection(let selection, let offsets, let targetsBuffer):
-      let outer = bounds(offsets, sequence)
-      let outerLength = b.sub(outer.end, outer.start)
-      let count = targetsBuffer.map { integer(b, $0, sequence) } ?? i64.constant(0)
-      let start = place(selection.dropped.start, length: outerLength, targets: count)
-      let end = place(selection.dropped.end, length: outerLength, targets: count)
-      let moved = b.add(position, b.sub(end, start))
-      return b.add(outer.start, b.select(b.icmp(.slt, position, start), position, moved))
-    case .afterSelection(let selection, let selected):
-      let inner = bounds(selected, sequence)
-      let start = place(selection.dropped.start)
-      let end = place(selection.dropped.end)
-      let isBefore = b.icmp(.slt, position, start)
-      let kept = b.add(inner.start, b.select(isBefore, position, b.sub(position, b.sub(end, start))))
-      return b.select(b.or(isBefore, b.icmp(.sge, position, end)), kept, i64.constant(-1))
-    case .beforeAddition(let addition, let added, let offsets):
-      let own = place(added ? addition.added : addition.original)
-      return b.select(b.icmp(.sge, own, 0), b.add(integer(b, offsets, sequence), own), i64.constant(-1))
-    case .afterAddition(let addition, let extended):
-      return b.add(integer(b, extended, sequence), place(addition.extendedPlace))
-    case .sequence(let place): return b.select(b.icmp(.eq, position, place), sequence, i64.constant(-1))
-    case .pickedRow(let place, let offsets, let lengths, let minimum):
-      let number = b.add(firstRow, wide)
-      let own = bounds(offsets, number)
-      var isThere = b.icmp(.slt, i64.constant(place), b.sub(own.end, own.start))
-      if let lengths {
-        let other = bounds(lengths, number)
-        isThere = b.and(isThere, b.icmp(.sge, b.sub(other.end, other.start), minimum))
-      }
-      return b.select(isThere, b.add(own.start, place), i64.constant(-1))
-    case .lastRow(let offsets):
-      let own = bounds(offsets, b.add(firstRow, wide))
-      return b.select(b.icmp(.slt, own.start, own.end), b.sub(own.end, 1), i64.constant(-1))
-    case .marked(let vector, let bits, let values, let least):
-      let marks = state.indices[vector] ?? i64.constant(0)
-      return b.select(
-        b.icmp(.sge, integer(b, values, b.add(firstRow, wide)), least), b.or(marks, i64.constant(bits)), marks)
-    case .bucket, .calendar: throw error("times of events")
-    }
+  private func index(_ b: IRBuilder, _ source: IndexSource, row: IRValue, _ state: RowState) -> IRValue {
+    let wide = b.zext(row, to: context.i64)
+    return RowIndices(
+      b: b, context: context, program: emitter.program, row: b.add(firstRow, wide),
+      position: b.add(firstPosition, wide), sequence: sequence, length: length, targets: targets,
+      integer: { [self] buffer, index in integer(b, buffer, index) },
+      number: { [self] table, index in
+        b.load(context.f32, b.element(address(table), context.f32, index), alignment: 4, invariant: true)
+      },
+      known: { [self] vector in state.indices[vector] ?? context.i64.constant(0) }
+    ).index(source)
   }
 }
 
