@@ -122,10 +122,9 @@ final class EmulatedGPU {
     if let fault { throw fault }
     try #require(status == 0, "status \(status)")
     return try zip(zip(entry.outputs, shapes), results).map { port, result in
-      try HostTensor(
-        element: ElementType(rawValue: port.0.type.element.rawValue) ?? .f32, shape: port.1,
-        bytes: Array(result.memory.prefix(port.1.reduce(port.0.type.element.byteCount, *)))
-      )
+      let element = ElementType(rawValue: port.0.type.element.rawValue) ?? .f32
+      return try HostTensor(
+        element: element, shape: port.1, bytes: Array(result.memory.prefix(port.1.reduce(element.byteCount, *))))
     }
   }
 }

@@ -19,6 +19,53 @@ enum GPUModels {
   /// Shapes that together take every way through products of codes.
   static let codeShapes: [Shape] = [shapes[0], shapes[2], shapes[4], shapes[5]]
 
+  /// Layers beside those in bf16 without biases.
+  enum Form: CaseIterable {
+    /// In fp32.
+    case full
+    /// With biases of positions and times.
+    case fullWithTimes, narrowWithTimes
+
+    fileprivate var passes: String { (self == .narrowWithTimes ? "\(lowered)," : "") + "prune-demand,fuse" }
+  }
+
+  fileprivate static let lowered = "lower-precision{matmul=bf16,attention=bf16}"
+
+  /// Shapes for those: all divisions of a block, heads whose rows begin anywhere, several intervals.
+  static let formShapes: [Shape] = [
+    (512, 4, 128, Mask.causal), (256, 4, 64, Mask(.windowed(window: 100, fullTail: 30))), (50, 2, 25, .causal),
+    (64, 2, 32, Mask(.keyPrefix(local: 64, global: 32, targets: .windowed), contextual: 3)),
+    (24, 3, 8, .causal),
+  ]
+
+  /// One that sums in matrix instructions' registers have no room for.
+  static let widest: Shape = (200, 1, 200, .causal)
+
+  /// A layer of a shape, as it is compiled.
+  static func layer(_ shape: Shape, _ form: Form) throws -> Module {
+    var random = Random(seed: 4)
+    var module: Module
+    if form == .full {
+      (module, _) = try stack(
+        &random, width: shape.0, heads: shape.1, headWidth: shape.2, layers: 1, mask: shape.3)
+    } else {
+      var build = FunctionBuilder(module: Module(name: "layer"), name: "forward")
+      let rows = Dimension.symbol("rows")
+      let x = build.argument("x", .tensor([rows, .fixed(shape.0)], .f32))
+      let offsets = build.argument("offsets", .offsets(sequences: .symbol("sequences"), rows: rows))
+      let times = ["query_times", "key_times"].map { build.argument($0, .tensor([rows], .i64)) }
+      var layer = ResearchLayer(
+        width: shape.0, heads: shape.1, queryWidth: shape.2, valueWidth: shape.2, divisor: .fixed(64), n: 300)
+      layer.mask = shape.3
+      build.result(
+        "y",
+        try build.researchLayer(layer, prefix: "layer.", x: x, offsets: offsets, times: (times[0], times[1])))
+      module = build.finish()
+    }
+    try PassManager(PassPipeline(parsing: form.passes)).run(on: &module)
+    return module
+  }
+
   /// Two layers of a shape with attention in bf16, as they are compiled.
   static func stack(_ shape: Shape, matmul: String = "bf16") throws -> Module {
     var random = Random(seed: 3)

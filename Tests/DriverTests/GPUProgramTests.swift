@@ -170,19 +170,8 @@ struct GPUProgramTests {
   }
 
   private func checkAssembled(_ target: GPUTarget, _ shape: GPUModels.Shape, _ matmul: String) throws {
-    let module = try GPUModels.stack(shape, matmul: matmul)
-    let program = try Self.backend(module).lowerForGPU(module, target: target)
-    let (text, launches) = try GPUCode(program: program, target: target).assembly(in: Context())
-    let (code, resources) = try #require(Self.assembler).assemble(Array(text.utf8), for: target)
-    #expect(code.starts(with: [0x7F] + Array("ELF".utf8)))
-    #expect(Set(resources.keys) == Set(launches.map(\.symbol)))
-    for launch in launches {
-      let own = try #require(resources[launch.symbol])
-      #expect(own.spilledBytes == 0, "\(launch.symbol) of \(shape)")
-      #expect(!own.isSerialized, "\(launch.symbol) of \(shape)")
-      #expect(own.registers > 0 && own.registers * launch.threads <= 65536)
-      #expect(launch.sharedBytes <= target.sharedBytes)
-    }
+    let (program, text, launches) = try Self.expectNoSpills(
+      GPUModels.stack(shape, matmul: matmul), target, "\(matmul) \(shape)")
     // Whole tiles of attention are multiplied by groups of four warps.
     #expect(launches.contains(where: \.isPersistent) == (target.hasMatrices && [64, 128].contains(shape.2)))
     // Products run on the matrix units, in the form of their numbers.
@@ -200,6 +189,38 @@ struct GPUProgramTests {
       let isThere = body.split(separator: "\n").contains { $0.contains(group) && $0.contains(form) }
       #expect(isThere, "no \(group) of \(matmul) in \(launch.symbol) of \(shape)")
     }
+  }
+
+  @Test(
+    "kernels of fp32 and of biases by times are assembled, and none spills",
+    .enabled(if: GPUProgramTests.assembler != nil), arguments: GPUTarget.all(of: .nvidia), GPUModels.Form.allCases)
+  func assembled(target: GPUTarget, form: GPUModels.Form) throws {
+    for shape in GPUModels.formShapes + (form == .narrowWithTimes ? [] : [GPUModels.widest]) {
+      let (program, text, _) = try Self.expectNoSpills(
+        GPUModels.layer(shape, form), target, "\(form) \(shape)")
+      let products = program.kernels.count { $0.summary.contains("linear") || $0.summary.contains("attention") }
+      let count = text.split(separator: "\n").count { $0.contains("mma") }
+      #expect(form == .narrowWithTimes ? count >= products : count == 0, "\(form) \(shape)")
+    }
+  }
+
+  /// Assembles a module's kernels, of which each must keep what it needs in registers.
+  private static func expectNoSpills(
+    _ module: Module, _ target: GPUTarget, _ what: String
+  ) throws -> (program: Program, text: String, launches: [GPULaunch]) {
+    let program = try backend(module).lowerForGPU(module, target: target)
+    let (text, launches) = try GPUCode(program: program, target: target).assembly(in: Context())
+    let (code, resources) = try #require(assembler).assemble(Array(text.utf8), for: target)
+    #expect(code.starts(with: [0x7F] + Array("ELF".utf8)))
+    #expect(Set(resources.keys) == Set(launches.map(\.symbol)))
+    for launch in launches {
+      let own = try #require(resources[launch.symbol])
+      #expect(own.spilledBytes == 0, "\(launch.symbol) of \(what)")
+      #expect(!own.isSerialized, "\(launch.symbol) of \(what)")
+      #expect(own.registers > 0 && own.registers * launch.threads <= 65536)
+      #expect(launch.sharedBytes <= target.sharedBytes)
+    }
+    return (program, text, launches)
   }
 
   @Test(
@@ -224,8 +245,9 @@ struct GPUProgramTests {
       }
     }
     switch kind {
-    case .operation, .production, .truncationDrop, .truncationSkip, .embedding, .contextual: #expect(accepted == 6)
-    case .research, .recommendation, .narrowAttention, .mixture: #expect(accepted > 0)
+    case .operation, .production, .truncationDrop, .truncationSkip, .embedding, .contextual, .research,
+      .recommendation, .narrowAttention, .mixture:
+      #expect(accepted == 6)
     // There are no rankings on AMD's cards.
     case .ranking: #expect(accepted == (target.vendor == .nvidia ? 6 : 0))
     case .precision: #expect(accepted == 6)
@@ -234,7 +256,7 @@ struct GPUProgramTests {
 
   /// What there is no code for, as users are told: docs/gpu.md says the same.
   private static let refusals: Set = [
-    "a loop over heads", "attention of this form", "a ranking of items", "a product that is added to what a map gave",
+    "a ranking of items"
   ]
 
   @Test("products of FP8 codes are refused where there is no instruction, with the kernel and what to do")

@@ -45,17 +45,32 @@ struct GPUWaveTests {
   @Test(
     "kernels are linked, multiply by matrix instructions, and keep what they need in registers",
     .enabled(if: linker != nil && disassembler != nil), arguments: GPUModels.shapes)
-  func linked(shape: GPUModels.Shape) throws { try checkLinked(shape, "bf16", "v_mfma_f32_16x16x16_bf16") }
+  func linked(shape: GPUModels.Shape) throws { try expectLinked(GPUModels.stack(shape), Self.bf16, "\(shape)") }
 
   @Test(
     "so are those of products of codes", .enabled(if: linker != nil && disassembler != nil),
     arguments: [("int8", "v_mfma_i32_16x16x32_i8"), ("fp8", "v_mfma_f32_16x16x32_fp8_fp8")], GPUModels.codeShapes)
   func linkedOfCodes(form: (matmul: String, instruction: String), shape: GPUModels.Shape) throws {
-    try checkLinked(shape, form.matmul, form.instruction)
+    try expectLinked(
+      GPUModels.stack(shape, matmul: form.matmul), form.instruction, "\(form.matmul) \(shape)")
   }
 
-  private func checkLinked(_ shape: GPUModels.Shape, _ matmul: String, _ instruction: String) throws {
-    let part = try Self.part(try GPUModels.stack(shape, matmul: matmul))
+  @Test(
+    "so are kernels of fp32, which have none, and of biases by times",
+    .enabled(if: linker != nil && disassembler != nil), arguments: GPUModels.Form.allCases)
+  func linked(form: GPUModels.Form) throws {
+    for shape in GPUModels.formShapes + (form == .narrowWithTimes ? [] : [GPUModels.widest]) {
+      try expectLinked(
+        GPUModels.layer(shape, form), form == .narrowWithTimes ? Self.bf16 : nil, "\(form) \(shape)")
+    }
+  }
+
+  private static let bf16 = "v_mfma_f32_16x16x16_bf16"
+
+  /// Links a module's kernels and looks for the matrix instruction of its products, and of its attention that of bf16; nil where nothing
+  /// is in low precision.
+  private func expectLinked(_ module: Module, _ instruction: String?, _ what: String) throws {
+    let part = try Self.part(module)
     let (image, resources) = (part.images[0], part.resources[0])
     let code = try #require(image.code)
     #expect(code.starts(with: [0x7F] + Array("ELF".utf8)) && image.ptx.isEmpty)
@@ -63,7 +78,7 @@ struct GPUWaveTests {
     #expect(Set(resources.keys) == Set(image.launches[0].map(\.symbol)))
     for launch in image.launches[0] {
       let own = try #require(resources[launch.symbol])
-      #expect(own.spilledBytes == 0 && own.registers > 0 && own.registers <= 512, "\(launch.symbol) of \(shape)")
+      #expect(own.spilledBytes == 0 && own.registers > 0 && own.registers <= 512, "\(launch.symbol) of \(what)")
       #expect(launch.sharedBytes <= GPUTarget.gfx942.sharedBytes && launch.cluster == 1 && launch.columnParts == 1)
       #expect(launch.threads % GPUTarget.gfx942.lanes == 0 && launch.threads <= 1024)
       let instructions = try #require(functions[launch.symbol])
@@ -72,12 +87,12 @@ struct GPUWaveTests {
       let hasFragments = kernel.buffers.contains {
         if case .weight(_, .fragments) = image.programs[0][$0].home { true } else { false }
       }
-      let isAttention = kernel.summary == "attention"
-      let expected = isAttention ? "v_mfma_f32_16x16x16_bf16" : instruction
+      let isAttention = instruction != nil && kernel.summary == "attention"
+      let expected = isAttention ? Self.bf16 : instruction ?? "v_mfma"
       #expect(
         instructions.contains { $0.contains(expected) } == (hasFragments || isAttention),
         "\(launch.symbol): \(kernel.summary)")
-      #expect(!instructions.contains { $0.contains("scratch_") }, "\(launch.symbol) of \(shape)")
+      #expect(!instructions.contains { $0.contains("scratch_") }, "\(launch.symbol) of \(what)")
     }
   }
 

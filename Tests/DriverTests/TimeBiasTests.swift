@@ -51,6 +51,13 @@ import Testing
 
   /// Differences around every edge of a bucket, in both directions, and the greatest there are.
   private static func pairs(last: Int) -> [(query: Int64, key: Int64)] {
+    let ascending = differences(last: last)
+    let apart: [(query: Int64, key: Int64)] = [(.max, .min), (.min, .max), (.min, 0), (-1, .max)]
+    return ascending.map { ($0, 0) } + ascending.map { (1_700_000_000, 1_700_000_000 &+ $0) } + apart
+  }
+
+  /// Seconds around every edge of a bucket, ascending.
+  static func differences(last: Int) -> [Int64] {
     var differences: Set<Int64> = [0, 1, 2, .max]
     for threshold in TimeBuckets.thresholds(last: last) {
       for number in [threshold.nextDown, threshold, threshold.nextUp] {
@@ -61,8 +68,6 @@ import Testing
         }
       }
     }
-    let ascending = differences.sorted()
-    let apart: [(query: Int64, key: Int64)] = [(.max, .min), (.min, .max), (.min, 0), (-1, .max)]
-    return ascending.map { ($0, 0) } + ascending.map { (1_700_000_000, 1_700_000_000 &+ $0) } + apart
+    return differences.sorted()
   }
 }

@@ -1,4 +1,5 @@
 import Fibers
+import Foundation
 import LLVMKit
 
 /// Runs kernels of GPUs on the processor, thread by thread, from the code that is made for the GPU: what matrix instructions, shuffles,
@@ -53,6 +54,8 @@ public final class GPUEmulator {
   /// Where every block finds its shared memory while it runs.
   nonisolated(unsafe) static let window = UnsafeMutableRawBufferPointer(
     start: fiber_low_memory(windowSize, windowSize), count: windowSize)
+  /// Launches of all emulators are one after the other: there is one window.
+  private static let windowIsTaken = NSLock()
   static var windowAddress: UInt { UInt(bitPattern: window.baseAddress) }
   var window: UnsafeMutableRawBufferPointer { Self.window }
 
@@ -113,6 +116,8 @@ public final class GPUEmulator {
     guard launch.blocks.x % launch.cluster == 0 else {
       throw Fault(description: "\(launch.kernel): \(launch.blocks.x) blocks are no whole clusters of \(launch.cluster)")
     }
+    Self.windowIsTaken.lock()
+    defer { Self.windowIsTaken.unlock() }
     guard launch.sharedBytes <= Self.windowSize else {
       throw Fault(description: "\(launch.kernel): \(launch.sharedBytes) bytes of shared memory")
     }

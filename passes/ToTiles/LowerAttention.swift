@@ -3,13 +3,12 @@ import TileIR
 
 // Attention, a block of queries at a time: never more of rows x rows than a tile.
 extension TileLowering {
-  /// A kernel of its own: one block takes one head, or, where heads share a time bias, which costs more than a head's
-  /// products, all of them.
+  /// A kernel of its own: one block takes one head, or, where heads share a time bias, all of them.
   mutating func lowerAttention(_ operation: Operation) throws(LoweringError) {
     guard case .attention(let attention) = operation.payload,
       case .sequences(let offsets, let targets)? = operation.rowDomain
     else { return }
-    let heads: Heads = attention.bias == .positionAndTime ? .sharingBias : .apart
+    let heads: Heads = attention.bias == .positionAndTime && schedule.sharesTimeBias ? .sharingBias : .apart
     begin(
       "attention",
       try sequenceDomain(

@@ -19,6 +19,9 @@ public struct TileSchedule: Hashable, Sendable {
   /// Whether attention reads keys and values where they lie that were put behind others, and these where they lie; otherwise all are
   /// brought together first.
   public var joinsKeysInPlace = true
+  /// Whether one block computes all heads of attention with a time bias, which costs more than a head's products; otherwise each head is
+  /// a block of its own there too.
+  public var sharesTimeBias = true
   /// Columns of a packed weight's panel.
   public var panel = 32
   /// Whether weights of bf16, and codes, lie as the matrix instructions of a GPU take them.
@@ -54,6 +57,7 @@ public struct TileSchedule: Hashable, Sendable {
     schedule.shortAttention = BlockHeight.Short(rows: 128, below: 0)
     schedule.keys = 64
     schedule.joinsKeysInPlace = false
+    schedule.sharesTimeBias = false
     schedule.hasFragments = true
     // Many parts keep a card busy with few queries.
     schedule.itemsOfPart = 512

@@ -5,9 +5,8 @@ import TileIR
 // Attention of a block of queries in one head. Queries, keys and values lie in shared memory, two turns of keys and values of them, one
 // on its way while the other is worked on. A warp takes 32 queries; scores and sums never leave its registers.
 extension GPUKernelEmitter {
-  /// Keys of a turn, and keys whose scores a warp holds at once.
+  /// Keys of a turn.
   static let turn = 64
-  private static let pass = 32
   /// Queries of a warp.
   private static let warpRows = 32
 
@@ -18,6 +17,8 @@ extension GPUKernelEmitter {
     /// Columns, whole groups of sixteen.
     var queryColumns: Int
     var valueColumns: Int
+    /// Keys whose scores a warp holds at once.
+    var pass: Int
     /// Bytes of shared memory: the queries, then two turns of keys and values, then the bounds of intervals.
     var keys: Int { queries }
     var queries: Int
@@ -25,7 +26,9 @@ extension GPUKernelEmitter {
     var turnBytes: Int
     var bounds: Int { queries + 2 * turnBytes }
 
-    init(rows: Int, queryWidth: Int, valueWidth: Int) {
+    init(rows: Int, queryWidth: Int, valueWidth: Int, hasBiases: Bool) {
+      // Biases of pairs take registers of their own.
+      pass = hasBiases ? 16 : 32
       queryColumns = (queryWidth + 15) / 16 * 16
       valueColumns = (valueWidth + 15) / 16 * 16
       // An odd number of 16 bytes from row to row keeps eight rows in different banks.
@@ -40,13 +43,17 @@ extension GPUKernelEmitter {
   func emitAttention(
     _ b: inout IRBuilder, _ attention: GPUPlan.AttentionBlock, share: AttentionShare?
   ) throws(GPUError) -> Int {
+    if let division = plan.scalarAttention { return emitScalarAttention(&b, attention, division) }
     for slice in [attention.queries, attention.keys, attention.values] where kernel[slice.tile].element != .bf16 {
       throw GPUError(
         message: error("attention of \(kernel[slice.tile].element.rawValue)").message,
         hint: "matrix units multiply bf16: --rewrite \"lower-precision{matmul=bf16,attention=bf16}\"")
     }
+    guard attention.factor == 1 else { throw error("attention of this form") }
     if emitter.target.vendor == .amd { return try emitWaveAttention(&b, attention) }
-    let shape = Shape(rows: plan.rows, queryWidth: attention.queries.count, valueWidth: attention.values.count)
+    let shape = Shape(
+      rows: plan.rows, queryWidth: attention.queries.count, valueWidth: attention.values.count,
+      hasBiases: !attention.activation.canFinish)
     let intervals = attention.mask.intervals.count
     let sharedBytes = shape.bounds + intervals * 2 * plan.rows * 4
     guard sharedBytes <= emitter.target.sharedBytes, plan.rows % Self.warpRows == 0 else {
@@ -153,9 +160,11 @@ extension GPUKernelEmitter {
     let greatest = i32.constant(Int(Int32.max))
     let zero = i32.constant(0)
     var hulls = mask.intervals.map { _ in Hull(start: greatest, end: zero, sharedStart: zero, sharedEnd: greatest) }
-    for group in 0..<plan.rows / emitter.target.lanes {
-      let row = b.add(lane, group * emitter.target.lanes)
-      let isRow = b.icmp(.slt, row, rowCount)
+    let lanes = emitter.target.lanes
+    for group in 0..<(plan.rows + lanes - 1) / lanes {
+      let own = b.add(lane, group * lanes)
+      let row = plan.rows < lanes ? b.smin(own, plan.rows - 1) : own
+      let isRow = b.icmp(.slt, own, rowCount)
       for (index, own) in bounds(b, row).enumerated() {
         hulls[index].start = b.smin(hulls[index].start, b.select(isRow, own.start, greatest))
         hulls[index].end = b.smax(hulls[index].end, b.select(isRow, own.end, zero))
@@ -291,16 +300,16 @@ extension GPUKernelEmitter {
     let allVisible = areAllVisible(b, hulls, key: keys.key, count: Self.turn)
     var sums = sums
     let zero = context.f32.constant(0.0)
-    for pass in 0..<Self.turn / Self.pass {
-      var scores = Array(repeating: zero, count: 2 * Self.pass / 8 * 4)
+    for pass in 0..<Self.turn / shape.pass {
+      var scores = Array(repeating: zero, count: 2 * shape.pass / 8 * 4)
       for step in 0..<shape.queryColumns / 16 {
         let left = (0..<2).map { fragments(b, b.offset(queries, bytes: $0 * 16 * shape.queryStride + step * 32)) }
-        for keyTiles in 0..<Self.pass / 16 {
+        for keyTiles in 0..<shape.pass / 16 {
           let right = fragments(
-            b, b.offset(keyBase, bytes: (pass * Self.pass + keyTiles * 16) * shape.queryStride + step * 32))
+            b, b.offset(keyBase, bytes: (pass * shape.pass + keyTiles * 16) * shape.queryStride + step * 32))
           for rowTile in 0..<2 {
             for half in 0..<2 {
-              let sum = (rowTile * Self.pass / 8 + keyTiles * 2 + half) * 4
+              let sum = (rowTile * shape.pass / 8 + keyTiles * 2 + half) * 4
               scores.replaceSubrange(
                 sum..<sum + 4,
                 with: multiply(
@@ -310,16 +319,16 @@ extension GPUKernelEmitter {
         }
       }
       let words = activate(
-        &b, attention, scores, firstRow: firstOfWarp, firstKey: b.add(keys.key, pass * Self.pass), allVisible,
+        &b, attention, scores, firstRow: firstOfWarp, firstKey: b.add(keys.key, pass * shape.pass), allVisible,
         bounds: b.offset(emitter.shared, bytes: shape.bounds))
-      for step in 0..<Self.pass / 16 {
+      for step in 0..<shape.pass / 16 {
         for valueTiles in 0..<shape.valueColumns / 16 {
           let right = fragments(
             b,
-            b.offset(valueBase, bytes: (pass * Self.pass + step * 16) * shape.valueStride + valueTiles * 32),
+            b.offset(valueBase, bytes: (pass * shape.pass + step * 16) * shape.valueStride + valueTiles * 32),
             transposed: true)
           for rowTile in 0..<2 {
-            let first = (rowTile * Self.pass / 8 + step * 2) * 2
+            let first = (rowTile * shape.pass / 8 + step * 2) * 2
             for half in 0..<2 {
               let sum = (rowTile * shape.valueColumns / 8 + valueTiles * 2 + half) * 4
               sums.replaceSubrange(
@@ -335,15 +344,15 @@ extension GPUKernelEmitter {
     return sums
   }
 
-  /// The activated score of a query and a key, of which as much counts as bf16 keeps; 0 where the query's intervals have not
+  /// The activated score of a query and a key, of which as much counts as an element keeps; 0 where the query's intervals have not
   /// the key. Without intervals it is seen.
   func activated(
     _ b: IRBuilder, _ attention: GPUPlan.AttentionBlock, _ score: IRValue, row: IRValue, key: IRValue,
-    intervals: [(start: IRValue, end: IRValue)]?
+    timeWeight: IRValue?, intervals: [(start: IRValue, end: IRValue)]?, roundedTo element: ElementType = .bf16
   ) -> IRValue {
     let number = value(
-      b, attention.activation, Elements(row: row, column: key, lanes: 1), Reading(product: score, key: key),
-      roundedTo: .bf16)
+      b, attention.activation, Elements(row: row, column: key, lanes: 1),
+      Reading(product: score, key: key, timeWeight: timeWeight), roundedTo: element)
     guard let intervals else { return number }
     let isSeen = intervals.reduce(context.boolean(false)) { seen, interval in
       b.or(seen, b.and(b.icmp(.sle, interval.start, key), b.icmp(.slt, key, interval.end)))
@@ -370,18 +379,26 @@ extension GPUKernelEmitter {
     firstKey: IRValue,
     _ allVisible: IRValue, bounds: IRValue
   ) -> [IRValue] {
-    let tiles = Self.pass / 8
+    let tiles = scores.count / 8
+    func row(_ b: IRBuilder, _ rowTile: Int, _ half: Int) -> IRValue {
+      b.add(b.add(firstRow, laneGroup(b)), rowTile * 16 + half * 8)
+    }
+    func key(_ b: IRBuilder, _ tile: Int, _ place: Int) -> IRValue {
+      b.add(b.add(firstKey, tile * 8 + place), b.mul(lanePlace(b), 2))
+    }
+    let timeWeights = timeWeights(
+      b, attention, rows: (0..<4).map { row(b, $0 / 2, $0 % 2) }, keys: (0..<2 * tiles).map { key(b, $0 / 2, $0 % 2) })
     func words(_ b: IRBuilder, _ isMasked: Bool) -> [IRValue] {
       (0..<2).flatMap { rowTile -> [IRValue] in
-        let rows = (0..<2).map { b.add(b.add(firstRow, laneGroup(b)), rowTile * 16 + $0 * 8) }
+        let rows = (0..<2).map { row(b, rowTile, $0) }
         let seen = rows.map { isMasked ? intervals(b, attention.mask, of: $0, at: bounds) : nil }
         return (0..<tiles).flatMap { tile in
           (0..<2).map { half -> IRValue in
             let pair = (0..<2).map { place -> IRValue in
-              let key = b.add(b.add(firstKey, tile * 8 + place), b.mul(lanePlace(b), 2))
-              return activated(
-                b, attention, scores[(rowTile * tiles + tile) * 4 + 2 * half + place], row: rows[half], key: key,
-                intervals: seen[half])
+              activated(
+                b, attention, scores[(rowTile * tiles + tile) * 4 + 2 * half + place], row: rows[half],
+                key: key(b, tile, place),
+                timeWeight: timeWeights?[2 * rowTile + half][2 * tile + place], intervals: seen[half])
             }
             return self.pair(b, pair[0], pair[1])
           }

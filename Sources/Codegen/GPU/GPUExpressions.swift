@@ -16,6 +16,8 @@ extension GPUKernelEmitter {
     var index: (IndexVectorID) -> IRValue? = { _ in nil }
     /// The key, counted from the first of its sequence, i32, where the element is a score.
     var key: IRValue?
+    /// The weight of the times of the query and the key.
+    var timeWeight: IRValue?
   }
 
   /// The values of an expression, of which only so much counts as an element of this type keeps.
@@ -66,7 +68,7 @@ extension GPUKernelEmitter {
         context.f32, b.element(address(weights), context.f32, b.zext(b.smin(index, last), to: context.i64)),
         alignment: 4,
         invariant: true)
-    case .timeBias: return type.null()
+    case .timeBias: return reading.timeWeight ?? type.null()
     }
   }
 

@@ -37,8 +37,8 @@ final class GPUKernelEmitter {
     self.emitter = emitter
     self.number = number
     context = emitter.context
-    kernel = emitter.program.kernels[number]
-    plan = try GPUPlan(kernel, of: emitter.program, target: emitter.target)
+    plan = try GPUPlan(emitter.program.kernels[number], of: emitter.program, target: emitter.target)
+    kernel = plan.kernel
     order = kernel.launchParameters(in: emitter.program) + (plan.matrixAttention == nil ? [] : [.counter])
     let types = order.map { parameter in
       switch parameter {
@@ -173,7 +173,7 @@ final class GPUKernelEmitter {
 
   /// Finds the block's rows from its index, and its sequence too unless that is known.
   func locate(_ b: inout IRBuilder, index: IRValue, sequence known: IRValue? = nil) {
-    let (i64, i32) = (context.i64, context.i32)
+    let i32 = context.i32
     func count(_ left: IRValue) -> IRValue { b.trunc(b.smin(left, plan.rows), to: i32) }
     switch kernel.domain {
     case .rows(let dimension, _, let parts):

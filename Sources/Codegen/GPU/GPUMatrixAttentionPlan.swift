@@ -59,7 +59,8 @@ extension GPUPlan {
       return columns.allSatisfy { $0 % 8 == 0 } && slice.count % MatrixAttention.tileColumns == 0
         && slice.count <= 2 * MatrixAttention.tileColumns
     }
-    guard target.hasMatrices, kernel.domain.block % MatrixAttention.queries == 0,
+    // Biases of pairs take registers that there are not.
+    guard target.hasMatrices, attention.activation.canFinish, kernel.domain.block % MatrixAttention.queries == 0,
       attention.queries.count == attention.keys.count, !isShared || attention.values.count / 8 % 8 == 0,
       attention.into.count == attention.values.count,
       [attention.queries, attention.keys, attention.values].allSatisfy(isWhole)

@@ -48,18 +48,6 @@ struct GPUPlan {
     }
   }
 
-  /// Attention of a block's rows in one head: `into = finish(activated(queries * keys) * values)`.
-  struct AttentionBlock {
-    var queries: TileSlice
-    var keys: TileSlice
-    var values: TileSlice
-    var mask: Mask
-    /// What a product of a query and a key becomes.
-    var activation: Expression
-    var into: TileSlice
-    var finish: Expression
-  }
-
   /// Where a tile in scratch lies, in bytes of shared memory.
   struct Place {
     var offset: Int
@@ -84,7 +72,8 @@ struct GPUPlan {
     var end: Int { barriers + 16 * slots }
   }
 
-  let kernel: Kernel
+  /// The kernel, with tiles of its own for what stages need.
+  var kernel: Kernel
   var stages: [Stage] = []
   /// Tiles in shared memory; others in scratch are in registers.
   var places: [TileID: Place] = [:]
@@ -100,6 +89,8 @@ struct GPUPlan {
   var ring: Ring?
   /// Where attention by groups of four warps has its sides; nil where single warps multiply.
   var matrixAttention: MatrixAttention?
+  /// How attention of fp32 is divided; nil where it is of bf16.
+  var scalarAttention: ScalarAttention?
   /// Parts that columns can be divided into.
   var columnParts = 1
 
@@ -120,8 +111,18 @@ struct GPUPlan {
     }
     if let attention = Self.attention(kernel) {
       stages = [.attention(attention)]
+      if [attention.queries, attention.keys, attention.values].allSatisfy({ kernel[$0.tile].element == .f32 }) {
+        guard let division = ScalarAttention(attention, within: target.sharedBytes) else {
+          throw error("attention of heads \(attention.queries.count) wide")
+        }
+        (scalarAttention, rows, threads) = (division, division.queries, division.threads)
+        return
+      }
       threads = rows / Self.warpQueries * target.lanes
-      if target.hasClusters { cluster = Self.cluster(of: attention.mask, isOfSelectedRows: kernel.keys != nil) }
+      // Scores with biases of pairs leave no registers for what clusters need to know.
+      if target.hasClusters, attention.activation.canFinish {
+        cluster = Self.cluster(of: attention.mask, isOfSelectedRows: kernel.keys != nil)
+      }
       matrixAttention = Self.matrixAttention(
         attention, of: kernel, in: program, target: target, isShared: cluster > 1)
       if matrixAttention != nil {
@@ -133,6 +134,7 @@ struct GPUPlan {
     }
     if try planRanking(target: target) { return }
     try collect(of: program)
+    bringLeftSides(of: program)
     if target.hasMatrices, placeMatrices(of: program, within: target.sharedBytes) { return }
     try place(of: program, on: target)
   }
@@ -141,23 +143,6 @@ struct GPUPlan {
   static let warpQueries = 32
 
   // MARK: - Attention
-
-  /// The kernel's body as one block of attention; nil where it is something else.
-  private static func attention(_ kernel: Kernel) -> AttentionBlock? {
-    guard case .sequences = kernel.domain, kernel.body.count == 4,
-      case .transpose(let queries, let source, factor: 1) = kernel.body[0],
-      case .clear(let sum) = kernel.body[1],
-      case .forKeys(let mask, _, let turn) = kernel.body[2],
-      case .map(let into, let finish, masked: false) = kernel.body[3],
-      turn.count == 2, case .contract(let scores) = turn[0], case .contract(let weighted) = turn[1],
-      case .tile(queries) = scores.right, scores.masked, let activation = scores.finish, !scores.leftTransposed,
-      weighted.left.tile == scores.into.tile, weighted.leftTransposed, weighted.into == sum, weighted.accumulate,
-      weighted.finish == nil, case .tile(let values) = weighted.right
-    else { return nil }
-    return AttentionBlock(
-      queries: source, keys: scores.left, values: values, mask: mask, activation: activation, into: into,
-      finish: finish.finishing(sum))
-  }
 
   /// Blocks that take the keys of long rows together. Where all rows are long there are many blocks of them, and pairs do, which leave
   /// no multiprocessor of an H100 idle; where few are, large clusters.
@@ -179,6 +164,9 @@ struct GPUPlan {
       statement.forEachTile { if kernel.owner(of: $0) == kernel.owner(of: tile) { found = true } }
       return found
     }
+    func isFilled(_ tile: TileID, by statement: Statement) -> Bool {
+      statement.filledTile.map { kernel.areOneMemory(tile, $0, in: program) } ?? false
+    }
     func flush(_ plan: inout GPUPlan) {
       if !rowsStage.isEmpty { plan.stages.append(.rows(rowsStage)) }
       rowsStage = []
@@ -187,7 +175,7 @@ struct GPUPlan {
       flush(&plan)
       plan.stages.append(.product(open.remove(at: index)))
     }
-    for statement in kernel.body {
+    for (number, statement) in kernel.body.enumerated() {
       switch statement {
       case .contract(let contraction):
         guard case .panels(let buffer, let firstRow, let count, let firstColumn) = contraction.right,
@@ -198,6 +186,12 @@ struct GPUPlan {
         // What an earlier product gives is there before another one reads it.
         while let index = open.firstIndex(where: {
           kernel.owner(of: $0.into.tile) == kernel.owner(of: contraction.left.tile)
+        }) {
+          close(&self, index)
+        }
+        // What an open product still reads is not written before.
+        while let index = open.firstIndex(where: { product in
+          product.segments.contains { isFilled($0.left.tile, by: statement) }
         }) {
           close(&self, index)
         }
@@ -217,7 +211,7 @@ struct GPUPlan {
           product.isOpen = false
           flush(&self)
           stages.append(.product(product))
-        } else if case .scratch = kernel[contraction.into.tile].home {
+        } else if isInScratch(contraction.into.tile) || isAddedTo(contraction.into, after: number) {
           open.append(product)
         } else {
           product.isOpen = false
@@ -240,7 +234,7 @@ struct GPUPlan {
           while let index = open.firstIndex(where: { mentions(statement, $0.into.tile) }) { close(&self, index) }
         }
         while let index = open.firstIndex(where: { product in
-          product.segments.contains { $0.left.tile == statement.filledTile }
+          product.segments.contains { isFilled($0.left.tile, by: statement) }
         }) {
           close(&self, index)
         }
@@ -259,6 +253,19 @@ struct GPUPlan {
     while !open.isEmpty { close(&self, 0) }
     flush(&self)
     stages = withIndicesWhereRead(stages)
+  }
+
+  private func isInScratch(_ tile: TileID) -> Bool { if case .scratch = kernel[tile].home { true } else { false } }
+
+  /// Whether a later product of the body is added to what the statement of a number gives.
+  private func isAddedTo(_ slice: TileSlice, after number: Int) -> Bool {
+    kernel.body[(number + 1)...].contains { statement in
+      if case .contract(let contraction) = statement {
+        contraction.accumulate && contraction.into == slice
+      } else {
+        false
+      }
+    }
   }
 
   /// The statements that read a tile, counted.
@@ -354,7 +361,9 @@ struct GPUPlan {
     let products = stages.compactMap { if case .product(let product) = $0 { product } else { nil } }
     let isWide = target.vendor == .nvidia && products.contains { $0.element(program) == .f8e4m3 }
     let most = min(max(kernel.domain.block, 16), products.count > 1 || isWide ? 64 : 128)
-    for candidate in [128, 64, 32, 16] where candidate <= most {
+    // Matrix instructions take sixteen rows.
+    let hasFragments = products.contains { $0.isOfFragments(program) }
+    for candidate in [128, 64, 32, 16] + (hasFragments ? [] : [8]) where candidate <= most {
       rows = candidate
       places = [:]
       sharedBytes = 0
@@ -364,7 +373,7 @@ struct GPUPlan {
       }
       if sharedBytes <= bytes { return }
     }
-    throw error("tiles of \(sharedBytes) bytes for 16 rows, more than the \(bytes) of shared memory")
+    throw error("tiles of \(sharedBytes) bytes for \(rows) rows, more than the \(bytes) of shared memory")
   }
 
   /// Where a tile of so many rows lies that begins at `offset`, and where the next one begins.
@@ -478,7 +487,7 @@ extension Statement {
 extension GPUPlan {
   /// Blocks that a multiprocessor should run at once, which bounds the registers of a thread.
   var blocksAtOnce: Int {
-    for case .attention in stages { return matrixAttention == nil ? 2 : 1 }
+    for case .attention in stages { return matrixAttention == nil && scalarAttention == nil ? 2 : 1 }
     return 1
   }
 

@@ -275,20 +275,28 @@ extension GPUKernelEmitter {
                 b.mul(b.urem(place, Self.panelColumns), together * size)), to: i64))
           let lefts = rows.map { rowAddress(b, segment.left, row: $0) }
           let leftElement = kernel[segment.left.tile].element
-          sums = b.loop(
-            from: i32.constant(0), to: i32.constant(segment.left.count), step: 1, name: "contract", hint: .unroll(4),
-            carrying: sums
-          ) { b, index, sums in
-            let contracted = b.add(index, segment.firstRow)
-            let offset = b.add(
-              b.mul(b.udiv(contracted, together), groupBytes), b.mul(b.urem(contracted, together), size))
-            let weight = load(
-              b, b.offset(right, bytes: b.zext(offset, to: i64)), element, lanes: 1, alignment: size, invariant: true)
-            return zip(sums, lefts).map { sum, left in
-              let number = load(
-                b, b.offset(left, bytes: b.mul(index, leftElement.deviceByteCount)), leftElement, lanes: 1,
-                alignment: leftElement.deviceByteCount)
-              return b.fma(number, weight, sum)
+          // Four numbers of a row are read together where they lie so.
+          let lanes = leftElement == .f32 && alignment(of: segment.left) == 16 ? 4 : 1
+          let whole = segment.left.count / lanes * lanes
+          for (first, end, lanes) in [(0, whole, lanes), (whole, segment.left.count, 1)] where first < end {
+            sums = b.loop(
+              from: i32.constant(first), to: i32.constant(end), step: lanes, name: "contract", hint: .unroll(4 / lanes),
+              carrying: sums
+            ) { b, index, sums in
+              let weights = (0..<lanes).map { lane -> IRValue in
+                let contracted = b.add(index, segment.firstRow + lane)
+                let offset = b.add(
+                  b.mul(b.udiv(contracted, together), groupBytes), b.mul(b.urem(contracted, together), size))
+                return load(
+                  b, b.offset(right, bytes: b.zext(offset, to: i64)), element, lanes: 1, alignment: size,
+                  invariant: true)
+              }
+              return zip(sums, lefts).map { sum, left in
+                let numbers = load(
+                  b, b.offset(left, bytes: b.mul(index, leftElement.deviceByteCount)), leftElement, lanes: lanes,
+                  alignment: leftElement.deviceByteCount * lanes)
+                return zip(scalars(b, numbers), weights).reduce(sum) { b.fma($1.0, $1.1, $0) }
+              }
             }
           }
         }

@@ -15,12 +15,14 @@ extension GPUKernelEmitter {
   func emitRows(_ b: inout IRBuilder, _ statements: [Statement]) throws(GPUError) {
     let lanes = lanesTogether(statements)
     let warps = plan.threads / emitter.target.lanes
+    let meetings = plan.meetings(statements, of: emitter.program)
     var failure: GPUError?
     // Two rows wait for memory together; rows that indices name wait for those first.
     let hasIndices = statements.contains { if case .indices = $0 { true } else { false } }
     b.loop(from: warp, to: rowCount, step: warps, name: "row", hint: hasIndices ? .asWritten : .unroll(2)) { b, row in
       let state = RowState()
-      for statement in statements {
+      for (number, statement) in statements.enumerated() {
+        if meetings[number] { meetLanes(b) }
         do throws(GPUError) { try emit(&b, statement, row: row, lanes: lanes, state) } catch {
           failure = failure ?? error
         }
@@ -237,7 +239,12 @@ extension GPUKernelEmitter {
   private func put(_ b: inout IRBuilder, _ value: IRValue, _ into: TileSlice, row: IRValue, _ state: RowState) {
     let tile = kernel[into.tile]
     if isInRegisters(into.tile) { return state.tiles[into.tile] = [rounded(b, value, tile.element)] }
-    if case .scratch = tile.home, tile.columns == 1 { state.tiles[into.tile] = [rounded(b, value, tile.element)] }
+    if case .scratch = tile.home, tile.columns == 1 {
+      state.tiles[into.tile] = [rounded(b, value, tile.element)]
+    } else {
+      // The value itself may follow from what is there.
+      meetLanes(b)
+    }
     onFirstLane(&b) { b in
       store(b, value, rowAddress(b, into, row: row), tile.element, alignment: tile.element.deviceByteCount)
     }

@@ -65,13 +65,23 @@ extension GPUKernelEmitter {
       let next = fetch(&b, pieces, turns, b.add(turn, 1))
       let scores = scores(b, shape, queries)
       let allVisible = areAllVisible(b, hulls, key: key, count: Self.waveTurn)
+      /// A lane's four keys of 16.
+      func keys(_ b: IRBuilder, _ tile: Int) -> [IRValue] {
+        (0..<4).map { b.add(b.add(b.add(key, tile * 16), b.mul(waveSlice(b), 4)), $0) }
+      }
+      let timeWeights = timeWeights(
+        b, attention, rows: rows, keys: (0..<Self.waveTurn / 16).flatMap { keys(b, $0) })
       func activate(_ b: IRBuilder, isMasked: Bool) -> [IRValue] {
         scores.enumerated().map { number, score in
-          let tile = number % Self.queryTiles
-          return weights(
-            b, attention, score, row: rows[tile],
-            firstKey: b.add(b.add(key, number / Self.queryTiles * 16), b.mul(waveSlice(b), 4)),
-            intervals: isMasked ? seen[tile] : nil)
+          let (keyTile, tile) = (number / Self.queryTiles, number % Self.queryTiles)
+          let numbers = zip(keys(b, keyTile), scalars(b, score)).enumerated().map { place, pair in
+            self.activated(
+              b, attention, pair.1, row: rows[tile], key: pair.0,
+              timeWeight: timeWeights?[tile][4 * keyTile + place],
+              intervals: isMasked ? seen[tile] : nil)
+          }
+          // Rounded to bf16.
+          return vector(b, numbers.map { bf16Bits(b, $0) })
         }
       }
       let activated = b.ifThenElse(allVisible) { b in
@@ -237,17 +247,6 @@ extension GPUKernelEmitter {
       }
       return scores
     }
-  }
-
-  /// Four activated scores of a query and neighbouring keys, rounded to bf16.
-  private func weights(
-    _ b: IRBuilder, _ attention: GPUPlan.AttentionBlock, _ scores: IRValue, row: IRValue, firstKey: IRValue,
-    intervals: [(start: IRValue, end: IRValue)]?
-  ) -> IRValue {
-    let numbers = scalars(b, scores).enumerated().map { place, score in
-      activated(b, attention, score, row: row, key: b.add(firstKey, place), intervals: intervals)
-    }
-    return vector(b, numbers.map { bf16Bits(b, $0) })
   }
 
   /// The sums with a turn's values added, weighted: of each 16 columns those of each tile of queries, of a lane's query four columns from
