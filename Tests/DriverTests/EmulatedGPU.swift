@@ -22,7 +22,10 @@ final class EmulatedGPU {
   /// What went wrong in the last launch.
   private var fault: (any Error)?
 
-  init(_ module: Module, _ weights: any WeightProvider, _ target: GPUTarget) throws {
+  /// Compiles a module; `edit` changes the text of what the GPU runs.
+  init(
+    _ module: Module, _ weights: any WeightProvider, _ target: GPUTarget, edit: ((String) -> String)? = nil
+  ) throws {
     var backend = CompiledProgram.backend(module, [.avx2], .less)
     backend.gpus = [target]
     backend.codeObjectLinker = GPUWaveTests.linker
@@ -40,7 +43,8 @@ final class EmulatedGPU {
     let context = Context()
     let (kernels, launches) = try GPUCode(program: part.programs[0], target: target).emit(into: context)
     clusters = Dictionary(uniqueKeysWithValues: launches.map { ($0.symbol, $0.cluster) })
-    emulator = try GPUEmulator(kernels, lanes: target.lanes)
+    let edited = try edit.map { try IRModule(parsing: $0(kernels.text), in: context) }
+    emulator = try GPUEmulator(edited ?? kernels, lanes: target.lanes)
   }
 
   /// Calls `forward`, with memory full of NaN, and gives the results' largest shapes and their bytes.

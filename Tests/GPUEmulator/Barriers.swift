@@ -24,14 +24,32 @@ extension EmulatedBlock {
   func address(_ offset: Int) -> UInt32 { UInt32(GPUEmulator.windowAddress) + UInt32(offset) }
 
   /// Takes arrivals at a barrier of some warps, so many that nobody waits for; false where there are fewer.
-  func takeArrivals(at number: Int, _ count: Int) -> Bool {
+  func takeArrivals(at number: Int, _ count: Int, for warps: some Collection<Int>) -> Bool {
     guard arrivals[number, default: 0] >= count else { return false }
     if count > 0 { arrivals[number, default: 0] -= count }
+    cluster.knowledge?.meet(warps)
+    if let told = told[number] { for warp in warps { cluster.knowledge?.learn(warp, told) } }
     return true
   }
 
+  /// Arrives at a barrier of some warps, and does not wait.
+  func arrive(atNumber number: Int, _ warps: some Collection<Int>, _ threads: Int) {
+    arrivals[number, default: 0] += threads
+    for warp in warps { tell(warp, &told[number]) }
+  }
+
   /// Arrives when these copies have.
-  func arrive(_ address: UInt32, after copies: [EmulatedCopy]) { change(address) { $0.deferred.append(copies) } }
+  func arrive(_ address: UInt32, by warp: Int, after copies: [EmulatedCopy]) {
+    change(address) {
+      tell(warp, &$0.telling)
+      $0.deferred.append(copies)
+    }
+  }
+
+  private func tell(_ warp: Int, _ known: inout Knowledge?) {
+    guard let own = cluster.knowledge?.tell(warp) else { return }
+    if known?.learn(own) == nil { known = own }
+  }
 
   func place(_ address: UInt32) -> Int { Int(address) - Int(bitPattern: emulator.window.baseAddress) }
 
@@ -39,8 +57,9 @@ extension EmulatedBlock {
     barriers[address] = EmulatedBarrier(expected: count, pending: count)
   }
 
-  func arrive(_ address: UInt32, expecting bytes: Int = 0) {
+  func arrive(_ address: UInt32, by warp: Int, expecting bytes: Int = 0) {
     change(address) { barrier in
+      tell(warp, &barrier.telling)
       barrier.bytes += bytes
       barrier.pending -= 1
       barrier.finish()
@@ -50,16 +69,18 @@ extension EmulatedBlock {
   func expect(_ address: UInt32, bytes: Int) { change(address) { $0.bytes += bytes } }
 
   /// Sets a copy on its way, whose bytes the barrier counts.
-  func copy(_ copy: EmulatedCopy, arrivingAt address: UInt32) {
+  func copy(_ copy: EmulatedCopy, by thread: EmulatedThread, arrivingAt address: UInt32) {
+    let start = copy.target - UnsafeMutableRawPointer(GPUEmulator.window.baseAddress!)
+    noteWrite(start, copy.count, by: thread, inBulk: copy.source != nil)
     if Int(bitPattern: copy.source) % 16 != 0 || Int(bitPattern: copy.target) % 16 != 0 || copy.count % 16 != 0 {
       cluster.fault = "a bulk copy of \(copy.count) bytes that is not in whole 16 bytes"
     }
     change(address) { barrier in
+      tell(thread.warp, &barrier.telling)
       guard emulator.arrival == .early else { return barrier.copies.append(copy) }
       if cluster.isActive(self) {
         copy.perform()
       } else {
-        let start = copy.target - UnsafeMutableRawPointer(GPUEmulator.window.baseAddress!)
         copy.words.withUnsafeBytes { shared.replaceSubrange(start..<start + copy.count, with: $0) }
       }
       barrier.bytes -= copy.count
@@ -67,8 +88,8 @@ extension EmulatedBlock {
     }
   }
 
-  /// Whether the phase with this parity is over. What is on its way arrives now, where somebody waits for it.
-  func hasPassed(_ address: UInt32, _ parity: UInt32) -> Bool {
+  /// Whether the phase with this parity, which a warp waits for, is over. What is on its way arrives now, where somebody waits for it.
+  func hasPassed(_ address: UInt32, _ parity: UInt32, by warp: Int) -> Bool {
     var isOver = false
     change(address) { barrier in
       if barrier.phase & 1 == Int(parity & 1) {
@@ -85,6 +106,7 @@ extension EmulatedBlock {
         barrier.finish()
       }
       isOver = barrier.phase & 1 != Int(parity & 1)
+      if isOver, let told = barrier.told { cluster.knowledge?.learn(warp, told) }
     }
     return isOver
   }

@@ -30,7 +30,7 @@ struct DeviceOperation {
     /// All lanes of a warp.
     case warp(([Lane]) -> Void)
     /// Four warps; false where they must wait for others.
-    case warpGroup((EmulatedBlock, [Lane]) -> Bool)
+    case warpGroup((GroupProducts, [Lane]) -> Bool)
     /// All threads of the block: a barrier.
     case block
     /// So many threads of the block, at a barrier of a number.
@@ -150,7 +150,9 @@ struct DeviceOperation {
   private static func assembly(_ call: DeviceText.Call) -> Action? {
     let text = call.text.trimmed
     func has(_ mnemonic: String) -> Bool { text.contains(mnemonic) }
-    if has("wgmma.mma_async") { return GroupMatrix(text, call).map { matrix in .warpGroup(matrix.run) } }
+    if has("wgmma.") {
+      return GroupMatrix(text, call).map { matrix in .warpGroup { products, lanes in products.run(matrix, lanes) } }
+    }
     if text.hasPrefix("mma.sync.aligned.m16n8k32.row.col.f32.e4m3.e4m3.f32") {
       return .warp(WarpMatrix.multiply(.e4m3))
     }
@@ -162,7 +164,10 @@ struct DeviceOperation {
     }
     if has("barrier.cluster.arrive"), has("barrier.cluster.wait") { return .cluster }
     if has("mbarrier.try_wait.parity") { return .barrier }
-    let ignored = ["fence.", "setmaxnreg.", "wgmma.fence", "wgmma.commit_group", "wgmma.wait_group", "griddepcontrol."]
+    if text.hasPrefix("fence.proxy.async") {
+      return .alone { thread, _ in thread.block.cluster.knowledge?.publish(thread.warp) }
+    }
+    let ignored = ["fence.", "setmaxnreg.", "griddepcontrol."]
     if ignored.contains(where: { text.hasPrefix($0) }) {
       let ties = call.ties
       return .alone { _, lane in for tie in ties { lane.give(lane.word(tie.argument), tie.output) } }
@@ -221,12 +226,12 @@ struct DeviceOperation {
       return .alone { thread, lane in thread.block.makeBarrier(lane.word(0), count) }
     }
     if text.hasPrefix("mbarrier.arrive.expect_tx."), let bytes = constants().last {
-      return .alone { thread, lane in thread.block.arrive(lane.word(0), expecting: bytes) }
+      return .alone { thread, lane in thread.block.arrive(lane.word(0), by: thread.warp, expecting: bytes) }
     }
     if text.hasPrefix("mbarrier.arrive.shared::cluster.") {
       return .alone { thread, lane in
         guard let (block, offset) = thread.block.member(at: lane.word(0)) else { return }
-        block.arrive(block.address(offset))
+        block.arrive(block.address(offset), by: thread.warp)
       }
     }
     if text.hasPrefix("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32") {
@@ -235,25 +240,27 @@ struct DeviceOperation {
           let (same, barrier) = thread.block.member(at: lane.word(5)), same === block
         else { return }
         let words = (1...4).map { lane.word($0) }
-        block.copy(EmulatedCopy(words: words, offset: offset), arrivingAt: block.address(barrier))
+        block.copy(EmulatedCopy(words: words, offset: offset), by: thread, arrivingAt: block.address(barrier))
       }
     }
     if text.hasPrefix("cp.async.mbarrier.arrive.noinc.shared::cta.b64") {
       return .alone { thread, lane in thread.arriveWithCopies(lane.word(0)) }
     }
-    if text.hasPrefix("mbarrier.arrive.") { return .alone { thread, lane in thread.block.arrive(lane.word(0)) } }
+    if text.hasPrefix("mbarrier.arrive.") {
+      return .alone { thread, lane in thread.block.arrive(lane.word(0), by: thread.warp) }
+    }
     if text.hasPrefix("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes"), let bytes = constants().last
     {
       return .alone { thread, lane in
         let target = UnsafeMutableRawPointer(bitPattern: UInt(lane.word(0))) ?? lane.arguments
         thread.block.copy(
-          EmulatedCopy(target: target, source: lane.pointer(1), count: bytes), arrivingAt: lane.word(2))
+          EmulatedCopy(target: target, source: lane.pointer(1), count: bytes), by: thread, arrivingAt: lane.word(2))
       }
     }
     if text.hasPrefix("bar.arrive ") {
       let operands = constants()
       guard operands.count == 2 else { return nil }
-      return .alone { thread, _ in thread.block.arrivals[operands[0], default: 0] += 1 }
+      return .alone { thread, _ in thread.block.arrive(atNumber: operands[0], [thread.warp], 1) }
     }
     if text.hasPrefix("bar.sync") || text.hasPrefix("barrier.sync") {
       // Numbers in the text or arguments, in this order.

@@ -1,3 +1,5 @@
+import Foundation
+
 /// A module for a GPU rewritten for the processor: what only a GPU has, intrinsics and assembly, become calls of one function that is
 /// given a number, the arguments and room for results.
 struct DeviceText {
@@ -31,7 +33,8 @@ struct DeviceText {
   private(set) var calls: [Call] = []
   private var numbers: [Call: Int] = [:]
 
-  init(_ module: String) {
+  /// Rewrites a module; with `notingStores` every store to shared memory first calls `device.wrote` with the address and how many bytes.
+  init(_ module: String, notingStores: Bool) {
     var intrinsics: [(name: String, number: Int)] = []
     var kernels: [String] = []
     let lines = module.split(separator: "\n", omittingEmptySubsequences: false).map(String.init)
@@ -56,6 +59,7 @@ struct DeviceText {
         for (name, number) in intrinsics { line = line.replacing("@\(name)(", with: "@device.\(number)(") }
       }
       if line.contains(" asm ") { line = rewriteAssembly(line) }
+      if notingStores, let note = Self.note(of: line) { text += note }
       // A library would do it.
       if let truncation = line.range(of: "fptrunc float "), line.hasSuffix(" to bfloat") {
         let operand = line[truncation.upperBound...].dropLast(" to bfloat".count)
@@ -64,7 +68,7 @@ struct DeviceText {
       text += line + "\n"
     }
     text += Self.rounding + kernels.joined()
-    text += "declare void @device.ask(i32, ptr, ptr)\n"
+    text += "declare void @device.ask(i32, ptr, ptr)\ndeclare void @device.wrote(ptr addrspace(3), i32)\n"
     for (number, call) in calls.enumerated() { text += Self.shim(number, call) }
   }
 
@@ -87,6 +91,16 @@ struct DeviceText {
       arguments: arguments.map(Self.type))
     let list = arguments.joined(separator: ", ")
     return line[..<start.upperBound] + "\(call.result) @device.\(number(of: call))(\(list))"
+  }
+
+  /// What tells of a store to shared memory; nil for another line.
+  private static func note(of line: String) -> String? {
+    let line = line.trimmed
+    guard line.hasPrefix("store "), let address = line.range(of: ", ptr addrspace(3) ") else { return nil }
+    let end = line.range(of: ", align ", options: .backwards)?.lowerBound ?? line.endIndex
+    let type = type(line.dropFirst("store ".count))
+    let size = "i32 ptrtoint (ptr getelementptr (\(type), ptr null, i32 1) to i32)"
+    return "  call void @device.wrote(ptr addrspace(3) \(line[address.upperBound..<end]), \(size))\n"
   }
 
   // MARK: - Functions

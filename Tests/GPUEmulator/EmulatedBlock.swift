@@ -18,6 +18,9 @@ final class EmulatedThread {
 
   var lane: Int { number % block.emulator.lanes }
 
+  /// The thread's warp among those of the cluster.
+  var warp: Int { block.firstWarp + number / block.emulator.lanes }
+
   /// The thread that runs now.
   static var running: EmulatedThread? {
     fiber_tag().map { Unmanaged<EmulatedThread>.fromOpaque($0).takeUnretainedValue() }
@@ -28,6 +31,7 @@ final class EmulatedThread {
     if Int(bitPattern: target) % 16 != 0 || Int(bitPattern: source) % 16 != 0 {
       block.cluster.fault = "an asynchronous copy that is not at a multiple of 16 bytes"
     }
+    block.noteWrite(Int(bitPattern: target) - Int(GPUEmulator.windowAddress), 16, by: self)
     start(EmulatedCopy(target: target, source: source, count: count, zeros: 16 - count))
   }
 
@@ -35,7 +39,11 @@ final class EmulatedThread {
   func arriveWithCopies(_ address: UInt32) {
     let copies = groups.flatMap(\.self) + open
     (groups, open) = ([], [])
-    if block.emulator.arrival == .early { block.arrive(address) } else { block.arrive(address, after: copies) }
+    if block.emulator.arrival == .early {
+      block.arrive(address, by: warp)
+    } else {
+      block.arrive(address, by: warp, after: copies)
+    }
   }
 
   /// Sets a copy on its way.
@@ -89,9 +97,13 @@ struct EmulatedBarrier {
   var copies: [EmulatedCopy] = []
   /// Arrivals that wait for copies.
   var deferred: [[EmulatedCopy]] = []
+  /// What those who arrive know, and what those do who wait for the phase that is over.
+  var telling: Knowledge?
+  var told: Knowledge?
 
   mutating func finish() {
     guard pending == 0, bytes == 0 else { return }
+    told = telling
     phase += 1
     pending = expected
   }
@@ -106,8 +118,13 @@ final class EmulatedBlock {
   private(set) var threads: [EmulatedThread] = []
   var shared: [UInt8]
   var barriers: [UInt32: EmulatedBarrier] = [:]
-  /// Threads that have arrived at a barrier of some warps, by its number, and wait for nobody.
+  /// Threads that have arrived at a barrier of some warps, by its number, and wait for nobody; and what they know.
   var arrivals: [Int: Int] = [:]
+  var told: [Int: Knowledge] = [:]
+  /// What groups of four warps multiply.
+  private(set) var products: [GroupProducts] = []
+  /// Nil where no products read shared memory.
+  private var notes: SharedNotes?
 
   init(
     _ emulator: GPUEmulator, _ launch: GPUEmulator.Launch, x: Int, y: Int, rank: Int, fibers: [OpaquePointer]
@@ -116,6 +133,36 @@ final class EmulatedBlock {
     // NaN in every width.
     shared = Array(repeating: 0xFF, count: launch.sharedBytes)
     threads = fibers.enumerated().map { EmulatedThread(self, number: $0, fiber: $1) }
+    guard emulator.hasGroupProducts else { return }
+    notes = SharedNotes(bytes: launch.sharedBytes, warps: warpCount, warpsBefore: firstWarp)
+    products = (0..<warpCount / 4).map { GroupProducts(self, group: $0) }
+  }
+
+  var warpCount: Int { launch.threads / emulator.lanes }
+
+  /// Its first warp among those of the cluster.
+  var firstWarp: Int { rank * warpCount }
+
+  func warps(ofGroup group: Int) -> Range<Int> { firstWarp + 4 * group..<firstWarp + 4 * group + 4 }
+
+  /// Notes that a thread, of this block or another, writes to this block's shared memory, itself or by a bulk copy.
+  func noteWrite(_ offset: Int, _ count: Int, by thread: EmulatedThread, inBulk: Bool = false) {
+    guard let knowledge = cluster.knowledge else { return }
+    if let fault = notes?.write(
+      offset, count, by: thread.warp, inBulk: inBulk, at: knowledge.moment, knowledge[thread.warp])
+    {
+      cluster.fault = fault
+    }
+  }
+
+  func beginReading(_ pieces: [Int], group: Int) {
+    guard let common = cluster.knowledge?.common(to: warps(ofGroup: group)) else { return }
+    if let fault = notes?.begin(pieces, group: group, common) { cluster.fault = fault }
+  }
+
+  func endReading(_ pieces: [Int], group: Int) {
+    guard let moment = cluster.knowledge?.moment else { return }
+    notes?.end(pieces, group: group, at: moment)
   }
 
   var isDone: Bool { threads.allSatisfy(\.isDone) }
@@ -140,11 +187,14 @@ extension GPUEmulator.Order {
 final class EmulatedCluster {
   let blocks: [EmulatedBlock]
   private var active: EmulatedBlock?
-  /// What a thread did that a GPU does not do.
-  var fault: String?
+  /// What a thread did that a GPU does not do, the first of it.
+  var fault: String? { didSet { fault = oldValue ?? fault } }
+  /// What warps know of each other; nil where nothing follows from it.
+  var knowledge: ClusterKnowledge?
 
   init(_ blocks: [EmulatedBlock]) {
     self.blocks = blocks
+    if blocks[0].emulator.hasGroupProducts { knowledge = ClusterKnowledge(warps: blocks.count * blocks[0].warpCount) }
     for block in blocks { block.cluster = self }
   }
 
@@ -183,6 +233,9 @@ final class EmulatedCluster {
       }
       if meet(operations) { isStuck = false }
       if isStuck { throw error(blocks[0], "threads wait without end: " + waiting(operations)) }
+    }
+    for block in blocks where !block.products.allSatisfy(\.areOver) {
+      throw error(block, "its threads end with products that they have not waited for")
     }
   }
 
@@ -243,7 +296,7 @@ final class EmulatedCluster {
     var hasMoved = false
     for thread in threads {
       guard let request = thread.request, case .barrier = operations[request.number].action,
-        thread.block.hasPassed(request.lane.word(0), request.lane.word(1))
+        thread.block.hasPassed(request.lane.word(0), request.lane.word(1), by: thread.warp)
       else { continue }
       thread.request = nil
       hasMoved = true
@@ -279,12 +332,13 @@ final class EmulatedCluster {
           fault = "part of a group of warps multiplies matrices"
           return true
         }
-        guard action(block, lanes) else { continue }
+        guard action(block.products[first / (4 * size)], lanes) else { continue }
         for thread in group { thread.request = nil }
         hasMoved = true
       case .block:
         let all = block.living(0..<block.threads.count)
         guard lanes(of: all, asking: request.number) != nil else { continue }
+        knowledge?.meet(block.firstWarp..<block.firstWarp + block.warpCount)
         for thread in all { thread.request = nil }
         hasMoved = true
       case .someOfBlock(let barrier):
@@ -296,7 +350,7 @@ final class EmulatedCluster {
           }
           return same(own.lane).number == number
         }
-        guard block.takeArrivals(at: number, count - there.count) else { continue }
+        guard block.takeArrivals(at: number, count - there.count, for: Set(there.map(\.warp))) else { continue }
         for other in there { other.request = nil }
         hasMoved = true
       }
@@ -312,6 +366,7 @@ final class EmulatedCluster {
       return true
     }
     guard isThere, !living.isEmpty else { return false }
+    knowledge?.meet(0..<blocks.count * blocks[0].warpCount)
     for thread in living { thread.request = nil }
     return true
   }

@@ -7,7 +7,9 @@ import LLVMKit
 ///
 /// A thread runs until it needs others: lanes of its warp, its block, its cluster, or a copy. In which order threads run can be
 /// chosen, and whether copies arrive as soon as they are asked for or when they are waited for, no earlier: what is not synchronized
-/// gives other results in another order. Shared memory is full of NaN when a block begins. One kernel runs at a time.
+/// gives other results in another order. So do products by groups of four warps, of which it is checked besides that whoever writes
+/// where they read knows of their end, and that they may read what was written. Shared memory is full of NaN when a block begins. One kernel
+/// runs at a time.
 public final class GPUEmulator {
   /// In which order the threads of a block, and the blocks of a cluster, get their turns.
   public enum Order: Hashable, Sendable, CaseIterable { case ascending, descending, shuffled }
@@ -45,6 +47,8 @@ public final class GPUEmulator {
   private let operations: [DeviceOperation]
   /// Threads that run in step.
   public let lanes: Int
+  /// Whether groups of four warps multiply what lies in shared memory.
+  let hasGroupProducts: Bool
   private var fibers: [OpaquePointer] = []
   /// When copies arrive in the launch at hand.
   private(set) var arrival = Arrival.late
@@ -62,7 +66,9 @@ public final class GPUEmulator {
   /// The kernels of a module for a GPU whose warps have so many lanes. Throws where the module has what the emulator does not know.
   public init(_ module: IRModule, lanes: Int = 32) throws {
     self.lanes = lanes
-    let rewritten = DeviceText(module.text)
+    let text = module.text
+    hasGroupProducts = text.contains("wgmma.mma_async")
+    let rewritten = DeviceText(text, notingStores: hasGroupProducts)
     operations = try rewritten.calls.map { call throws(Fault) in
       guard let operation = DeviceOperation(call) else {
         throw Fault(description: "the emulator does not know \(call.text)")
@@ -79,10 +85,16 @@ public final class GPUEmulator {
     try host.verify()
     try host.optimize("default<O1>", for: machine, autoVectorize: false)
     let ask: @convention(c) (UInt32, UnsafeMutableRawPointer?, UnsafeMutableRawPointer?) -> Void = fiber_ask
+    let wrote: @convention(c) (UInt, UInt32) -> Void = { address, count in
+      guard let thread = EmulatedThread.running else { return }
+      thread.block.noteWrite(Int(address) - Int(GPUEmulator.windowAddress), Int(count), by: thread)
+    }
     code = try LoadedCode(
       object: machine.emitObject(host),
-      symbols: ["device.ask": unsafeBitCast(ask, to: UnsafeRawPointer.self), "ultra_shared": UnsafeRawPointer(low)]
-        .merging(DeviceOperation.librarySymbols) { own, _ in own })
+      symbols: [
+        "device.ask": unsafeBitCast(ask, to: UnsafeRawPointer.self),
+        "device.wrote": unsafeBitCast(wrote, to: UnsafeRawPointer.self), "ultra_shared": UnsafeRawPointer(low),
+      ].merging(DeviceOperation.librarySymbols) { own, _ in own })
     fiber_set_answer { number, arguments, results in
       guard let thread = EmulatedThread.running, let arguments else { return 0 }
       return thread.block.emulator.answer(Int(number), thread, arguments, results ?? arguments)

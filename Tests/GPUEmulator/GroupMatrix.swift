@@ -1,14 +1,14 @@
 /// Matrix instructions of four warps (PTX ISA, "wgmma.mma_async"), all of those in one piece of assembly, and what stands between them: sums
 /// [64, n] in registers, a left side [64, k] in registers or shared memory, a right side [k, n] in shared memory, k being 16 of bf16 or 32 of
-/// eight bits. They end where they are begun: that somebody waits for their end is not checked.
+/// eight bits. A piece of assembly may have waits and fences alone.
 struct GroupMatrix {
   /// An operand of the assembly by its number, or a register that the text declares.
-  private enum Operand {
+  enum Operand {
     case number(Int)
     case local(String)
   }
 
-  private struct Instruction {
+  struct Instruction {
     var element: MatrixElement
     var columns: Int
     /// Operands' numbers.
@@ -21,16 +21,21 @@ struct GroupMatrix {
     var isRightTransposed = false
   }
 
-  private enum Step {
+  enum Step {
     case add(to: String, Operand, Int)
     case multiply(Instruction)
     /// Barriers of some warps: the operand that has the number, and the threads.
     case meet(Int, Int)
     case arrive(Int, Int)
+    /// What was done to registers before is done.
+    case fence
+    /// Closes a group of products; waits for the end of all but the latest groups.
+    case commit
+    case wait(butLatest: Int)
   }
 
-  private var steps: [Step] = []
-  private let call: DeviceText.Call
+  private(set) var steps: [Step] = []
+  let call: DeviceText.Call
 
   /// Nil where the text has other instructions.
   init?(_ text: String, _ call: DeviceText.Call) {
@@ -42,7 +47,12 @@ struct GroupMatrix {
       guard let mnemonic = words.first(where: { $0 != "{" && $0 != "}" }) else { continue }
       let operands = Array(words.drop { $0 != mnemonic }.dropFirst())
       switch mnemonic {
-      case ".reg", "wgmma.fence.sync.aligned", "wgmma.commit_group.sync.aligned", "wgmma.wait_group.sync.aligned": break
+      case ".reg": break
+      case "wgmma.fence.sync.aligned": steps.append(.fence)
+      case "wgmma.commit_group.sync.aligned": steps.append(.commit)
+      case "wgmma.wait_group.sync.aligned":
+        guard let count = operands.first.flatMap({ Int($0) }) else { return nil }
+        steps.append(.wait(butLatest: count))
       case "setp.ne.b32":
         guard operands.count == 3, let one = Int(operands[1]), let other = Int(operands[2]) else { return nil }
         predicates[operands[0]] = one != other
@@ -105,71 +115,11 @@ struct GroupMatrix {
   }
 
   /// Which argument an operand of this number is: outputs have numbers too.
-  private func argument(_ operand: Int) -> Int { operand - call.outputs }
-
-  /// Runs all of them; false where others have not come to a barrier yet.
-  func run(_ block: EmulatedBlock, _ lanes: [DeviceOperation.Lane]) -> Bool {
-    var sums = lanes.map { _ in Array(repeating: Float.nan.bitPattern, count: call.outputs) }
-    for (lane, tie) in call.ties.flatMap({ tie in lanes.indices.map { ($0, tie) } }) {
-      sums[lane][tie.output] = lanes[lane].word(tie.argument)
-    }
-    var locals: [String: UInt64] = [:]
-    func value(_ operand: Operand) -> UInt64 {
-      switch operand {
-      case .number(let number): lanes[0].argument(argument(number), as: UInt64.self)
-      case .local(let name): locals[name] ?? 0
-      }
-    }
-    for step in steps {
-      switch step {
-      case .meet(let operand, let threads):
-        // It comes first, so nothing is done twice.
-        let number = Int(lanes[0].word(argument(operand)))
-        guard block.takeArrivals(at: number, threads - lanes.count) else { return false }
-      case .arrive(let operand, _): block.arrivals[Int(lanes[0].word(argument(operand))), default: 0] += lanes.count
-      case .add(let name, let source, let number): locals[name] = value(source) &+ UInt64(number)
-      case .multiply(let instruction):
-        let left = left(of: instruction, lanes, instruction.left.map(value))
-        let right = SharedMatrix(value(instruction.right), instruction.element).rows(
-          instruction.columns, instruction.isRightTransposed)
-        for number in lanes.indices {
-          let (group, place) = (number % 32 / 4, number % 4)
-          for (field, operand) in instruction.sums.enumerated() {
-            let row = number / 32 * 16 + group + field % 4 / 2 * 8
-            let column = field / 4 * 8 + 2 * place + field % 2
-            let product = (left[row] * right[column]).sum()
-            sums[number][operand] = instruction.element.sum(
-              instruction.isAdded ? sums[number][operand] : 0, plus: product)
-          }
-        }
-      }
-    }
-    for (lane, sums) in zip(lanes, sums) { for (field, sum) in sums.enumerated() { lane.give(sum, field) } }
-    return true
-  }
-
-  private func left(
-    of instruction: Instruction, _ lanes: [DeviceOperation.Lane], _ description: UInt64?
-  ) -> [SIMD32<Float>] {
-    if let description {
-      return SharedMatrix(description, instruction.element).rows(64, instruction.isLeftTransposed)
-    }
-    var left = Array(repeating: SIMD32<Float>.zero, count: 64)
-    for (number, lane) in lanes.enumerated() {
-      let (group, place) = (number % 32 / 4, number % 4)
-      for (word, operand) in instruction.leftRegisters.enumerated() {
-        let bits = lane.word(argument(operand))
-        let (row, index) = (number / 32 * 16 + group + word % 2 * 8, 2 * place + word / 2 * 8)
-        left[row][index] = bf16(UInt16(truncatingIfNeeded: bits))
-        left[row][index + 1] = bf16(UInt16(bits >> 16))
-      }
-    }
-    return left
-  }
+  func argument(_ operand: Int) -> Int { operand - call.outputs }
 }
 
 /// A side of a product in shared memory, as its descriptor tells (PTX ISA, "Matrix Descriptor" and "Canonical layouts").
-private struct SharedMatrix {
+struct SharedMatrix {
   private let start, leading, stride: Int
   private let isSwizzled: Bool
   private let element: MatrixElement
@@ -191,7 +141,28 @@ private struct SharedMatrix {
     }
   }
 
+  /// The numbers of the sixteen bytes each that such a side lies in.
+  func pieces(_ count: Int, _ isTransposed: Bool) -> [Int] {
+    // Sixteen bytes of neighbours lie together: of a row, or of contracted numbers of the same index.
+    let together = 16 / element.byteCount
+    let (rows, indices) = isTransposed ? (together, 1) : (1, together)
+    return Swift.stride(from: 0, to: count, by: rows).flatMap { row in
+      Swift.stride(from: 0, to: 32 / element.byteCount, by: indices).map {
+        place(row, $0, isTransposed) / SharedNotes.pieceBytes
+      }
+    }
+  }
+
   private func number(_ row: Int, _ index: Int, _ isTransposed: Bool) -> Float {
+    let place = place(row, index, isTransposed)
+    guard place + element.byteCount <= GPUEmulator.windowSize, let window = GPUEmulator.window.baseAddress else {
+      return .nan
+    }
+    return element.number(at: window + place)
+  }
+
+  /// Where a number lies. All addresses of the window have the same bits above those that descriptors tell.
+  private func place(_ row: Int, _ index: Int, _ isTransposed: Bool) -> Int {
     var place = start
     let byte = index * element.byteCount
     switch (isSwizzled, isTransposed) {
@@ -202,10 +173,6 @@ private struct SharedMatrix {
     }
     // Sixteen bytes each lie in the order that the row's number within its eight gives.
     if isSwizzled { place ^= place >> 3 & 0x70 }
-    // All addresses of the window have the same bits above those that descriptors tell.
-    guard place + element.byteCount <= GPUEmulator.windowSize, let window = GPUEmulator.window.baseAddress else {
-      return .nan
-    }
-    return element.number(at: window + place)
+    return place
   }
 }
