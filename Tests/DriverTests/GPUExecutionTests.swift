@@ -126,14 +126,35 @@ struct GPUExecutionTests {
     }
   }
 
-  @Test(
-    "rankings: items of every form, numbers that are none, ids that were seen", arguments: GPUTarget.all(of: .nvidia))
+  @Test("rankings: items of every form, numbers that are none, ids that were seen", arguments: GPUStubTests.targets)
   func rankings(target: GPUTarget) throws {
     for seed in 1...4 as ClosedRange<UInt64> { try checkExactly(target, RandomProgram(.ranking, seed: seed)) }
   }
 
-  @Test("rankings in parts, whose lists are merged", arguments: GPUTarget.all(of: .nvidia))
+  @Test("rankings in parts, whose lists are merged", arguments: GPUStubTests.targets)
   func rankingsInParts(target: GPUTarget) throws {
     try checkExactly(target, RandomProgram(.ranking, seed: 1, options: .init(items: 5000)))
+  }
+
+  @Test("rankings whose lists are longer than a warp is wide", arguments: GPUStubTests.targets)
+  func longRankings(target: GPUTarget) throws {
+    for (items, best) in [(700, 150), (4200, 70)] {
+      try checkExactly(target, RandomProgram(.ranking, seed: 2, options: .init(longest: 8, items: items, best: best)))
+    }
+  }
+
+  @Test("lists take what waits for them at once", arguments: GPUStubTests.targets)
+  func lists(target: GPUTarget) throws {
+    // In random order a list of 100 places should take 471 of 4096 items, by 100 * (1 + ln(40.96)). To move the list for each would take
+    // more than ten operations of the warp each time: votes on where it goes, what it is, and meetings before and after places move.
+    var random = Random(seed: 77)
+    let module = try TopKTests.module(4096, width: 1, TopK(count: 100), leavesOutSeen: false)
+    let weights = WeightTable(["items": random.tensor([4096, 1])])
+    let gpu = try EmulatedGPU(module, DerivedWeights(module, base: weights), target)
+    let inputs = ["x": HostTensor([1 as Float], shape: [1, 1])]
+    let found = try gpu.run(inputs, order: .ascending, arrival: .early)
+    let expected = try Interpreter(module: module, weights: weights, precision: .f32).run("forward", inputs: inputs)
+    #expect(found == expected.map(\.tensor))
+    #expect(gpu.warpOperations < 471 * 2, "\(gpu.warpOperations)")
   }
 }

@@ -76,6 +76,17 @@ enum GPUModels {
     return module
   }
 
+  /// Rankings of items of every form, ten and a hundred of them, with and without ids that were seen; two kernels and more each.
+  static var rankings: [Module] {
+    get throws {
+      try [("f32", 10), ("f32", 100), ("bf16", 100), ("int8", 10), ("int4", 10)].map { form, count in
+        try TopKTests.module(
+          20_000, width: 64, TopK(count: count, rows: TableFormat(rawValue: form)), leavesOutSeen: count == 10,
+          element: ElementType(rawValue: form) ?? .f32)
+      }
+    }
+  }
+
   /// Production layers on rows, of which the targets are the result.
   static func stack(
     _ random: inout Random, width: Int, heads: Int, headWidth: Int, layers: Int, mask: Mask

@@ -96,6 +96,20 @@ struct GPUWaveTests {
     }
   }
 
+  @Test("rankings are linked, and keep what they need in registers", .enabled(if: linker != nil && disassembler != nil))
+  func linkedRankings() throws {
+    for module in try GPUModels.rankings {
+      let part = try Self.part(module)
+      let functions = try Self.disassembled(try #require(part.images[0].code))
+      for launch in part.images[0].launches[0] {
+        let own = try #require(part.resources[0][launch.symbol])
+        #expect(own.spilledBytes == 0 && own.registers > 0, "\(launch.symbol)")
+        #expect(launch.sharedBytes <= GPUTarget.gfx942.sharedBytes)
+        #expect(try #require(functions[launch.symbol]).contains { $0.contains("scratch_") } == false)
+      }
+    }
+  }
+
   /// The product of a packed weight and rows by what the matrix instruction does with the numbers of 64 lanes, for rows of so many
   /// columns.
   @Test("fragments are what a wave's lanes take", arguments: [(16, 32), (40, 33), (7, 5), (64, 64)])

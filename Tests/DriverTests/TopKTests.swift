@@ -11,7 +11,7 @@ import UltraRuntime
 /// The best items of a query from a compiled artifact.
 @Suite struct TopKTests {
   /// Queries [sequences, width] against items, with or without seen ids [rows] cut by offsets.
-  private func module(
+  static func module(
     _ items: Int, width: Int, _ top: TopK, leavesOutSeen: Bool = true, element: ElementType = .f32
   ) throws -> Module {
     var build = FunctionBuilder(module: Module(name: "ranking"), name: "forward")
@@ -55,7 +55,7 @@ import UltraRuntime
   private func ranked(
     _ items: [Float], _ top: TopK, queries: [Float] = [1], seen: [[Int64]]? = nil, _ schedule: TileSchedule = small
   ) throws -> (scores: [[Float]], ids: [[Int64]]) {
-    let module = try module(items.count, width: 1, top)
+    let module = try Self.module(items.count, width: 1, top)
     let weights = WeightTable(["items": HostTensor(items, shape: [items.count, 1])])
     let compiled = try CompiledProgram(
       module, weights: weights, level: try #require(CPULevel.native), schedule: schedule, optimization: .less)
@@ -138,7 +138,7 @@ import UltraRuntime
     var random = Random(seed: UInt64(width))
     let items = 333
     let top = TopK(count: 40, firstID: 1, rows: TableFormat(rawValue: form))
-    let module = try module(items, width: width, top, element: ElementType(rawValue: form) ?? .f32)
+    let module = try Self.module(items, width: width, top, element: ElementType(rawValue: form) ?? .f32)
     let weights = WeightTable(["items": random.tensor([items, width])])
     let seen = (0..<21).map { _ in (0..<random.integer(in: 0...9)).map { _ in Int64(random.integer(in: 0...340)) } }
     let inputs = inputs(random.tensor([21, width]), seen: seen)
@@ -161,7 +161,7 @@ import UltraRuntime
   @Test func emptyBatchesAndBatchMates() throws {
     var random = Random(seed: 11)
     let top = TopK(count: 10)
-    let module = try module(500, width: 16, top)
+    let module = try Self.module(500, width: 16, top)
     let compiled = try CompiledProgram(
       module, weights: WeightTable(["items": random.tensor([500, 16])]), level: try #require(CPULevel.native),
       schedule: Self.small, optimization: .less)
@@ -178,7 +178,7 @@ import UltraRuntime
 
   @Test func seenIdsThatAreNotCut() throws {
     let top = TopK(count: 10)
-    let module = try module(300, width: 4, top)
+    let module = try Self.module(300, width: 4, top)
     var random = Random(seed: 2)
     let compiled = try CompiledProgram(
       module, weights: WeightTable(["items": random.tensor([300, 4])]), level: try #require(CPULevel.native),

@@ -285,6 +285,7 @@ final class EmulatedCluster {
         return true
       }
       action(lanes)
+      block.emulator.warpOperations += 1
       for thread in living { thread.request = nil }
       return true
     }

@@ -9,7 +9,7 @@ import LLVMKit
 /// chosen, and whether copies arrive as soon as they are asked for or when they are waited for, no earlier: what is not synchronized
 /// gives other results in another order. So do products by groups of four warps, of which it is checked besides that whoever writes
 /// where they read knows of their end, and that they may read what was written. Shared memory is full of NaN when a block begins. One kernel
-/// runs at a time.
+/// runs at a time; others wait.
 public final class GPUEmulator {
   /// In which order the threads of a block, and the blocks of a cluster, get their turns.
   public enum Order: Hashable, Sendable, CaseIterable { case ascending, descending, shuffled }
@@ -49,6 +49,8 @@ public final class GPUEmulator {
   public let lanes: Int
   /// Whether groups of four warps multiply what lies in shared memory.
   let hasGroupProducts: Bool
+  /// What warps have done together, all lanes at once, since there is this emulator.
+  public internal(set) var warpOperations = 0
   private var fibers: [OpaquePointer] = []
   /// When copies arrive in the launch at hand.
   private(set) var arrival = Arrival.late
@@ -58,8 +60,8 @@ public final class GPUEmulator {
   /// Where every block finds its shared memory while it runs.
   nonisolated(unsafe) static let window = UnsafeMutableRawBufferPointer(
     start: fiber_low_memory(windowSize, windowSize), count: windowSize)
-  /// Launches of all emulators are one after the other: there is one window.
-  private static let windowIsTaken = NSLock()
+  /// Threads and the window are there once.
+  private static let lock = NSLock()
   static var windowAddress: UInt { UInt(bitPattern: window.baseAddress) }
   var window: UnsafeMutableRawBufferPointer { Self.window }
 
@@ -118,6 +120,8 @@ public final class GPUEmulator {
     _ launch: Launch, parameters: UnsafePointer<UnsafeRawPointer?>, order: Order = .ascending,
     arrival: Arrival = .late
   ) throws {
+    Self.lock.lock()
+    defer { Self.lock.unlock() }
     self.arrival = arrival
     let address = try code.address(of: "run.\(launch.kernel)")
     let body = unsafeBitCast(address, to: (@convention(c) (UnsafeMutableRawPointer?) -> Void).self)
@@ -128,8 +132,6 @@ public final class GPUEmulator {
     guard launch.blocks.x % launch.cluster == 0 else {
       throw Fault(description: "\(launch.kernel): \(launch.blocks.x) blocks are no whole clusters of \(launch.cluster)")
     }
-    Self.windowIsTaken.lock()
-    defer { Self.windowIsTaken.unlock() }
     guard launch.sharedBytes <= Self.windowSize else {
       throw Fault(description: "\(launch.kernel): \(launch.sharedBytes) bytes of shared memory")
     }

@@ -21,6 +21,13 @@ enum WaveOperation {
         let words = lanes.map { $0.word(1) }
         for lane in lanes { lane.give(words[Int(lane.word(0) >> 2) & 63]) }
       }
+    case "llvm.amdgcn.ballot.i64":
+      .warp { lanes in
+        let bits = lanes.enumerated().reduce(UInt64(0)) { bits, lane in
+          bits | UInt64(lane.element.argument(0, as: UInt8.self) & 1) << UInt64(lane.offset)
+        }
+        for lane in lanes { lane.give(bits) }
+      }
     case "llvm.amdgcn.exp2.f32": .alone { _, lane in lane.give(exp2f(lane.argument(0, as: Float.self))) }
     case "llvm.amdgcn.rcp.f32": .alone { _, lane in lane.give(1 / lane.argument(0, as: Float.self)) }
     case "llvm.amdgcn.mfma.f32.16x16x16bf16.1k": .warp { multiply($0, .bf16) }

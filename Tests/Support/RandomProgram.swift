@@ -57,12 +57,15 @@ public struct RandomProgram: Sendable, CustomStringConvertible {
     public var longest = 70
     /// Of a ranking, how many items there are, of which 20 at most are wanted; nil for any numbers.
     public var items: Int?
+    /// Of a ranking, how many are wanted, where there are as many; nil for any number.
+    public var best: Int?
 
     /// By default any divisor, and sequences of up to 70 rows.
-    public init(fixedDivisor: Bool = false, longest: Int = 70, items: Int? = nil) {
+    public init(fixedDivisor: Bool = false, longest: Int = 70, items: Int? = nil, best: Int? = nil) {
       self.fixedDivisor = fixedDivisor
       self.longest = longest
       self.items = items
+      self.best = best
     }
   }
 

@@ -19,6 +19,7 @@ extension ProgramMaker {
     let most = options.items == nil ? count : min(count, 20)
     var top = TopK(
       count: random.pick([1, min(10, count), random.integer(in: 1...most), most]), firstID: random.pick([0, 1, 7]))
+    if let best = options.best { top.count = min(best, count) }
     var queries = argumentX(width)
     inputs["x"] = grid([batch.rows, width], within: 2)
     // Now and then a query that is no number.

@@ -108,11 +108,6 @@ extension GPUKernelEmitter {
     b.assembly("mov.u32 $0, %\(register);", constraints: "=r", returns: context.i32, sideEffects: false)
   }
 
-  /// A bit for each lane.
-  func vote(_ b: IRBuilder, _ condition: IRValue) -> IRValue {
-    b.intrinsic("llvm.nvvm.vote.ballot.sync", [context.i32.constant(-1), condition])
-  }
-
   /// What a matrix instruction is told of a side in shared memory: where it begins, and how far apart its tiles of 8 x 8 numbers are
   /// (PTX ISA, "Matrix Descriptor Format").
   func description(_ b: IRBuilder, _ address: IRValue, leading: Int, stride: Int, isSwizzled: Bool) -> IRValue {

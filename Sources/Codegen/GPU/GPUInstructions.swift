@@ -83,6 +83,34 @@ extension GPUKernelEmitter {
     b.call(function, [])
   }
 
+  /// A bit for each lane of a warp.
+  var votes: IRType {
+    switch vendor {
+    case .nvidia: context.i32
+    case .amd: context.i64
+    }
+  }
+
+  /// The lanes for which a condition holds, as bits.
+  func vote(_ b: IRBuilder, _ condition: IRValue) -> IRValue {
+    switch vendor {
+    case .nvidia: b.intrinsic("llvm.nvvm.vote.ballot.sync", [context.i32.constant(-1), condition])
+    case .amd: b.intrinsic("llvm.amdgcn.ballot", overloads: [votes], [condition])
+    }
+  }
+
+  /// How many lanes bits stand for, i32.
+  func countVotes(_ b: IRBuilder, _ bits: IRValue) -> IRValue {
+    let count = b.intrinsic("llvm.ctpop", overloads: [votes], [bits])
+    return votes == context.i32 ? count : b.trunc(count, to: context.i32)
+  }
+
+  /// The bits of all lanes before one.
+  func votesBefore(_ b: IRBuilder, _ lane: IRValue) -> IRValue {
+    let number = votes == context.i32 ? lane : b.zext(lane, to: votes)
+    return b.sub(b.shl(votes.constant(1), number), 1)
+  }
+
   /// The number that the lane `distance` away has, up or down: lanes whose numbers differ in that bit change places.
   func exchanged(_ b: IRBuilder, _ value: IRValue, distance: Int) -> IRValue {
     let i32 = context.i32
