@@ -2,6 +2,7 @@ import CUltra
 import Foundation
 
 /// The functions of NVIDIA's driver, and of AMD's, that launch stubs call, over the host's memory: it notes what is asked of it, and can refuse.
+/// Streams can be captured into graphs.
 ///
 /// The driver's functions know nothing of who calls them, so each thread has one at a time.
 final class FakeDriver {
@@ -49,14 +50,95 @@ final class FakeDriver {
   /// Whether machine code is refused, as by a driver that does not know it.
   var refusesCode = false
 
+  /// The stream that is being captured, and what is in graphs and executable ones.
+  private(set) var capturing: Int?
+  private var isBroken = false
+  private var captured: [() -> Int32] = []
+  private(set) var graphs: [Int: [() -> Int32]] = [:]
+  private(set) var executables: [Int: [() -> Int32]] = [:]
+  private var handles = 0
+  /// The host's memory that stays where it is, from which alone graphs can copy.
+  var pinned: [Range<UInt>] = []
+
   deinit { for block in memory.values { block.deallocate() } }
 
   /// Notes a call, by its name in NVIDIA's driver; the status that it gets.
   fileprivate func status(_ function: String) -> Int32 {
-    let name = isHIP ? Self.hipNames[function] ?? function : function
+    let name = isHIP ? Self.hipNames[function] ?? Self.hipGraphNames[function] ?? function : function
     calls.append(name)
+    if capturing != nil, !Self.capturable.contains(function) {
+      isBroken = true
+      return Self.unsupported
+    }
     guard let refused, refused.name == name, calls.count(where: { $0 == name }) == refused.call else { return 0 }
     return 999
+  }
+
+  // MARK: - Graphs
+
+  /// `CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED` and `..._INVALIDATED`.
+  private static let unsupported: Int32 = 900
+  private static let invalidated: Int32 = 901
+  /// What may be asked while a stream is captured; what waits, allocates or copies at once may not.
+  private static let capturable: Set = [
+    "cuCtxSetCurrent", "cuCtxGetCurrent", "hipSetDevice", "hipGetDevice", "cuMemcpyHtoDAsync_v2", "cuMemsetD32Async",
+    "cuLaunchKernel", "cuStreamEndCapture",
+  ]
+
+  /// Does what is put on a stream: now, or whenever the graph runs that the stream is captured into.
+  fileprivate func put(on stream: Int, _ operation: @escaping () -> Int32) -> Int32 {
+    guard let capturing else { return operation() }
+    guard stream == capturing else {
+      isBroken = true
+      return Self.unsupported
+    }
+    captured.append(operation)
+    return 0
+  }
+
+  fileprivate func canCopy(_ source: UnsafeRawPointer, _ count: Int) -> Bool {
+    let first = UInt(bitPattern: source)
+    if capturing == nil || pinned.contains(where: { $0.contains(first) && first + UInt(count) <= $0.upperBound }) {
+      return true
+    }
+    isBroken = true
+    return false
+  }
+
+  fileprivate func beginCapture(_ stream: Int, _ mode: Int32) -> Int32 {
+    let status = status("cuStreamBeginCapture_v2")
+    // The default stream cannot be; mode 1 leaves other threads alone.
+    guard status == 0, stream != 0, mode == 1, capturing == nil else { return status == 0 ? Self.unsupported : status }
+    (capturing, captured, isBroken) = (stream, [], false)
+    return 0
+  }
+
+  fileprivate func endCapture(_ stream: Int) -> (status: Int32, graph: Int) {
+    let status = status("cuStreamEndCapture")
+    guard capturing == stream else { return (Self.unsupported, 0) }
+    capturing = nil
+    guard status == 0, !isBroken else { return (status == 0 ? Self.invalidated : status, 0) }
+    handles += 1
+    graphs[handles] = captured
+    return (0, handles)
+  }
+
+  fileprivate func instantiate(_ graph: Int) -> (status: Int32, executable: Int) {
+    let status = status("cuGraphInstantiateWithFlags")
+    guard status == 0, let operations = graphs[graph] else { return (status == 0 ? 1 : status, 0) }
+    handles += 1
+    executables[handles] = operations
+    return (0, handles)
+  }
+
+  fileprivate func launchGraph(_ executable: Int) -> Int32 {
+    let status = status("cuGraphLaunch")
+    guard status == 0, let operations = executables[executable] else { return status == 0 ? 1 : status }
+    for operation in operations {
+      let status = operation()
+      if status != 0 { return status }
+    }
+    return 0
   }
 
   /// What gives the driver's functions to `load`.
@@ -72,7 +154,7 @@ final class FakeDriver {
 
   private static func address(_ name: String) -> UnsafeMutableRawPointer? {
     current.isHIP = name.hasPrefix("hip")
-    return current.missing == name ? nil : functions[name]
+    return current.missing == name ? nil : functions[name] ?? graphFunctions[name]
   }
 
   /// What AMD's driver calls the functions that do the same.
@@ -81,6 +163,13 @@ final class FakeDriver {
     "cuModuleGetFunction": "hipModuleGetFunction", "cuMemAlloc_v2": "hipMalloc", "cuMemFree_v2": "hipFree",
     "cuMemcpyHtoD_v2": "hipMemcpyHtoD", "cuMemcpyHtoDAsync_v2": "hipMemcpyHtoDAsync",
     "cuMemsetD32Async": "hipMemsetD32Async", "cuLaunchKernel": "hipModuleLaunchKernel",
+  ]
+
+  /// The same of functions that stubs do not want.
+  private static let hipGraphNames = [
+    "cuStreamBeginCapture_v2": "hipStreamBeginCapture", "cuStreamEndCapture": "hipStreamEndCapture",
+    "cuGraphInstantiateWithFlags": "hipGraphInstantiateWithFlags", "cuGraphDestroy": "hipGraphDestroy",
+    "cuGraphLaunch": "hipGraphLaunch", "cuGraphExecDestroy": "hipGraphExecDestroy",
   ]
 
   /// What would be a kernel's parameters, in words of 8 bytes.
@@ -95,6 +184,37 @@ final class FakeDriver {
   }
 
   nonisolated(unsafe) private static let functions = makeFunctions()
+  nonisolated(unsafe) private static let graphFunctions = makeGraphFunctions()
+
+  private static func makeGraphFunctions() -> [String: UnsafeMutableRawPointer] {
+    let begin: @convention(c) (Int, Int32) -> Int32 = { FakeDriver.current.beginCapture($0, $1) }
+    let end: @convention(c) (Int, P) -> Int32 = {
+      let ended = FakeDriver.current.endCapture($0)
+      $1.pointee = ended.graph
+      return ended.status
+    }
+    let instantiate: @convention(c) (P, Int, UInt64) -> Int32 = {
+      let made = FakeDriver.current.instantiate($1)
+      $0.pointee = made.executable
+      return $2 == 0 ? made.status : 1
+    }
+    let destroy: @convention(c) (Int) -> Int32 = {
+      FakeDriver.current.graphs[$0] = nil
+      return FakeDriver.current.status("cuGraphDestroy")
+    }
+    let launch: @convention(c) (Int, Int) -> Int32 = { graph, _ in FakeDriver.current.launchGraph(graph) }
+    let destroyExecutable: @convention(c) (Int) -> Int32 = {
+      FakeDriver.current.executables[$0] = nil
+      return FakeDriver.current.status("cuGraphExecDestroy")
+    }
+    var functions = [
+      "cuStreamBeginCapture_v2": raw(begin), "cuStreamEndCapture": raw(end),
+      "cuGraphInstantiateWithFlags": raw(instantiate), "cuGraphDestroy": raw(destroy), "cuGraphLaunch": raw(launch),
+      "cuGraphExecDestroy": raw(destroyExecutable),
+    ]
+    for (function, name) in hipGraphNames { functions[name] = functions[function] }
+    return functions
+  }
 
   private static func makeFunctions() -> [String: UnsafeMutableRawPointer] {
     let cuInit: @convention(c) (UInt32) -> Int32 = { _ in FakeDriver.current.status("cuInit") }
@@ -162,30 +282,45 @@ final class FakeDriver {
       UnsafeMutableRawPointer(bitPattern: UInt($0))?.copyMemory(from: $1, byteCount: $2)
       return FakeDriver.current.status("cuMemcpyHtoD_v2")
     }
-    let copyAsync: @convention(c) (UInt64, UnsafeRawPointer, Int, Int) -> Int32 = { target, source, count, _ in
-      UnsafeMutableRawPointer(bitPattern: UInt(target))?.copyMemory(from: source, byteCount: count)
-      return FakeDriver.current.status("cuMemcpyHtoDAsync_v2")
+    let copyAsync: @convention(c) (UInt64, UnsafeRawPointer, Int, Int) -> Int32 = { target, source, count, stream in
+      let driver = FakeDriver.current
+      guard driver.canCopy(source, count) else { return FakeDriver.unsupported }
+      let status = driver.put(on: stream) {
+        UnsafeMutableRawPointer(bitPattern: UInt(target))?.copyMemory(from: source, byteCount: count)
+        return 0
+      }
+      let own = driver.status("cuMemcpyHtoDAsync_v2")
+      return status == 0 ? own : status
     }
-    let fill: @convention(c) (UInt64, UInt32, Int, Int) -> Int32 = { target, word, count, _ in
-      let words = UnsafeMutablePointer<UInt32>(bitPattern: UInt(target))
-      for index in 0..<count { words?[index] = word }
-      return FakeDriver.current.status("cuMemsetD32Async")
+    let fill: @convention(c) (UInt64, UInt32, Int, Int) -> Int32 = { target, word, count, stream in
+      let status = FakeDriver.current.put(on: stream) {
+        let words = UnsafeMutablePointer<UInt32>(bitPattern: UInt(target))
+        for index in 0..<count { words?[index] = word }
+        return 0
+      }
+      let own = FakeDriver.current.status("cuMemsetD32Async")
+      return status == 0 ? own : status
     }
     let launch:
       @convention(c) (
         Int, UInt32, UInt32, UInt32, UInt32, UInt32, UInt32, UInt32, Int, UnsafePointer<UnsafeRawPointer?>?, Int
       ) -> Int32 = { kernel, blocks, y, z, threads, threadsY, threadsZ, shared, stream, parameters, extra in
-        let name = FakeDriver.current.kernels[kernel - 1000]
-        FakeDriver.current.launches.append(
-          Launch(
-            kernel: name, blocks: blocks * y * z, threads: threads * threadsY * threadsZ, sharedBytes: shared,
-            stream: stream, parameters: FakeDriver.words(parameters, FakeDriver.current.parameterCounts[name] ?? 0)))
-        if let execute = FakeDriver.current.execute, let parameters,
-          !execute(name, (Int(blocks), Int(y)), Int(threads), Int(shared), parameters)
-        {
-          return 719
+        let driver = FakeDriver.current
+        let name = driver.kernels[kernel - 1000]
+        let launch = Launch(
+          kernel: name, blocks: blocks * y * z, threads: threads * threadsY * threadsZ, sharedBytes: shared,
+          stream: stream, parameters: FakeDriver.words(parameters, driver.parameterCounts[name] ?? 0))
+        let status = driver.put(on: stream) {
+          let driver = FakeDriver.current
+          driver.launches.append(launch)
+          guard let execute = driver.execute else { return 0 }
+          return launch.parameters.withUnsafeBytes { words in
+            let addresses = launch.parameters.indices.map { index in words.baseAddress.map { $0 + 8 * index } }
+            return execute(name, (Int(blocks), Int(y)), Int(threads), Int(shared), addresses) ? 0 : 719
+          }
         }
-        return extra == 0 ? FakeDriver.current.status("cuLaunchKernel") : 1
+        if status != 0 { return status }
+        return extra == 0 ? driver.status("cuLaunchKernel") : 1
       }
     var functions = [
       "cuInit": raw(cuInit), "cuCtxGetCurrent": raw(getCurrent), "cuCtxSetCurrent": raw(setCurrent),
