@@ -59,42 +59,48 @@ extension Statement {
 }
 
 extension Statement {
-  /// Calls `body` with every tile named here, those of the statements in a loop excepted.
-  public func forEachTile(_ body: (TileID) -> Void) {
+  /// Calls `body` with every slice of a tile named here, the one that the statement fills first; those of the statements in a loop excepted.
+  public func forEachSlice(_ body: (TileSlice) -> Void) {
     switch self {
     case .map(let into, let expression, _), .reduce(let into, let expression, _),
       .maximum(let into, let expression, _):
-      body(into.tile)
-      expression.forEachTile(body)
+      body(into)
+      expression.forEachSlice(body)
     case .contract(let contraction):
-      body(contraction.into.tile)
-      body(contraction.left.tile)
-      if case .tile(let right) = contraction.right { body(right.tile) }
-      contraction.finish?.forEachTile(body)
+      body(contraction.into)
+      body(contraction.left)
+      if case .tile(let right) = contraction.right { body(right) }
+      contraction.finish?.forEachSlice(body)
     case .transpose(let into, let from, _):
-      body(into.tile)
-      body(from.tile)
-    case .gather(let into, _, _, _, _), .clear(let into): body(into.tile)
-    case .best(let best): [best.scores, best.left, best.products].forEach { body($0.tile) }
-    case .merge(let merged): body(merged.scores.tile)
+      body(into)
+      body(from)
+    case .gather(let into, _, _, _, _), .clear(let into): body(into)
+    case .best(let best): [best.scores, best.left, best.products].forEach(body)
+    case .merge(let merged): body(merged.scores)
     case .indices, .gatherIntegers, .nextIntegers, .sort, .storeIndices, .forKeys, .forParts: break
     }
   }
+
+  /// Calls `body` with every tile named here, those of the statements in a loop excepted.
+  public func forEachTile(_ body: (TileID) -> Void) { forEachSlice { body($0.tile) } }
 }
 
 extension Expression {
-  /// Calls `body` with every tile named here.
-  public func forEachTile(_ body: (TileID) -> Void) {
+  /// Calls `body` with every slice of a tile named here.
+  public func forEachSlice(_ body: (TileSlice) -> Void) {
     switch self {
-    case .tile(let slice), .rowValue(let slice): body(slice.tile)
+    case .tile(let slice), .rowValue(let slice): body(slice)
     case .unary(_, let operand), .unlessIndex(_, _, let operand), .whereBits(_, _, let operand):
-      operand.forEachTile(body)
+      operand.forEachSlice(body)
     case .binary(_, let left, let right):
-      left.forEachTile(body)
-      right.forEachTile(body)
+      left.forEachSlice(body)
+      right.forEachSlice(body)
     case .product, .columnValue, .gathered, .element, .constant, .scalar, .positionBias, .timeBias: break
     }
   }
+
+  /// Calls `body` with every tile named here.
+  public func forEachTile(_ body: (TileID) -> Void) { forEachSlice { body($0.tile) } }
 
   /// Calls `body` with every buffer named here, those behind tiles excepted.
   public func forEachBuffer(_ body: (BufferID) -> Void) {

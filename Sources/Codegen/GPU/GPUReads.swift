@@ -4,19 +4,6 @@ import TileIR
 // What expressions and statements of a plan read.
 
 extension Expression {
-  /// Calls `body` for every slice of a tile in it.
-  func forEachSlice(_ body: (TileSlice) -> Void) {
-    switch self {
-    case .tile(let slice), .rowValue(let slice): body(slice)
-    case .unary(_, let operand), .unlessIndex(_, _, let operand), .whereBits(_, _, let operand):
-      operand.forEachSlice(body)
-    case .binary(_, let left, let right):
-      left.forEachSlice(body)
-      right.forEachSlice(body)
-    case .product, .columnValue, .gathered, .element, .constant, .scalar, .positionBias, .timeBias: break
-    }
-  }
-
   /// Numbers that are read for each element.
   var elementReads: Int {
     switch self {
@@ -51,17 +38,6 @@ extension Expression {
 }
 
 extension Statement {
-  /// Calls `body` for every slice that a statement of rows reads or writes.
-  func forEachSlice(_ body: (TileSlice) -> Void) {
-    switch self {
-    case .map(let into, let expression, _), .reduce(let into, let expression, _), .maximum(let into, let expression, _):
-      body(into)
-      expression.forEachSlice(body)
-    case .gather(let into, _, _, _, _), .clear(let into): body(into)
-    default: break
-    }
-  }
-
   /// Calls `body` for every vector of indices that a statement of rows reads.
   func forEachIndexVector(_ body: (IndexVectorID) -> Void) {
     func visit(_ expression: Expression) {
