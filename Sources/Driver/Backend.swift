@@ -41,7 +41,10 @@ public struct Backend: Sendable {
 
   /// The tile programs of the module's functions, `forward` first, verified: code generation relies on it. Throws where
   /// there is no `forward`, or where an operation cannot be lowered.
-  public func lower(_ module: Module) throws -> [Program] {
+  public func lower(_ module: Module) throws -> [Program] { try lower(module, schedule) }
+
+  /// The tile programs by another schedule.
+  func lower(_ module: Module, _ schedule: TileSchedule) throws -> [Program] {
     let others = module.functions.map(\.name).filter { $0 != Self.entry }
     return try ([Self.entry] + others).map { name in
       var program = try lowerToTiles(module, function: name, schedule: schedule)

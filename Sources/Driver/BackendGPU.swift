@@ -17,7 +17,7 @@ public struct KernelResources: Hashable, Sendable {
 
 /// What of an artifact is for GPUs.
 public struct GPUPart: Sendable {
-  /// The programs for each target, none or `forward`, and their kernels.
+  /// The programs for each target and their kernels.
   public var images: [GPUImage] = []
   /// What the kernels of each image take of the card, by name; empty where no assembler told.
   public var resources: [[String: KernelResources]] = []
@@ -45,8 +45,9 @@ public struct GPUPart: Sendable {
 
 // Code for GPUs.
 extension Backend {
-  /// The tile program of `forward` for GPUs: with attention apart from what its rows need before and after it.
-  func lowerForGPU(_ module: Module, target: GPUTarget) throws -> Program {
+  /// The tile programs of the module's functions for GPUs, `forward` first: with attention apart from what its rows need before and
+  /// after it.
+  func lowerForGPU(_ module: Module, target: GPUTarget) throws -> [Program] {
     var module = module
     // What was computed twice, in regions apart, is in one of them here.
     for index in module.functions.indices { module.functions[index].dissolveRegions() }
@@ -55,10 +56,7 @@ extension Backend {
     var schedule = TileSchedule.gpu
     schedule.hasMatrices = target.hasMatrices
     schedule.hasFNUZ = target.hasFNUZ
-    var program = try lowerToTiles(module, function: Self.entry, schedule: schedule)
-    planMemory(&program)
-    try program.verify()
-    return program
+    return try lower(module, schedule)
   }
 
   /// The programs for GPUs and their images; nothing where no target is asked for. Throws where an operation has no code for
@@ -73,28 +71,20 @@ extension Backend {
           "code for \(target.rawValue) is linked by ld.lld, and there is none on the PATH",
           hint: "on Debian: apt install lld-19; or name one with --lld")
       }
-      let programs = [try lowerForGPU(module, target: target)]
+      let programs = try lowerForGPU(module, target: target)
+      let code = GPUCode(programs, target: target)
       var image = GPUImage(target: target, programs: programs, ptx: [], code: nil, launches: [])
-      var (text, objects): ([UInt8], [[UInt8]]) = ([], [])
-      for program in programs {
-        let code = GPUCode(program: program, target: target)
-        switch target.vendor {
-        case .nvidia:
-          let (assembly, launches) = try code.assembly(in: Context())
-          text += assembly.utf8
-          image.launches.append(launches)
-        case .amd:
-          let (object, launches) = try code.object(in: Context())
-          objects.append(object)
-          image.launches.append(launches)
-        }
+      let made: (code: [UInt8], resources: [String: KernelResources])?
+      switch target.vendor {
+      case .nvidia:
+        let (text, launches) = try code.assembly(in: Context())
+        (image.ptx, image.launches) = (Array(text.utf8), launches)
+        made = try assembler?.assemble(image.ptx, for: target)
+      case .amd:
+        let (object, launches) = try code.object(in: Context())
+        image.launches = launches
+        made = try codeObjectLinker?.link(object, for: target)
       }
-      image.ptx = text
-      let made =
-        switch target.vendor {
-        case .nvidia: try assembler?.assemble(text, for: target)
-        case .amd: try codeObjectLinker?.link(objects, for: target)
-        }
       image.code = made?.code
       part.images.append(image)
       part.resources.append(made?.resources ?? [:])

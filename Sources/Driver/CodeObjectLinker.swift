@@ -1,7 +1,7 @@
 import Artifact
 import Codegen
 
-/// LLVM's linker as AMD's GPUs need it: a code object, which their driver loads, from object files.
+/// LLVM's linker as AMD's GPUs need it: a code object, which their driver loads, from an object file.
 public struct CodeObjectLinker: Hashable, Sendable {
   /// The program.
   public var program: ExternalProgram
@@ -14,15 +14,14 @@ public struct CodeObjectLinker: Hashable, Sendable {
     ExternalProgram.search(["ld.lld", "ld.lld-19"]).map { CodeObjectLinker(path: $0.path) }
   }
 
-  /// The code object of these object files, and what its kernels take, by name. Throws where the linker refuses them, with its
+  /// The code object of this object file, and what its kernels take, by name. Throws where the linker refuses them, with its
   /// first complaint, or where what it made cannot be read.
-  public func link(_ objects: [[UInt8]], for target: GPUTarget) throws
+  public func link(_ object: [UInt8], for target: GPUTarget) throws
     -> (code: [UInt8], resources: [String: KernelResources])
   {
-    let files = objects.enumerated().map { (name: "kernels\($0.offset).o", bytes: $0.element) }
     let ended = try program.run(
-      ["-shared", "--no-undefined", "--build-id=none", "-o", "kernels.co"] + files.map(\.name), files: files,
-      result: "kernels.co", kind: .linker)
+      ["-shared", "--no-undefined", "--build-id=none", "-o", "kernels.co", "kernels.o"],
+      files: [(name: "kernels.o", bytes: object)], result: "kernels.co", kind: .linker)
     guard ended.status == 0, let code = ended.result else {
       let complaint = ended.messages.split(separator: "\n").first.map(String.init)
       throw DriverError(

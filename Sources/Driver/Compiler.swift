@@ -92,9 +92,9 @@ public struct Compiler {
     }
     targets.gpus = [target.rawValue]
     return try step("gpu", "generating code for \(target.rawValue)") {
-      let program = try front.backend.lowerForGPU(front.module, target: target)
-      let code = GPUCode(program: program, target: target)
-      let (text, launches): (String, [GPULaunch])
+      let programs = try front.backend.lowerForGPU(front.module, target: target)
+      let code = GPUCode(programs, target: target)
+      let (text, launches): (String, [[GPULaunch]])
       if form == .llvmIR {
         let (module, _, own) = try code.optimized(in: Context())
         (text, launches) = (module.text, own)
@@ -102,8 +102,8 @@ public struct Compiler {
         (text, launches) = try code.assembly(in: Context())
       }
       let comment = form == .llvmIR || target.vendor == .amd ? ";" : "//"
-      let listing = GPUListing(program: program, launches: launches, comment: comment)
-      return (listing.header + text, "\(launches.count) kernels")
+      let headers = zip(programs, launches).map { GPUListing(program: $0, launches: $1, comment: comment).header }
+      return (headers.joined() + text, "\(launches.joined().count) kernels")
     }
   }
 

@@ -10,9 +10,9 @@ struct GPUListing {
   /// What comments of the text begin with.
   let comment: String
 
-  /// Comments, each with a line of JSON behind the word `buffer` or `launch`.
+  /// Comments, each with a line of JSON behind the word `entry`, `buffer` or `launch`.
   var header: String {
-    var lines: [String] = []
+    var lines = ["\(comment) entry " + json(["name": program.name])]
     for buffer in program.buffers {
       lines.append(
         "\(comment) buffer "

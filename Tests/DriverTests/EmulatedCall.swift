@@ -11,21 +11,29 @@ final class EmulatedCall {
   private typealias Memory = UnsafeMutableRawBufferPointer
 
   private let entry: Manifest.Entry
+  /// The entry's code.
+  let code: ultra_gpu_entry
   private let dimensions: [Int64]
   private let shapes: [[Int]]
   private let inputs: [(memory: Memory, tensor: ultra_tensor)]
   private let outputs: [(memory: Memory, tensor: ultra_tensor)]
   private let workspace: Memory
   private let hostWorkspace: Memory
+  /// How much of each output the last call said it would write.
+  private var counts: [Int]
   /// What the driver said of the last call.
   private(set) var failure = ultra_gpu_error()
 
-  init(_ gpu: EmulatedGPU, _ given: [String: HostTensor]) throws {
-    entry = gpu.loaded.manifest.entries[0]
+  init(_ gpu: EmulatedGPU, entry name: String = Backend.entry, _ given: [String: HostTensor]) throws {
+    let number = try #require(gpu.loaded.manifest.entries.firstIndex { $0.name == name })
+    try #require(number < gpu.gpu.entry_count)
+    (entry, code) = (gpu.loaded.manifest.entries[number], gpu.gpu.entries[number])
+    try #require(String(cString: code.name) == name)
     let signature = EntrySignature(entry, gpu.loaded.manifest)
     let extents = try signature.extents(of: given.mapValues { try Tensor($0) }, given: [:])
     dimensions = extents.map(Int64.init)
     shapes = try signature.outputShapes(extents)
+    counts = shapes.map { $0.reduce(1, *) }
     func memory(_ bytes: Int) -> Memory {
       let memory = Memory.allocate(byteCount: max(bytes, 1), alignment: 256)
       memory.initializeMemory(as: UInt8.self, repeating: 0xFF)
@@ -44,8 +52,8 @@ final class EmulatedCall {
     outputs = zip(entry.outputs, shapes).map { port, shape in
       tensor(shape.reduce(port.type.element.byteCount, *), port.type.element)
     }
-    workspace = memory(Int(gpu.gpu.entries[0].workspace_size(dimensions)))
-    hostWorkspace = memory(gpu.gpu.entries[0].host_workspace_size(dimensions, 1))
+    workspace = memory(Int(code.workspace_size(dimensions)))
+    hostWorkspace = memory(code.host_workspace_size(dimensions, 1))
   }
 
   deinit {
@@ -92,6 +100,7 @@ final class EmulatedCall {
     (call.state, call.stream) = (UnsafeRawPointer(state), UnsafeMutableRawPointer(bitPattern: stream))
     call.workspace = UInt64(UInt(bitPattern: workspace.baseAddress))
     call.workspace_size = UInt64(workspace.count)
+    defer { counts = wanted.map { Int($0.count) } }
     return dimensions.withUnsafeBufferPointer { dimensions in
       given.withUnsafeMutableBufferPointer { given in
         wanted.withUnsafeMutableBufferPointer { wanted in
@@ -108,12 +117,17 @@ final class EmulatedCall {
     }
   }
 
-  /// The results' largest shapes and their bytes.
-  func results() throws -> [HostTensor] {
-    try zip(zip(entry.outputs, shapes), outputs).map { port, result in
-      let bytes = Array(result.memory.prefix(port.1.reduce(port.0.type.element.byteCount, *)))
-      return try HostTensor(
-        element: ElementType(rawValue: port.0.type.element.rawValue) ?? .f32, shape: port.1, bytes: bytes)
+  /// The results.
+  func results() throws -> [(name: String, tensor: HostTensor)] {
+    try entry.outputs.indices.map { index in
+      let (port, memory) = (entry.outputs[index], outputs[index].memory)
+      let bytes = Array(memory.prefix(counts[index] * port.type.element.byteCount))
+      let rest = shapes[index].dropFirst()
+      let shape = [counts[index] / max(rest.reduce(1, *), 1)] + rest
+      return (
+        port.name,
+        try HostTensor(element: ElementType(rawValue: port.type.element.rawValue) ?? .f32, shape: shape, bytes: bytes)
+      )
     }
   }
 }

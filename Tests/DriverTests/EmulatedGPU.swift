@@ -44,20 +44,22 @@ final class EmulatedGPU {
     }
     gpu = try #require(ultra_gpu_for(loaded.table, target.rawValue)).pointee
     let context = Context()
-    let (kernels, launches) = try GPUCode(program: part.programs[0], target: target).emit(into: context)
+    let (kernels, all) = try GPUCode(part.programs, target: target).emit(into: context)
+    let launches = all.joined()
     clusters = Dictionary(uniqueKeysWithValues: launches.map { ($0.symbol, $0.cluster) })
     parameterCounts = Dictionary(uniqueKeysWithValues: launches.map { ($0.symbol, $0.parameters.count) })
     let edited = try edit.map { try IRModule(parsing: $0(kernels.text), in: context) }
     emulator = try GPUEmulator(edited ?? kernels, lanes: target.lanes)
   }
 
-  /// Calls `forward`, with memory full of NaN, and gives the results' largest shapes and their bytes.
-  func run(_ inputs: [String: HostTensor], order: GPUEmulator.Order, arrival: GPUEmulator.Arrival) throws
-    -> [HostTensor]
-  {
+  /// Calls an entry, with memory full of NaN, and gives the results.
+  func run(
+    entry: String = Backend.entry, _ inputs: [String: HostTensor], order: GPUEmulator.Order,
+    arrival: GPUEmulator.Arrival
+  ) throws -> [(name: String, tensor: HostTensor)] {
     try withState(order: order, arrival: arrival) { state, _ in
-      let call = try EmulatedCall(self, inputs)
-      let status = call.with(state: state, stream: 0) { withUnsafePointer(to: &$0) { gpu.entries[0].run($0) } }
+      let call = try EmulatedCall(self, entry: entry, inputs)
+      let status = call.with(state: state, stream: 0) { withUnsafePointer(to: &$0) { call.code.run($0) } }
       if let fault { throw fault }
       try #require(status == 0, "status \(status)")
       return try call.results()

@@ -144,7 +144,8 @@ extension GPUExecutionTests {
     expectClose(
       found[0].tensor, expected[0].tensor, atol: RandomProgram.Kind.precision.tolerance(of: expected[0].tensor),
       rtol: 0)
-    let (text, launches) = try GPUCode(program: program, target: target).assembly(in: Context())
+    let (text, all) = try GPUCode([program], target: target).assembly(in: Context())
+    let launches = all[0]
     #expect(launches.count == 2 && text.contains(target == .gfx942 ? "v_mfma_f32_16x16x32_fp8_fp8" : "e4m3.e4m3"))
   }
 

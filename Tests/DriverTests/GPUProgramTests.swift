@@ -42,7 +42,7 @@ struct GPUProgramTests {
     _ module: Module, _ weights: WeightTable, _ inputs: [String: HostTensor], _ kind: RandomProgram.Kind,
     _ precision: Interpreter.Precision, scale: Double, _ context: String
   ) throws {
-    let program = try Self.backend(module).lowerForGPU(module, target: .sm90a)
+    let program = try Self.backend(module).lowerForGPU(module, target: .sm90a)[0]
     let derived = DerivedWeights(module, base: weights)
     let found = try TileInterpreter(program: program, weights: derived, precision: precision).run(inputs)
     let expected = try Interpreter(module: module, weights: weights, precision: precision).run(
@@ -59,7 +59,7 @@ struct GPUProgramTests {
   @Test("attention is a kernel of its own, and no kernel has a product after a norm of another's result")
   func kernels() throws {
     let (module, _) = try GPUStubTests.model()
-    let program = try Self.backend(module).lowerForGPU(module, target: .sm90a)
+    let program = try Self.backend(module).lowerForGPU(module, target: .sm90a)[0]
     #expect(
       program.kernels.map(\.summary) == [
         "layer_norm + convert + linear + silu + convert + convert + convert", "attention",
@@ -162,8 +162,8 @@ struct GPUProgramTests {
   func rowsOfCodes() throws {
     for (matmul, rows) in [("bf16", 64), ("int8", 128), ("fp8", 128)] {
       let module = try GPUModels.stack(GPUModels.shapes[0], matmul: matmul)
-      let program = try Self.backend(module).lowerForGPU(module, target: .sm90a)
-      let launches = try GPUCode(program: program, target: .sm90a).emit(into: Context()).1
+      let program = try Self.backend(module).lowerForGPU(module, target: .sm90a)[0]
+      let launches = try GPUCode([program], target: .sm90a).emit(into: Context()).1[0]
       let gates = launches.filter { program.kernels[$0.kernel].summary.contains("multiply") }
       #expect(!gates.isEmpty && gates.allSatisfy { $0.rows == rows })
     }
@@ -208,8 +208,9 @@ struct GPUProgramTests {
   private static func expectNoSpills(
     _ module: Module, _ target: GPUTarget, _ what: String
   ) throws -> (program: Program, text: String, launches: [GPULaunch]) {
-    let program = try backend(module).lowerForGPU(module, target: target)
-    let (text, launches) = try GPUCode(program: program, target: target).assembly(in: Context())
+    let program = try backend(module).lowerForGPU(module, target: target)[0]
+    let (text, all) = try GPUCode([program], target: target).assembly(in: Context())
+    let launches = all[0]
     let (code, resources) = try #require(assembler).assemble(Array(text.utf8), for: target)
     #expect(code.starts(with: [0x7F] + Array("ELF".utf8)))
     #expect(Set(resources.keys) == Set(launches.map(\.symbol)))
@@ -228,8 +229,9 @@ struct GPUProgramTests {
     arguments: GPUTarget.all(of: .nvidia))
   func assembledRankings(target: GPUTarget) throws {
     for module in try GPUModels.rankings {
-      let program = try Self.backend(module).lowerForGPU(module, target: target)
-      let (text, launches) = try GPUCode(program: program, target: target).assembly(in: Context())
+      let program = try Self.backend(module).lowerForGPU(module, target: target)[0]
+      let (text, all) = try GPUCode([program], target: target).assembly(in: Context())
+      let launches = all[0]
       let (_, resources) = try #require(Self.assembler).assemble(Array(text.utf8), for: target)
       for launch in launches { #expect(try #require(resources[launch.symbol]).spilledBytes == 0, "\(launch.symbol)") }
     }
@@ -240,8 +242,9 @@ struct GPUProgramTests {
     for seed in 1...4 as ClosedRange<UInt64> {
       var module = try RandomProgram(kind, seed: seed).module
       try PassManager(PassPipeline(parsing: "lower-precision{matmul=bf16,attention=bf16}")).run(on: &module)
-      let program = try Self.backend(module).lowerForGPU(module, target: target)
-      let (text, launches) = try GPUCode(program: program, target: target).assembly(in: Context())
+      let program = try Self.backend(module).lowerForGPU(module, target: target)[0]
+      let (text, all) = try GPUCode([program], target: target).assembly(in: Context())
+      let launches = all[0]
       #expect(launches.count == program.kernels.count && text.contains(target.rawValue))
     }
   }
@@ -249,9 +252,9 @@ struct GPUProgramTests {
   @Test("products of FP8 codes are refused where there is no instruction, with the kernel and what to do")
   func noFloat8() throws {
     let program = try Self.backend(GPUModels.stack(GPUModels.shapes[4], matmul: "fp8")).lowerForGPU(
-      GPUModels.stack(GPUModels.shapes[4], matmul: "fp8"), target: .sm80)
+      GPUModels.stack(GPUModels.shapes[4], matmul: "fp8"), target: .sm80)[0]
     #expect {
-      _ = try GPUCode(program: program, target: .sm80).assembly(in: Context())
+      _ = try GPUCode([program], target: .sm80).assembly(in: Context())
     } throws: { error in
       let text = "\(error)"
       return text.hasPrefix(
@@ -264,8 +267,8 @@ struct GPUProgramTests {
   @Test("equal programs give equal text", arguments: [GPUTarget.sm90a, .gfx942])
   func sameText(target: GPUTarget) throws {
     let (module, _) = try GPUStubTests.model()
-    let program = try Self.backend(module).lowerForGPU(module, target: target)
-    let texts = try (0..<2).map { _ in try GPUCode(program: program, target: target).assembly(in: Context()).text }
+    let program = try Self.backend(module).lowerForGPU(module, target: target)[0]
+    let texts = try (0..<2).map { _ in try GPUCode([program], target: target).assembly(in: Context()).text }
     #expect(texts[0] == texts[1])
   }
 }

@@ -120,6 +120,9 @@ public struct Buffer: Hashable, Sendable {
     case table([Float])
     /// Caller's memory that lasts for one call. Buffers of equal slots share memory (`Program.canShareMemory`).
     case workspace(slot: Int)
+
+    /// Whether it lasts for one call, and is not the caller's to read or write.
+    public var isWorkspace: Bool { if case .workspace = self { true } else { false } }
   }
 
   /// Unique among buffers and scalars.

@@ -55,11 +55,10 @@ extension TileLowering {
       return .buffer(program.addBuffer(buffer), first: 0, count: 1)
     case .tensor(let type):
       // The caller's numbers are f32, bf16 or f8e4m3; those that last for a call may be i8, too.
-      let isWorkspace = if case .workspace = home { true } else { false }
       let isInput = if case .input = home { true } else { false }
       guard
         type.element == .f32 || type.element == .bf16 || type.element == .f8e4m3
-          || (isWorkspace && type.element.isTileElement)
+          || (home.isWorkspace && type.element.isTileElement)
           || (type.element == .i64 && (type.rank == 1 || !isInput)),
         type.rank == 1 || type.rank == 2, let columns = type.rank == 1 ? 1 : type.shape[1].extent
       else { throw LoweringError(message: "%\(name) is \(type); code is made for f32 matrices and i64 vectors") }

@@ -37,7 +37,8 @@ final class EntryEmitter {
     call = emitter.context.pointer.null()
     frame = call
     fail = emitter.emitFail()
-    placed = emitter.program.setup.flatMap(\.writtenBuffers).enumerated().map { ($0, [$1]) }
+    let program = emitter.program
+    placed = program.setup.flatMap(\.writtenBuffers).filter { program[$0].home.isWorkspace }.enumerated().map { ($0, [$1]) }
     hasScratch = false
   }
 

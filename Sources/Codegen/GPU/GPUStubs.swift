@@ -400,7 +400,7 @@ struct GPUStubEmitter {
       next = b.and(b.add(b.add(next, bytes), Self.alignment - 1), -Self.alignment)
     }
     for (_, buffers) in program.slots { put(&b, buffers) }
-    for buffer in program.inputs where program[buffer].element == .i64 { put(&b, [buffer]) }
+    for buffer in program.integersOfHost { put(&b, [buffer]) }
     // Never nothing, so that a caller need not ask whether there is any.
     b.ret(b.add(next, Self.counterBytes(of: launches)))
     return function
@@ -432,6 +432,16 @@ extension Program {
   /// What the host has when kernels begin and they read: integers of the caller, and what the setup made.
   fileprivate var sentBuffers: [BufferID] {
     inputs.filter { self[$0].element == .i64 } + setup.flatMap(\.writtenBuffers)
+  }
+
+  /// Those of them that lie in the caller's memory on the host, and are given memory on the card: offsets that are results too.
+  fileprivate var integersOfHost: [BufferID] {
+    sentBuffers.filter { buffer in
+      switch self[buffer].home {
+      case .input, .output: true
+      case .workspace, .weight, .table: false
+      }
+    }
   }
 }
 

@@ -1,0 +1,66 @@
+import Codegen
+import GPUEmulator
+import Interpreter
+import Passes
+import TensorIR
+import TestSupport
+import Testing
+
+/// `prefill`, `score` and `extend` as code for GPUs, run thread by thread on the processor: behind a history that is kept, rows are what
+/// they are in the whole batch.
+@Suite("GPU code that goes on from what is kept, thread by thread", .serialized)
+struct GPUCachedScoringTests {
+  private static let bf16 = "lower-precision{matmul=bf16,attention=bf16},"
+
+  /// An artifact's entries, in turns in two orders of threads.
+  private static func run(_ gpu: EmulatedGPU) -> CachedBatch.Run {
+    var isAscending = false
+    return { entry, inputs in
+      isAscending.toggle()
+      let found = try gpu.run(
+        entry: entry, inputs, order: isAscending ? .ascending : .descending, arrival: isAscending ? .late : .early)
+      return Dictionary(uniqueKeysWithValues: found.map { ($0.name, $0.tensor) })
+    }
+  }
+
+  private func expect(
+    _ found: [String: HostTensor], _ expected: [String: HostTensor], share: Double, _ what: String
+  ) throws {
+    for (name, tensor) in expected.sorted(by: { $0.key < $1.key }) {
+      let largest = tensor.element == .i64 ? 0 : tensor.doubles.reduce(1) { max($0, abs($1)) }
+      expectClose(try #require(found[name]), tensor, atol: share * largest, rtol: 0, "\(what): \(name)")
+    }
+  }
+
+  private static func interpreter(_ module: Module, _ weights: any WeightProvider) -> CachedBatch.Run {
+    let interpreter = Interpreter(module: module, weights: weights, precision: .f64)
+    return { name, inputs in
+      Dictionary(uniqueKeysWithValues: try interpreter.run(name, inputs: inputs).map { ($0.name, $0.tensor) })
+    }
+  }
+
+  @Test("random models, in fp32 and bf16", arguments: CachedScoringCodeTests.kinds)
+  func randomModels(kind: RandomProgram.Kind) throws {
+    var compared = 0
+    for seed in 1...30 as ClosedRange<UInt64> where compared < 3 {
+      let program = try RandomProgram(kind, seed: seed, options: .init(fixedDivisor: true))
+      let isNarrow = compared % 2 == 1
+      var module = program.module
+      do {
+        try PassManager(PassPipeline(parsing: "\(isNarrow ? Self.bf16 : "")cached-scoring,prune-demand,fuse")).run(
+          on: &module)
+      } catch is PassError {
+        continue
+      }
+      guard module.functions.count > 2, let batch = CachedBatch(program, module, own: { min($0, 1 + $0 % 4) }),
+        batch.ownRows > 0
+      else { continue }
+      let target = GPUStubTests.targets[compared % GPUStubTests.targets.count]
+      compared += 1
+      let expected = try batch.whole(Self.interpreter(module, program.weights))
+      let found = try batch.continued(Self.run(EmulatedGPU(module, program.weights, target)))
+      try expect(found, expected, share: isNarrow ? 0x1p-6 : 2e-5, "\(program) for \(target)")
+    }
+    #expect(compared == 3)
+  }
+}
