@@ -63,4 +63,38 @@ struct GPUCachedScoringTests {
     }
     #expect(compared == 3)
   }
+
+  /// Behind the seam begins a turn of its own nowhere: keys of both places are brought together, for every kind of attention.
+  @Test(
+    "the seam between what is kept and what a call brings lies anywhere in a turn", arguments: GPUStubTests.targets,
+    [("", 16), (bf16, 16), (bf16, 64), (bf16, 25)])
+  func seams(target: GPUTarget, form: (passes: String, head: Int)) throws {
+    var random = Random(seed: 11)
+    for (number, mask) in [
+      Mask.causal, Mask(.windowed(window: 6, fullTail: 0)), Mask(.keyPrefix(local: 9, global: 5, targets: .history)),
+    ].enumerated() where form.head != 25 || number == 0 {
+      let layers = try TwoLayers(
+        mask, width: 32, head: form.head, passes: form.passes + "cached-scoring,prune-demand,fuse")
+      let histories = [65, 41, 1, 130, 14, 0]
+      let own = [3, 40, 2, 5, 0, 7]
+      let rows = zip(histories, own).map(+)
+      let all = random.tensor([rows.reduce(0, +), 32], spread: 2)
+      let starts = TwoLayers.cut(rows).integers.map(Int.init)
+      let old = try all.rows(zip(starts, histories).flatMap { $0..<$0 + $1 })
+      let new = zip(starts, zip(histories, own)).flatMap { $0 + $1.0..<$0 + $1.0 + $1.1 }
+      let gpu = try EmulatedGPU(layers.module, layers.weights, target)
+      let run = Self.run(gpu)
+      var given = try run("prefill", ["x": old, "offsets": TwoLayers.cut(histories)])
+      given.merge(
+        ["cached_offsets": TwoLayers.cut(histories), "x": try all.rows(new), "offsets": TwoLayers.cut(own)]
+      ) { $1 }
+      let takes = try #require(layers.module.function(named: "score")).argumentNames
+      let found = try run("score", given.filter { takes.contains($0.key) })
+      let whole = try Self.interpreter(layers.module, layers.weights)(
+        "forward", ["x": all, "offsets": TwoLayers.cut(rows), "targets": HostTensor(own.map { Int64($0) })])
+      try expect(
+        found, ["y": try #require(whole["y"]).rows(new)], share: form.passes.isEmpty ? 2e-5 : 0x1p-6,
+        "\(target) \(mask) of \(form)")
+    }
+  }
 }

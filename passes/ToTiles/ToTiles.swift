@@ -16,9 +16,9 @@ public struct TileSchedule: Hashable, Sendable {
   public var shortAttention = BlockHeight.Short(rows: 64, below: 1024)
   /// Keys of a turn of attention.
   public var keys = 128
-  /// Whether attention reads keys and values where they lie that were put behind others, and these where they lie; otherwise all are
-  /// brought together first.
-  public var joinsKeysInPlace = true
+  /// Whether attention decodes kept keys and values that are codes, a turn at a time; otherwise all are decoded, and those of the call
+  /// put behind them, first. Kept numbers are read where they lie.
+  public var decodesKeysInPlace = true
   /// Whether one block computes all heads of attention with a time bias, which costs more than a head's products; otherwise each head is
   /// a block of its own there too.
   public var sharesTimeBias = true
@@ -56,7 +56,7 @@ public struct TileSchedule: Hashable, Sendable {
     schedule.attentionRows = 128
     schedule.shortAttention = BlockHeight.Short(rows: 128, below: 0)
     schedule.keys = 64
-    schedule.joinsKeysInPlace = false
+    schedule.decodesKeysInPlace = false
     schedule.sharesTimeBias = false
     schedule.hasFragments = true
     // Many parts keep a card busy with few queries.
@@ -182,9 +182,9 @@ struct TileLowering {
     try placeArguments()
     try placeResults()
     try addChecks()
-    if schedule.joinsKeysInPlace {
-      joinedRows = function.joinedRows
-      operationsReadInPlace = function.operationsReadInPlace
+    joinedRows = function.joinedRows.filter { schedule.decodesKeysInPlace || $0.value.scales == nil }
+    operationsReadInPlace = function.operationsReadInPlace.filter {
+      schedule.decodesKeysInPlace || joinedRows[function[$0].results[0]] != nil
     }
     for unit in function.units { try lower(unit.operations) }
     try copyResults()

@@ -29,6 +29,9 @@ final class GPUKernelEmitter {
   private(set) var part: IRValue
   private(set) var keySequenceStart: IRValue
   private(set) var keyLength: IRValue
+  /// Of keys in two places, where those of the sequence begin that are kept, and how many they are.
+  private(set) var keptStart: IRValue
+  private(set) var keptLength: IRValue
   private(set) var dropped: (start: IRValue, count: IRValue)?
   /// The next place of the ring of weights, and the parity of its round.
   var ringPlace: (slot: IRValue, round: IRValue)
@@ -60,7 +63,7 @@ final class GPUKernelEmitter {
     (thread, warp, lane) = (none, none, none)
     (firstRow, rowCount, sequence, sequenceStart) = (zero, none, zero, zero)
     (length, targets, firstPosition, part) = (zero, zero, zero, none)
-    (keySequenceStart, keyLength) = (zero, zero)
+    (keySequenceStart, keyLength, keptStart, keptLength) = (zero, zero, zero, zero)
     ringPlace = (none, none)
   }
 
@@ -211,6 +214,9 @@ final class GPUKernelEmitter {
     keySequenceStart = integer(b, keys.offsets, sequence)
     keyLength = b.sub(integer(b, keys.offsets, b.add(sequence, 1)), keySequenceStart)
     dropped = b.dropped(by: keys.selection, length: keyLength, targets: targets)
+    guard let kept = keys.kept else { return }
+    keptStart = integer(b, kept, sequence)
+    keptLength = b.sub(integer(b, kept, b.add(sequence, 1)), keptStart)
   }
 
   /// Writes to shared memory where the block is, 72 bytes.

@@ -241,8 +241,14 @@ extension GPUKernelEmitter {
     let place = b.add(
       b.add(target, b.mul(b.lshr(piece, 3), MatrixAttention.tileBytes)),
       b.add(b.mul(row, 128), b.shl(b.xor(b.and(piece, 7), b.and(row, 7)), 4)))
-    let source = b.offset(rowAddress(b, slice, row: firstRow), bytes: b.zext(b.mul(piece, 16), to: context.i64))
+    let bytes = b.zext(b.mul(piece, 16), to: context.i64)
+    let first = b.offset(rowAddress(b, slice, row: firstRow), bytes: bytes)
     let stride = rowStride(of: slice.tile)
+    /// Of rows in two places each has to be found.
+    func source(_ row: IRValue) -> IRValue {
+      guard stride == 0 else { return b.offset(first, bytes: b.mul(b.zext(row, to: context.i64), stride)) }
+      return b.offset(rowAddress(b, slice, row: b.add(firstRow, row)), bytes: bytes)
+    }
     for number in 0..<MatrixAttention.keys / step {
       let own = b.add(row, number * step)
       let isThere = b.icmp(.slt, own, count)
@@ -250,7 +256,7 @@ extension GPUKernelEmitter {
       b.assembly(
         "cp.async.cg.shared.global [$0], [$1], 16, $2;", constraints: "r,l,r,~{memory}", returns: context.void,
         [
-          b.add(place, number * step * 128), b.offset(source, bytes: b.mul(b.zext(safe, to: context.i64), stride)),
+          b.add(place, number * step * 128), source(safe),
           b.select(isThere, i32.constant(16), i32.constant(0)),
         ])
     }

@@ -54,10 +54,19 @@ extension GPUPlan {
   ) -> MatrixAttention? {
     func isWhole(_ slice: TileSlice) -> Bool {
       let tile = kernel[slice.tile]
-      guard tile.element == .bf16, case .window(let buffer, let first, let perPart) = tile.home else { return false }
-      let columns = [program[buffer].columns, first + slice.first, perPart]
-      return columns.allSatisfy { $0 % 8 == 0 } && slice.count % MatrixAttention.tileColumns == 0
-        && slice.count <= 2 * MatrixAttention.tileColumns
+      guard tile.element == .bf16, slice.count % MatrixAttention.tileColumns == 0,
+        slice.count <= 2 * MatrixAttention.tileColumns
+      else { return false }
+      let places: [BufferColumns]
+      switch tile.home {
+      case .window(let buffer, let first, let perPart):
+        places = [BufferColumns(buffer, column: first, columnsPerPart: perPart)]
+      case .joined(let kept, let own): places = [kept, own]
+      case .scratch, .columns: return false
+      }
+      return places.allSatisfy { place in
+        [program[place.buffer].columns, place.column + slice.first, place.columnsPerPart].allSatisfy { $0 % 8 == 0 }
+      }
     }
     // Biases of pairs take registers that there are not.
     guard target.hasMatrices, attention.activation.canFinish, kernel.domain.block % MatrixAttention.queries == 0,

@@ -18,8 +18,8 @@ extension GPUKernelEmitter {
     switch kernel[tile].home {
     case .scratch: plan.places[tile]?.rowStride ?? 0
     case .columns(let base, _, _): rowStride(of: base)
-    // Programs for GPUs have no keys in two places: `TileSchedule.gpu`.
-    case .joined(_, let own): rowBytes(of: own.buffer)
+    // Its rows lie in two places: each has an address of its own.
+    case .joined: 0
     case .window(let buffer, _, _): rowBytes(of: buffer)
     }
   }
@@ -41,7 +41,11 @@ extension GPUKernelEmitter {
     case .columns(let base, let column, let columnsPerPart):
       let first = rowAddress(b, TileSlice(base, first: column + slice.first, count: slice.count), row: row)
       return columnsPerPart == 0 ? first : b.offset(first, bytes: b.mul(part, columnsPerPart * size))
-    case .joined(_, let own): return b.offset(address(own.buffer), bytes: (own.column + slice.first) * size)
+    case .joined(let kept, let own):
+      let key = b.zext(row, to: context.i64)
+      return b.select(
+        b.icmp(.slt, key, keptLength), columnsAddress(b, kept, first: slice.first, row: b.add(keptStart, key)),
+        columnsAddress(b, own, first: slice.first, row: b.add(b.sub(sequenceStart, keptLength), key)))
     case .window(let buffer, let column, let columnsPerPart):
       let start: IRValue
       switch tile.rows {
@@ -49,11 +53,18 @@ extension GPUKernelEmitter {
       case .keys: start = keySequenceStart
       case .fixed: start = context.i64.constant(0)
       }
-      let index = b.add(start, b.zext(row, to: context.i64))
-      let bytes = b.add(
-        b.mul(index, rowBytes(of: buffer)), b.mul(b.zext(part, to: context.i64), columnsPerPart * size))
-      return b.offset(b.offset(address(buffer), bytes: bytes), bytes: (column + slice.first) * size)
+      return columnsAddress(
+        b, BufferColumns(buffer, column: column, columnsPerPart: columnsPerPart), first: slice.first,
+        row: b.add(start, b.zext(row, to: context.i64)))
     }
+  }
+
+  /// The address of the first of a part's columns, or of a later one, in a row of their buffer.
+  private func columnsAddress(_ b: IRBuilder, _ columns: BufferColumns, first: Int, row: IRValue) -> IRValue {
+    let size = emitter.program[columns.buffer].element.deviceByteCount
+    let bytes = b.add(
+      b.mul(row, rowBytes(of: columns.buffer)), b.mul(b.zext(part, to: context.i64), columns.columnsPerPart * size))
+    return b.offset(b.offset(address(columns.buffer), bytes: bytes), bytes: (columns.column + first) * size)
   }
 
   /// The address of an element, or of the first of neighbours, counted as the slice counts columns.
@@ -79,10 +90,18 @@ extension GPUKernelEmitter {
     case .scratch: return Self.alignment(rowStride(of: slice.tile), slice.first * size)
     case .columns(let base, let column, let columnsPerPart):
       return Self.alignment(rowStride(of: base), (column + slice.first) * size, columnsPerPart * size)
-    case .joined: return size
+    case .joined(let kept, let own):
+      return min(alignment(of: kept, first: slice.first), alignment(of: own, first: slice.first))
     case .window(let buffer, let column, let columnsPerPart):
-      return Self.alignment(rowBytes(of: buffer), (column + slice.first) * size, columnsPerPart * size)
+      return alignment(
+        of: BufferColumns(buffer, column: column, columnsPerPart: columnsPerPart), first: slice.first)
     }
+  }
+
+  private func alignment(of columns: BufferColumns, first: Int) -> Int {
+    let size = emitter.program[columns.buffer].element.deviceByteCount
+    return Self.alignment(
+      rowBytes(of: columns.buffer), (columns.column + first) * size, columns.columnsPerPart * size)
   }
 
   /// The greatest power of two, at most 16, that divides all of them.
