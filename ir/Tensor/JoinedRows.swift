@@ -14,7 +14,10 @@ public struct JoinedRows: Hashable, Sendable {
 // history but those that it multiplies.
 extension Function {
   /// The matrices that only attention reads, as keys or values, by the rows that were put behind others.
-  public var joinedRows: [ValueID: JoinedRows] {
+  public var joinedRows: [ValueID: JoinedRows] { joinedRows(decoding: true) }
+
+  /// The same; the kept rows are codes where they were decoded from such, and attention is to be `decoding`, else numbers.
+  public func joinedRows(decoding: Bool) -> [ValueID: JoinedRows] {
     var readers: [ValueID: [OperationID]] = [:]
     for id in body { for value in self[id].operands { readers[value, default: []].append(id) } }
     var found: [ValueID: JoinedRows] = [:]
@@ -31,7 +34,7 @@ extension Function {
       let x = operation.operands[places.x]
       var rows = JoinedRows(
         kept: x, own: operation.operands[places.added.lowerBound], offsets: operation.operands[places.offsets])
-      if let codes = codes(of: x) { (rows.kept, rows.scales) = (codes.codes, codes.scales) }
+      if decoding, let codes = codes(of: x) { (rows.kept, rows.scales) = (codes.codes, codes.scales) }
       found[result] = rows
     }
     return found
@@ -58,13 +61,16 @@ extension Function {
   }
 
   /// The operations that make nothing which must lie in memory where attention reads what they join, or decode, where that lies.
-  public var operationsReadInPlace: Set<OperationID> {
-    let joined = joinedRows
+  public var operationsReadInPlace: Set<OperationID> { operationsReadInPlace(decoding: true) }
+
+  /// The same, of attention that decodes or does not.
+  public func operationsReadInPlace(decoding: Bool) -> Set<OperationID> {
+    let joined = joinedRows(decoding: decoding)
     var found: Set<OperationID> = []
     for id in body {
       let result = self[id].results[0]
       if joined[result] != nil { found.insert(id) }
-      guard codes(of: result) != nil, !results.contains(where: { $0.value == result }) else { continue }
+      guard decoding, codes(of: result) != nil, !results.contains(where: { $0.value == result }) else { continue }
       let readers = body.filter { self[$0].operands.contains(result) }
       if readers.allSatisfy({ joined[self[$0].results[0]] != nil }) { found.insert(id) }
     }

@@ -16,8 +16,7 @@ public struct TileSchedule: Hashable, Sendable {
   public var shortAttention = BlockHeight.Short(rows: 64, below: 1024)
   /// Keys of a turn of attention.
   public var keys = 128
-  /// Whether attention decodes kept keys and values that are codes, a turn at a time; otherwise all are decoded, and those of the call
-  /// put behind them, first. Kept numbers are read where they lie.
+  /// Whether attention decodes kept keys and values that are codes, a turn at a time; otherwise all are decoded before.
   public var decodesKeysInPlace = true
   /// Whether one block computes all heads of attention with a time bias, which costs more than a head's products; otherwise each head is
   /// a block of its own there too.
@@ -182,10 +181,8 @@ struct TileLowering {
     try placeArguments()
     try placeResults()
     try addChecks()
-    joinedRows = function.joinedRows.filter { schedule.decodesKeysInPlace || $0.value.scales == nil }
-    operationsReadInPlace = function.operationsReadInPlace.filter {
-      schedule.decodesKeysInPlace || joinedRows[function[$0].results[0]] != nil
-    }
+    joinedRows = function.joinedRows(decoding: schedule.decodesKeysInPlace)
+    operationsReadInPlace = function.operationsReadInPlace(decoding: schedule.decodesKeysInPlace)
     for unit in function.units { try lower(unit.operations) }
     try copyResults()
   }

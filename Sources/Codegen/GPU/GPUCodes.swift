@@ -6,7 +6,8 @@ import TileIR
 // neighbouring codes are where one number of bf16 is, in memory, in shared memory and in registers, so only instructions differ.
 //
 // Codes are bytes as matrix instructions take them: i8 as it is, f8e4m3 in the form of NVIDIA's, or as half of each number in AMD's
-// (`Rounding.fnuzBits`), whose sums of products are then a quarter of what they should be: exactly, since both factors of 1/2 are.
+// (`Rounding.fnuzBits`), whose sums of products are then a quarter of what they should be: exactly, since both factors of 1/2 are. Those
+// that a caller gives or gets have the same form on every card, that of processors and NVIDIA's.
 extension ElementType {
   /// Bytes of an element in a GPU's tiles and in memory between its kernels.
   var deviceByteCount: Int { isCode ? 1 : workingByteCount }
@@ -59,13 +60,16 @@ extension GPUKernelEmitter {
   // MARK: - Codes and numbers
 
   /// Up to four numbers as codes in a word, the first in its lowest byte, each the nearest one.
-  func codeWord(_ b: IRBuilder, _ numbers: [IRValue], _ element: ElementType) -> IRValue {
-    guard element == .f8e4m3 else {
-      return numbers.enumerated().reduce(context.i32.constant(0)) { word, number in
-        let code = b.and(integerCode(b, number.element), 0xFF)
+  func codeWord(_ b: IRBuilder, _ numbers: [IRValue], _ element: ElementType, areCallers: Bool) -> IRValue {
+    /// Code by code, in the lowest byte of a word each.
+    func word(_ code: (IRValue) -> IRValue) -> IRValue {
+      numbers.enumerated().reduce(context.i32.constant(0)) { word, number in
+        let code = code(number.element)
         return number.offset == 0 ? code : b.or(word, b.shl(code, 8 * number.offset))
       }
     }
+    if element != .f8e4m3 { return word { b.and(integerCode(b, $0), 0xFF) } }
+    if !emitter.target.multipliesFloat8 || (isFNUZ && areCallers) { return word { float8Code(b, $0) } }
     let pairs = stride(from: 0, to: numbers.count, by: 2).map {
       ($0, numbers[$0], numbers[min($0 + 1, numbers.count - 1)])
     }
@@ -86,6 +90,16 @@ extension GPUKernelEmitter {
     }
   }
 
+  /// The code of f8e4m3 of a number, by arithmetic.
+  private func float8Code(_ b: IRBuilder, _ value: IRValue) -> IRValue {
+    let i32 = context.i32
+    // The product is exact, a subnormal number where the code's is: its exponent and its bits are the code's.
+    let small = b.fmul(b.fabs(b.float8(value)), context.f32.constant(0x1p-120))
+    let magnitude = b.lshr(b.bitcast(small, to: i32), 20)
+    let sign = b.and(b.lshr(b.bitcast(value, to: i32), 24), 0x80)
+    return b.or(b.select(b.fcmp(.uno, value, value), i32.constant(0x7F), magnitude), sign)
+  }
+
   /// Half of a number, within half of what f8e4m3 holds.
   private func halved(_ b: IRBuilder, _ value: IRValue) -> IRValue {
     let most = context.f32.constant(Double(Rounding.largestFloat8) / 2)
@@ -103,7 +117,8 @@ extension GPUKernelEmitter {
 
   /// The numbers of codes at an address.
   func codes(
-    _ b: IRBuilder, _ pointer: IRValue, _ element: ElementType, lanes: Int, alignment: Int, invariant: Bool
+    _ b: IRBuilder, _ pointer: IRValue, _ element: ElementType, lanes: Int, alignment: Int, invariant: Bool,
+    areCallers: Bool
   ) -> IRValue {
     let (i8, i32) = (context.i8, context.i32)
     let bytes =
@@ -115,12 +130,14 @@ extension GPUKernelEmitter {
     return vector(
       b,
       bytes.map { byte in
-        element == .i8 ? b.sitofp(b.sext(byte, to: i32), to: context.f32) : float8(b, b.zext(byte, to: i32))
+        element == .i8
+          ? b.sitofp(b.sext(byte, to: i32), to: context.f32)
+          : float8(b, b.zext(byte, to: i32), isFNUZ: isFNUZ && !areCallers)
       })
   }
 
   /// The number of f8e4m3 whose code is a word.
-  private func float8(_ b: IRBuilder, _ code: IRValue) -> IRValue {
+  private func float8(_ b: IRBuilder, _ code: IRValue, isFNUZ: Bool) -> IRValue {
     // As the bits of an fp32 number these have an exponent that is 120 too low; the product with a power of two is exact.
     let magnitude = b.and(code, 0x7F)
     let number = b.fmul(b.bitcast(b.shl(magnitude, 20), to: context.f32), context.f32.constant(0x1p120))

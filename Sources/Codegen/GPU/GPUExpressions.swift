@@ -35,7 +35,8 @@ extension GPUKernelEmitter {
       let size = tile.element.deviceByteCount
       let pointer = elementAddress(b, slice, row: at.row, column: at.column)
       return load(
-        b, pointer, tile.element, lanes: at.lanes, alignment: min(alignment(of: slice), size * at.lanes))
+        b, pointer, tile.element, lanes: at.lanes, alignment: min(alignment(of: slice), size * at.lanes),
+        areCallers: holdsCallersCodes(slice.tile))
     case .rowValue(let slice):
       if let known = reading.tile(slice) { return splat(known) }
       return splat(load(b, rowAddress(b, slice, row: at.row), kernel[slice.tile].element, lanes: 1, alignment: 4))

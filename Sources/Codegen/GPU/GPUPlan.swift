@@ -98,17 +98,22 @@ struct GPUPlan {
   init(_ kernel: Kernel, of program: Program, target: GPUTarget) throws(GPUError) {
     self.kernel = kernel
     rows = kernel.domain.block
-    if !target.multipliesFloat8, kernel.tiles.contains(where: { $0.element == .f8e4m3 }) {
+    let codes = kernel.statements.compactMap { statement -> TileID? in
+      guard case .contract(let contraction) = statement, kernel[contraction.left.tile].element == .f8e4m3 else {
+        return nil
+      }
+      return contraction.left.tile
+    }
+    if !target.multipliesFloat8, !codes.isEmpty {
       throw GPUError(
         message: "kernel \(kernel.name): no code yet for products of f8e4m3 on \(target.rawValue), "
           + "which has no matrix instruction for them",
         hint: "lower-precision{matmul=int8} and {matmul=bf16} have code there; "
           + "\(GPUTarget.allCases.filter(\.multipliesFloat8).map(\.rawValue).joined(separator: " and ")) multiply FP8")
     }
-    // Those of the card's own form would have to be converted.
-    if target.hasFNUZ, kernel.buffers.contains(where: { program[$0].holdsCallersCodes }) {
-      throw error("codes of f8e4m3 that a caller gives or gets")
-    }
+    // Matrix instructions take those of the card's own form alone.
+    let areCallers = codes.contains { kernel[$0].buffers.contains { program[$0].holdsCallersCodes } }
+    if target.hasFNUZ, areCallers { throw error("products of f8e4m3 codes that a caller gives") }
     if let attention = Self.attention(kernel) {
       stages = [.attention(attention)]
       if [attention.queries, attention.keys, attention.values].allSatisfy({ kernel[$0.tile].element == .f32 }) {

@@ -221,7 +221,9 @@ extension GPUKernelEmitter {
   func put(_ b: IRBuilder, _ value: IRValue, _ into: TileSlice, _ at: Elements) {
     let element = kernel[into.tile].element
     let place = elementAddress(b, into, row: at.row, column: at.column)
-    store(b, value, place, element, alignment: min(16, alignment(of: into), element.deviceByteCount * at.lanes))
+    store(
+      b, value, place, element, alignment: min(16, alignment(of: into), element.deviceByteCount * at.lanes),
+      areCallers: holdsCallersCodes(into.tile))
   }
 
   /// Whether eight neighbours can be read and written together.

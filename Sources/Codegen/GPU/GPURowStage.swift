@@ -140,7 +140,8 @@ extension GPUKernelEmitter {
       emitMap(&b, into, row: row, lanes: lanes, state) { b, at, _ in
         self.load(
           b, b.offset(source, bytes: b.mul(at.column, size)), declared.element, lanes: at.lanes,
-          alignment: Self.alignment(self.rowBytes(of: from), first * size, size * at.lanes))
+          alignment: Self.alignment(self.rowBytes(of: from), first * size, size * at.lanes),
+          areCallers: declared.holdsCallersCodes)
       }
       return state.tiles[into.tile] ?? []
     } otherwise: { b in
@@ -214,8 +215,11 @@ extension GPUKernelEmitter {
         base.map { b.offset($0, bytes: b.mul(at.column, size)) }
         ?? elementAddress(b, into, row: row, column: at.column)
       let alignment = min(alignment(of: into), size * lanes)
-      guard let isInside else { return store(b, number, place, tile.element, alignment: alignment) }
-      b.ifThen(isInside) { b in store(b, number, place, tile.element, alignment: alignment) }
+      func store(_ b: IRBuilder) {
+        self.store(
+          b, number, place, tile.element, alignment: alignment, areCallers: holdsCallersCodes(into.tile))
+      }
+      if let isInside { b.ifThen(isInside) { b in store(b) } } else { store(b) }
     }
     if isKept { state.tiles[into.tile] = numbers }
     emitPadding(&b, into, row: row)
@@ -246,7 +250,9 @@ extension GPUKernelEmitter {
       meetLanes(b)
     }
     onFirstLane(&b) { b in
-      store(b, value, rowAddress(b, into, row: row), tile.element, alignment: tile.element.deviceByteCount)
+      store(
+        b, value, rowAddress(b, into, row: row), tile.element, alignment: tile.element.deviceByteCount,
+        areCallers: holdsCallersCodes(into.tile))
     }
   }
 

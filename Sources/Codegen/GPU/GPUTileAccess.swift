@@ -111,12 +111,17 @@ extension GPUKernelEmitter {
 
   // MARK: - Numbers
 
-  /// fp32 numbers at an address.
+  /// Whether a tile is rows of codes that a caller gives or gets.
+  func holdsCallersCodes(_ tile: TileID) -> Bool {
+    guard case .window(let buffer, _, _) = kernel[tile].home else { return false }
+    return emitter.program[buffer].holdsCallersCodes
+  }
+
+  /// fp32 numbers at an address; `areCallers` where codes are a caller's.
   func load(
-    _ b: IRBuilder, _ pointer: IRValue, _ element: ElementType, lanes: Int, alignment: Int, invariant: Bool = false
-  )
-    -> IRValue
-  {
+    _ b: IRBuilder, _ pointer: IRValue, _ element: ElementType, lanes: Int, alignment: Int, invariant: Bool = false,
+    areCallers: Bool = false
+  ) -> IRValue {
     let (i32, f32) = (context.i32, context.f32)
     switch element {
     case .bf16:
@@ -127,7 +132,9 @@ extension GPUKernelEmitter {
       let words = words(b, pointer, count: lanes / 2, alignment: alignment, invariant: invariant)
       return vector(b, words.flatMap { word in [b.shl(word, 16), b.and(word, -65536)].map { b.bitcast($0, to: f32) } })
     case .f16: return b.fpext(b.load(context.f16, pointer, alignment: 2, invariant: invariant), to: f32)
-    case .f8e4m3, .i8: return codes(b, pointer, element, lanes: lanes, alignment: alignment, invariant: invariant)
+    case .f8e4m3, .i8:
+      return codes(
+        b, pointer, element, lanes: lanes, alignment: alignment, invariant: invariant, areCallers: areCallers)
     default:
       if lanes == 1 { return b.load(f32, pointer, alignment: 4, invariant: invariant) }
       let words = words(b, pointer, count: lanes, alignment: alignment, invariant: invariant)
@@ -147,8 +154,11 @@ extension GPUKernelEmitter {
     }
   }
 
-  /// Writes fp32 numbers, rounded to the element.
-  func store(_ b: IRBuilder, _ value: IRValue, _ pointer: IRValue, _ element: ElementType, alignment: Int) {
+  /// Writes fp32 numbers, rounded to the element; `areCallers` where codes are a caller's.
+  func store(
+    _ b: IRBuilder, _ value: IRValue, _ pointer: IRValue, _ element: ElementType, alignment: Int,
+    areCallers: Bool = false
+  ) {
     let numbers = scalars(b, value)
     switch element {
     case .bf16:
@@ -157,9 +167,12 @@ extension GPUKernelEmitter {
       store(b, words: words, pointer, alignment: alignment)
     case .f8e4m3, .i8:
       if numbers.count == 1 {
-        return b.store(b.trunc(codeWord(b, numbers, element), to: context.i8), pointer, alignment: 1)
+        return b.store(
+          b.trunc(codeWord(b, numbers, element, areCallers: areCallers), to: context.i8), pointer, alignment: 1)
       }
-      let words = stride(from: 0, to: numbers.count, by: 4).map { codeWord(b, Array(numbers[$0..<$0 + 4]), element) }
+      let words = stride(from: 0, to: numbers.count, by: 4).map {
+        codeWord(b, Array(numbers[$0..<$0 + 4]), element, areCallers: areCallers)
+      }
       store(b, words: words, pointer, alignment: alignment)
     default: store(b, words: numbers.map { b.bitcast($0, to: context.i32) }, pointer, alignment: alignment)
     }
