@@ -25,14 +25,24 @@ final class EmulatedGPU {
   /// What went wrong in the last launch.
   private var fault: (any Error)?
 
-  /// Compiles a module; `edit` changes the text of what the GPU runs.
+  /// Compiles a module; `edit` changes the text of what the GPU runs. No machine code is made of that: the emulator takes what comes
+  /// before.
   init(
     _ module: Module, _ weights: any WeightProvider, _ target: GPUTarget, edit: ((String) -> String)? = nil
   ) throws {
-    var backend = CompiledProgram.backend(module, [.avx2], .less)
+    var backend = CompiledProgram.backend(module, [.avx2], .none)
     backend.gpus = [target]
-    backend.codeObjectLinker = GPUWaveTests.linker
-    let part = try backend.generateGPU(module)
+    let context = Context()
+    let onCard = try backend.lowerForGPU(module, target: target)
+    let (kernels, launches) = try GPUCode(onCard, target: target).emit(into: context)
+    var part = GPUPart()
+    let text = Array("emulated".utf8)
+    part.images = [
+      GPUImage(
+        target: target, programs: onCard, ptx: target.vendor == .nvidia ? text : [],
+        code: target.vendor == .nvidia ? nil : text, launches: launches)
+    ]
+    part.resources = [[:]]
     let programs = try backend.lower(module)
     loaded = try withTemporaryFolder { folder in
       let path = folder.appendingPathComponent("model.ultra").path
@@ -43,11 +53,8 @@ final class EmulatedGPU {
       return try LoadedModel(path: path)
     }
     gpu = try #require(ultra_gpu_for(loaded.table, target.rawValue)).pointee
-    let context = Context()
-    let (kernels, all) = try GPUCode(part.programs, target: target).emit(into: context)
-    let launches = all.joined()
-    clusters = Dictionary(uniqueKeysWithValues: launches.map { ($0.symbol, $0.cluster) })
-    parameterCounts = Dictionary(uniqueKeysWithValues: launches.map { ($0.symbol, $0.parameters.count) })
+    clusters = Dictionary(uniqueKeysWithValues: launches.joined().map { ($0.symbol, $0.cluster) })
+    parameterCounts = Dictionary(uniqueKeysWithValues: launches.joined().map { ($0.symbol, $0.parameters.count) })
     let edited = try edit.map { try IRModule(parsing: $0(kernels.text), in: context) }
     emulator = try GPUEmulator(edited ?? kernels, lanes: target.lanes)
   }
