@@ -98,8 +98,11 @@ class Model:
         self.state = ctypes.create_string_buffer(self.gpu.state_size)
         error = DriverError(ctypes.sizeof(DriverError))
         self.check(self.gpu.load(self.state, self.host, 0, error), error)
-        self.entry = self.gpu.entries[0]
-        self.ports = self.manifest["entries"][0]
+        self.entries = {self.gpu.entries[i].name.decode(): self.gpu.entries[i] for i in range(self.gpu.entry_count)}
+
+    def ports(self, entry="forward"):
+        """What the manifest says of an entry."""
+        return next(e for e in self.manifest["entries"] if e["name"] == entry)
 
     def check(self, status, error, refusal=None):
         if status == 0:
@@ -114,14 +117,16 @@ class Model:
         error = DriverError(ctypes.sizeof(DriverError))
         self.check(self.gpu.unload(self.state, error), error)
 
-    def prepare(self, inputs, dimensions, outputs):
-        """A call with memory of its own; `inputs` and `outputs` by name, integers in the host's memory."""
+    def prepare(self, inputs, dimensions, outputs, name="forward"):
+        """A call of an entry with memory of its own; `inputs` and `outputs` by name, integers that it takes and offsets in the host's
+        memory."""
+        entry, ports = self.entries[name], self.ports(name)
         extents = (ctypes.c_int64 * len(dimensions))(*dimensions)
-        host = ctypes.create_string_buffer(self.entry.host_workspace_size(extents, 1) + 64)
-        size = self.entry.workspace_size(extents)
+        host = ctypes.create_string_buffer(entry.host_workspace_size(extents, 1) + 64)
+        size = entry.workspace_size(extents)
         workspace = torch.empty(size, dtype=torch.uint8, device="cuda")
-        tensors = [inputs[port["name"]] for port in self.ports["inputs"]]
-        results = [outputs[port["name"]] for port in self.ports["outputs"]]
+        tensors = [inputs[port["name"]] for port in ports["inputs"]]
+        results = [outputs[port["name"]] for port in ports["outputs"]]
         given = (Tensor * max(1, len(tensors)))(*[Tensor(t.data_ptr(), t.numel()) for t in tensors])
         taken = (Tensor * max(1, len(results)))(*[Tensor(t.data_ptr(), t.numel()) for t in results])
         error, refusal = DriverError(ctypes.sizeof(DriverError)), Error(ctypes.sizeof(Error))
@@ -133,7 +138,7 @@ class Model:
             call.stream = torch.cuda.current_stream().cuda_stream
             for place, result in enumerate(results):
                 taken[place].count = result.numel()
-            self.check(self.entry.run(call), error, refusal)
+            self.check(entry.run(call), error, refusal)
 
         run.keep = (extents, host, workspace, tensors, results, given, taken)
         run.workspace = workspace

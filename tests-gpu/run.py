@@ -2,7 +2,8 @@
 
     python3 run.py model.ultra model.json [--lengths 1024,4096,16384] [--torch]
 
-The model is a stack of production layers on rows (examples/published), in fp32 or in bf16; its weights are those of model.json.
+The model is a stack of production layers on rows (examples/published), in fp32 or in bf16; its weights are those of model.json. Where it
+has `score`, that is checked and timed beside `forward`.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import time
 
 import torch
 
+import kept
 import reference
 from artifact import Model
 
@@ -59,6 +61,8 @@ BOUND = {True: 2e-2, False: 2e-5}
 # codes are taken for the other one, more of them with each layer, for attention is in bf16. Twice what processors show with the 8 layers of
 # hstu-ultra-semi-local, whose sums are integers or fp32: 1.7e-2 and 1.3e-2 in int8, 4.4e-2 and 3.0e-2 in fp8.
 CODE_BOUNDS = {"int8": (4e-2, 2.5e-2), "fp8": (9e-2, 6e-2)}
+# Of `score` from codes, how far from `forward`: three times what processors show with dlrm-v3.
+KEPT_CODES_BOUND = 3e-2
 
 
 def products(model):
@@ -94,7 +98,15 @@ def check(model, weights, description, lengths, targets, seed):
         text, fine = f"{text}, with float64's own codes {own:.2e}", whole < bounds[0] and own < bounds[1]
     print(f"  lengths {lengths}, targets {targets}: {text}{'' if fine else ', TOO FAR'}"
           f"{'' if same else ', OTHER BITS the second time'}", flush=True)
+    if "score" in model.entries:
+        bound = KEPT_CODES_BOUND if is_kept_as_codes(model) else BOUND[is_narrow(model)]
+        fine &= kept.check(model, x, lengths, targets, found[0], bound)
     return fine and same
+
+
+def is_kept_as_codes(model):
+    """Whether `prefill` gives codes."""
+    return any(port.get("element") == "f8e4m3" for port in model.ports("prefill")["outputs"])
 
 
 def check_alone(model, description):
@@ -181,6 +193,9 @@ def timings(model, weights, description, length, peak, against_torch):
     total = seconds(run)
     pairs = pairs_seen(layer["mask"], length, targets)
     print(f"  {length} rows: {total * 1e3:.3f} ms")
+    if "score" in model.entries:
+        own = seconds(kept.continued(model, x, [length], [targets])[0])
+        print(f"    {targets} of them from what is kept: {own * 1e3:.3f} ms, {total / own:.1f} times as fast")
     computes = {k["name"]: k["computes"] for k in model.manifest["gpus"][-1]["kernels"]}
     on_all_rows = True
     for name, took in list(kernel_times(run).items())[:8]:

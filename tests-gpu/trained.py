@@ -25,10 +25,10 @@ def call_of(model, histories, users):
     chosen = torch.cat([torch.arange(offsets[user], offsets[user + 1]) for user in users])
     lengths = torch.stack([offsets[user + 1] - offsets[user] for user in users])
     inputs = {port["name"]: histories[port["name"]].long()[chosen if port["shape"][0] == "rows" else users].contiguous()
-              for port in model.ports["inputs"] if port["kind"] == "tensor"}
+              for port in model.ports()["inputs"] if port["kind"] == "tensor"}
     inputs["offsets"] = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
     outputs = {port["name"]: torch.full((len(users), port["shape"][1]), float("nan"), device="cuda")
-               for port in model.ports["outputs"]}
+               for port in model.ports()["outputs"]}
     run = model.prepare(inputs, [len(chosen), len(users)], outputs)
     run.workspace.fill_(0xFF)
     run()

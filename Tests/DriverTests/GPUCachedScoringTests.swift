@@ -99,26 +99,35 @@ struct GPUCachedScoringTests {
     let rows = zip(histories, own).map(+)
     let all = random.tensor([rows.reduce(0, +), 32], spread: 2)
     let starts = TwoLayers.cut(rows).integers.map(Int.init)
-    let old = try all.rows(zip(starts, histories).flatMap { $0..<$0 + $1 })
-    let new = zip(starts, zip(histories, own)).flatMap { $0 + $1.0..<$0 + $1.0 + $1.1 }
     let run = Self.run(try EmulatedGPU(layers.module, layers.weights, seam.target))
-    var given = try run("prefill", ["x": old, "offsets": TwoLayers.cut(histories)])
-    given.merge(
-      ["cached_offsets": TwoLayers.cut(histories), "x": try all.rows(new), "offsets": TwoLayers.cut(own)]
-    ) { $1 }
     let takes = try #require(layers.module.function(named: "score")).argumentNames
-    given = given.filter { takes.contains($0.key) }
+    /// The rows that some of the sequences bring.
+    func new(_ chosen: Range<Int>) -> [Int] {
+      chosen.flatMap { Array(starts[$0] + histories[$0]..<starts[$0 + 1]) }
+    }
+    /// What `score` is given of them, once `prefill` has had their histories.
+    func given(_ chosen: Range<Int>) throws -> [String: HostTensor] {
+      let old = try all.rows(chosen.flatMap { starts[$0]..<starts[$0] + histories[$0] })
+      var given = try run("prefill", ["x": old, "offsets": TwoLayers.cut(Array(histories[chosen]))])
+      given["cached_offsets"] = TwoLayers.cut(Array(histories[chosen]))
+      (given["x"], given["offsets"]) = (try all.rows(new(chosen)), TwoLayers.cut(Array(own[chosen])))
+      return given.filter { takes.contains($0.key) }
+    }
+    let together = try given(rows.indices)
+    let found = try run("score", together)
     let interpreter = Self.interpreter(layers.module, layers.weights)
     let expected: HostTensor?
     if seam.isCoded {
-      expected = try interpreter("score", given)["y"]
+      expected = try interpreter("score", together)["y"]
     } else {
       expected = try interpreter(
         "forward", ["x": all, "offsets": TwoLayers.cut(rows), "targets": HostTensor(own.map { Int64($0) })])["y"]?
-        .rows(new)
+        .rows(new(rows.indices))
     }
     try expect(
-      try run("score", given), ["y": try #require(expected)], share: seam.passes.isEmpty ? 2e-5 : 0x1p-6,
-      seam.testDescription)
+      found, ["y": try #require(expected)], share: seam.passes.isEmpty ? 2e-5 : 0x1p-6, seam.testDescription)
+    // Who shares the batch does not show.
+    let alone = try run("score", try given(1..<2))["y"]
+    #expect(try alone == found["y"]?.rows(Array(own[0]..<own[0] + own[1])), "\(seam): other bits alone")
   }
 }

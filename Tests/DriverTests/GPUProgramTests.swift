@@ -208,9 +208,9 @@ struct GPUProgramTests {
   private static func expectNoSpills(
     _ module: Module, _ target: GPUTarget, _ what: String
   ) throws -> (program: Program, text: String, launches: [GPULaunch]) {
-    let program = try backend(module).lowerForGPU(module, target: target)[0]
-    let (text, all) = try GPUCode([program], target: target).assembly(in: Context())
-    let launches = all[0]
+    let programs = try backend(module).lowerForGPU(module, target: target)
+    let (text, all) = try GPUCode(programs, target: target).assembly(in: Context())
+    let launches = all.flatMap(\.self)
     let (code, resources) = try #require(assembler).assemble(Array(text.utf8), for: target)
     #expect(code.starts(with: [0x7F] + Array("ELF".utf8)))
     #expect(Set(resources.keys) == Set(launches.map(\.symbol)))
@@ -221,7 +221,24 @@ struct GPUProgramTests {
       #expect(own.registers > 0 && own.registers * launch.threads <= 65536)
       #expect(launch.sharedBytes <= target.sharedBytes)
     }
-    return (program, text, launches)
+    return (programs[0], text, launches)
+  }
+
+  @Test(
+    "entries that go on from what is kept spill nothing", .enabled(if: GPUProgramTests.assembler != nil),
+    arguments: GPUTarget.all(of: .nvidia),
+    [("", 32), (TwoLayers.bf16, 128), (TwoLayers.bf16, 64), (TwoLayers.bf16, 25)])
+  func assembledOfKept(target: GPUTarget, form: (passes: String, head: Int)) throws {
+    for option in form.head == 64 ? ["", "{cache=fp8}"] : [""] {
+      let module = try TwoLayers(
+        .causal, width: 64, head: form.head, passes: form.passes + "cached-scoring\(option),prune-demand,fuse"
+      ).module
+      let (_, _, launches) = try Self.expectNoSpills(module, target, "\(form)\(option)")
+      // Keys in two places are multiplied as those in one.
+      let attentions = launches.filter { $0.symbol.hasPrefix("score") && $0.symbol.contains("attention") }
+      #expect(attentions.count == 2)
+      #expect(attentions.allSatisfy { $0.isPersistent == (target.hasMatrices && [64, 128].contains(form.head)) })
+    }
   }
 
   @Test(
