@@ -30,9 +30,7 @@ struct RowIndices {
       switch outside {
       case .unchanged: return id
       case .fallback(let fallback): return b.select(b.icmp(.ult, id, entries), id, i64.constant(fallback))
-      case .modulo:
-        let rest = b.srem(id, entries)
-        return b.select(b.icmp(.slt, rest, 0), b.add(rest, entries), rest)
+      case .modulo: return b.hashed(id, rows: entries)
       }
     case .expression(let expression): return place(expression)
     case .beforeSelection(let selection, let offsets, let targetsBuffer):
@@ -116,6 +114,12 @@ struct RowIndices {
 }
 
 extension IRBuilder {
+  /// An id modulo a table's rows, from 0 on, as `Gather.hashed` has it.
+  func hashed(_ id: IRValue, rows: Int) -> IRValue {
+    let rest = srem(id, rows)
+    return select(icmp(.slt, rest, 0), add(rest, rows), rest)
+  }
+
   /// The last of `sequences` sequences whose first block is at or before a block.
   mutating func sequence(
     of block: IRValue, among sequences: IRValue, firstBlock: (IRBuilder, IRValue) -> IRValue

@@ -12,9 +12,7 @@ extension Evaluator {
       }
       switch payload.outOfRange {
       case .fallback(let row): rows.append(row)
-      case .modulo:
-        let rest = Int(id % Int64(max(entries, 1)))
-        rows.append(rest < 0 ? rest + entries : rest)
+      case .modulo: rows.append(Int(Gather.hashed(id, rows: max(entries, 1))))
       case .error:
         throw .idOutOfRange(argument: name(operands[1]), position: position, found: id, expected: Int64(entries))
       }

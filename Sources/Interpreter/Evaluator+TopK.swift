@@ -18,7 +18,7 @@ extension Evaluator {
     for row in 0..<queries.rows {
       let query = Tensor(shape: [1, queries.width], elements: Array(queries.row(row)))
       var own: Set<Int64> = []
-      if let seen { own = Set(seen.ids[seen.groups[row]..<seen.groups[row + 1]]) }
+      if let seen { own = Set(seen.ids[seen.groups[row]..<seen.groups[row + 1]].map(payload.item)) }
       let best = query.product(with: items, .outIn).elements.enumerated()
         .map { (score: $1, id: Int64(payload.firstID + $0)) }
         .filter { !own.contains($0.id) }.sorted(by: TopK.isBefore).prefix(payload.count)

@@ -75,10 +75,11 @@ extension TileMachine {
     }
   }
 
-  mutating func sort(into: BufferID, from: BufferID, offsets: BufferID, _ block: TileBlock) {
+  mutating func sort(into: BufferID, from: BufferID, offsets: BufferID, modulo: Int?, _ block: TileBlock) {
     for row in block.firstRow..<block.firstRow + block.rowCount {
       let group = Int(integer(offsets, row))..<Int(integer(offsets, row + 1))
-      for (index, id) in zip(group, group.map({ integer(from, $0) }).sorted()) { store(id, into, index) }
+      let ids = group.map { integer(from, $0) }.map { id in modulo.map { Gather.hashed(id, rows: $0) } ?? id }
+      for (index, id) in zip(group, ids.sorted()) { store(id, into, index) }
     }
   }
 }

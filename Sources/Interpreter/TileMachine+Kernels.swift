@@ -169,7 +169,8 @@ extension TileMachine {
       for row in 0..<block.rowCount { store(block.indices[vector.index][row], into, block.firstRow + row) }
     case .best(let columns): try best(columns, block)
     case .merge(let merged): merge(merged, block)
-    case .sort(let into, let from, let offsets): sort(into: into, from: from, offsets: offsets, block)
+    case .sort(let into, let from, let offsets, let modulo):
+      sort(into: into, from: from, offsets: offsets, modulo: modulo, block)
     case .forKeys(let mask, let step, let body): try forKeys(mask, step: step, body, &block)
     case .forParts(let count, let body):
       for part in 0..<count {

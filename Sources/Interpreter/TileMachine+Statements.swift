@@ -129,9 +129,7 @@ extension TileMachine {
       switch outside {
       case .unchanged: return id
       case .fallback(let fallback): return Int64(fallback)
-      case .modulo:
-        let rest = id % Int64(entries)
-        return rest < 0 ? rest + Int64(entries) : rest
+      case .modulo: return Gather.hashed(id, rows: entries)
       }
     case .expression(let expression): return Int64(block.evaluate(expression, position: position))
     case .beforeSelection(let selection, let offsets, let targets):

@@ -4,6 +4,12 @@ import TensorIR
 import TestSupport
 import Testing
 
+/// The items that ids of a feature stand for: where they are hashed into its table, the rows that are looked up.
+func seenItems(_ ids: some Sequence<Int64>, _ outOfRange: Gather.OutOfRange, rows: Int) -> [Int64] {
+  let rows = Int64(rows)
+  return ids.map { outOfRange == .modulo ? ($0 % rows + rows) % rows : $0 }
+}
+
 /// Holds what a compiled recommender gave, `top_scores` and `top_ids`, to the scores of all items that the interpreter computes in f64.
 /// `seen` says which ids a sequence has seen.
 func expectBest(

@@ -129,6 +129,20 @@ struct GPUExecutionTests {
     for seed in 1...4 as ClosedRange<UInt64> { try checkExactly(target, RandomProgram(.ranking, seed: seed)) }
   }
 
+  @Test(
+    "rankings whose seen ids are hashed leave out the rows that they are hashed to", arguments: GPUStubTests.targets)
+  func hashedRankings(target: GPUTarget) throws {
+    let module = try TopKTests.module(200, width: 1, TopK(count: 200, firstID: 1, seenModulo: 201))
+    let weights = WeightTable(["items": HostTensor((1...200).map { Float($0) }, shape: [200, 1])])
+    let seen = TopKTests.hashed.map(\.id)
+    try checkExactly(
+      target, module, weights,
+      [
+        "x": HostTensor([1, -1] as [Float], shape: [2, 1]), "seen": HostTensor(seen + [-3]),
+        "offsets": HostTensor([0, Int64(seen.count), Int64(seen.count + 1)]),
+      ], "hashed ids")
+  }
+
   @Test("rankings in parts, whose lists are merged", arguments: GPUStubTests.targets)
   func rankingsInParts(target: GPUTarget) throws {
     try checkExactly(target, RandomProgram(.ranking, seed: 1, options: .init(items: 5000)))

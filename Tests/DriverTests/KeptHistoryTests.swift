@@ -10,15 +10,17 @@ struct KeptModel {
   let hasCandidates: Bool
   var model: LoadedModel { cache.model }
 
-  /// Two layers on ids; `others` are fields of model.json.
+  /// Two layers on ids; `others` are fields of model.json, `outOfRange` one of the item table.
   init(
     candidates: Bool, ranks: Bool = false, mask: String = "\"form\": \"causal\"", others: String = "",
-    precision: String = "", cache settings: String = ""
+    precision: String = "", cache settings: String = "", outOfRange: String = "\"error\""
   ) throws {
     hasCandidates = candidates
     cache = try withTemporaryFolder { folder in
       var options = CompileOptions(
-        model: try ModelFolder(folder, candidates: candidates, ranks: ranks, mask: mask, others: others).model)
+        model: try ModelFolder(
+          folder, candidates: candidates, ranks: ranks, mask: mask, others: others, outOfRange: outOfRange
+        ).model)
       options.rewrites = precision + "cached-scoring" + settings
       var compiler = Compiler(options)
       let path = folder.appendingPathComponent("model.ultra").path
@@ -114,6 +116,29 @@ struct KeptModel {
     let larger = try histories[1].copy(capacity: 15)
     try session.extend([larger], KeptModel.inputs([[3]]))
     #expect(larger.rows == 15)
+  }
+
+  @Test(
+    "where ids are hashed, the lists of kept histories leave out the rows that were looked up; where a row stands in, no other",
+    arguments: ["\"modulo\"", "{\"fallback\": 3}"])
+  func hashedIDs(outOfRange: String) throws {
+    let model = try KeptModel(candidates: false, ranks: true, outOfRange: outOfRange)
+    let session = HistorySession(model.cache)
+    let history = try model.cache.history(capacity: 7)
+    var ids: [Int64] = []
+    var event: Int64 = .min
+    for turn in 0..<7 {
+      let found = try KeptModel.byName(session.extend([history], KeptModel.inputs([[event]])))
+      let whole = try model.forward([ids], [[event]])
+      #expect(found == whole)
+      ids.append(event)
+      let best = try #require(found["top_ids"]).values(as: Int64.self)
+      let seen = outOfRange == "\"modulo\"" ? ids.map { ($0 % 20 + 20) % 20 } : ids
+      #expect(Set(seen).isDisjoint(with: best), "\(ids): \(best)")
+      #expect(best.allSatisfy { (1..<20).contains($0) })
+      // What was the best is seen next: by its row, or by ids far outside that are hashed to it.
+      event = best[0] + [0, 20, -20 << 40][turn % 3]
+    }
   }
 
   @Test("stored bytes are the history again, with room for more")

@@ -128,7 +128,7 @@ import UltraRuntime
         seen: { user in
           inputs.filter { $0.key.hasSuffix(".item_ids") }.flatMap { name, ids in
             let offsets = inputs[name.replacing(".item_ids", with: ".offsets")]?.integers ?? []
-            return ids.integers[Int(offsets[user])..<Int(offsets[user + 1])]
+            return seenItems(ids.integers[Int(offsets[user])..<Int(offsets[user + 1])], .modulo, rows: 20)
           }
         })
     }

@@ -10,11 +10,11 @@ struct ModelFolder {
   let folder: URL
 
   /// Under `candidates`, the last rows of sequences are candidates, and the model gives their rows; under `ranks` it gives the five best
-  /// items that were not seen too. `others` are fields of the description.
+  /// items that were not seen too. `others` are fields of the description, `outOfRange` one of the item table.
   init(
     _ folder: URL, layers: Int = 2, candidates: Bool = false, ranks: Bool = false,
     mask: String = "\"form\": \"causal\"",
-    others: String = ""
+    others: String = "", outOfRange: String = "\"error\""
   ) throws {
     self.folder = folder
     model = folder.appendingPathComponent("model.json").path
@@ -35,7 +35,7 @@ struct ModelFolder {
     {
       "format": "ultrac-model/1", "name": "small", "weights": ["weights.safetensors"], "width": 8,
       "names": {"preset": "gr-production"},
-      "input": {"kind": "embedding", "item": {"rows": 20}},
+      "input": {"kind": "embedding", "item": {"rows": 20, "out_of_range": \(outOfRange)}},
       \(candidates ? "\"sequence\": {\"targets\": true}," : "")\(others)
       "layer_count": 2,
       "layer": {

@@ -60,8 +60,11 @@ import UltraRuntime
   @Test("of a model of events, the best items are rows of a feature's table, without those that were seen")
   func recommends() throws {
     let level = try #require(CPULevel.native)
+    var hashing = 0
     for seed in 61...66 as ClosedRange<UInt64> {
       let model = try RandomRankingModel(seed: seed, itemsFitRows: true)
+      guard case .events(let events) = model.description.input, let table = events.table("item") else { continue }
+      if table.outOfRange == .modulo { hashing += 1 }
       let scores = ModelDescription.Output.Scores(firstRow: 0, norm: .l2(epsilon: 1e-6), feature: "item_ids")
       var description = model.description
       description.output = .init(
@@ -80,9 +83,12 @@ import UltraRuntime
       try expectBest(
         try compiled.run(inputs), of: imported, inputs, firstRow: 0,
         seen: { user in
-          (inputs["item_ids"]?.integers ?? [])[Int(offsets[user])..<Int(offsets[user + 1])]
+          seenItems(
+            (inputs["item_ids"]?.integers ?? [])[Int(offsets[user])..<Int(offsets[user + 1])], table.outOfRange,
+            rows: table.rows)
         })
     }
+    #expect(hashing > 0)
   }
 
   @Test("a call that does not fit is refused, and says which feature, where and why")

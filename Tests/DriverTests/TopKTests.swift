@@ -118,6 +118,26 @@ import UltraRuntime
     #expect(later.ids == [[205, 204]])
   }
 
+  /// Ids of any sign and size, and the rows of a table of 201 that they are hashed into.
+  static let hashed: [(id: Int64, row: Int64)] = [
+    (.min, 25), (.max, 175), (-1, 200), (206, 5), (-402, 0), (1 << 40, 73), (201 << 40, 0), (7, 7),
+  ]
+
+  @Test func idsThatAreHashedLeaveTheirRowsOut() throws {
+    // Rows 1...200 of the table are items; row 0 is none.
+    let items = (1...200).map { Float($0) }
+    let top = TopK(count: 200, firstID: 1, seenModulo: 201)
+    let seen = [Self.hashed.map(\.id), [], Self.hashed.map(\.row)]
+    let found = try ranked(items, top, queries: [1, 1, 1], seen: seen)
+    let all = (1...200 as ClosedRange<Int64>).reversed()
+    let rest = all.filter { id in !Self.hashed.contains { $0.row == id } }
+    let filled = rest + Array(repeating: -1, count: 200 - rest.count)
+    #expect(rest.count == 194 && found.ids == [filled, Array(all), filled])
+    // Without a table that they are hashed into, they are no items' but for one.
+    let raw = try ranked(items, TopK(count: 200, firstID: 1), seen: [Self.hashed.map(\.id)])
+    #expect(raw.ids == [all.filter { $0 != 7 } + [-1]])
+  }
+
   @Test func longHistoriesInAnyOrder() throws {
     var random = Random(seed: 5)
     let items = (0..<3000).map { _ in Float(random.integer(in: 0...500)) }

@@ -78,6 +78,38 @@ import Testing
       .run("forward", inputs: inputs)[0].tensor.doubles
   }
 
+  @Test("what was seen is what was looked up: one meaning of ids outside the table that transducers share")
+  func hashedIDs() throws {
+    func recommender(_ watched: String, _ liked: String) throws -> ImportedModel {
+      let text = Self.text
+        .replacing(#""map": {"fusion_weight"#, with: #""map": {"item_table": "items", "fusion_weight"#)
+        .replacing(
+          #""item": {"rows": 9}, "action""#, with: #""item": {"rows": 9, "out_of_range": \#(watched)}, "action""#
+        )
+        .replacing(#""item": {"rows": 9}, "scale""#, with: #""item": {"rows": 9, "out_of_range": \#(liked)}, "scale""#)
+        .replacing(
+          #""rows": "targets", "norm": {"kind": "l2", "epsilon": 1e-6}"#,
+          with: #""rows": "last", "norm": {"kind": "none"}, "#
+            + #""top_k": {"k": 2, "first_row": 1, "norm": {"kind": "none"}, "seen": "leave_out"}"#)
+      return try ModelDocument(JSONDocument(text, file: "model.json")).description.build(from: checkpoint())
+    }
+    for (watched, liked, isHashed) in [
+      (#""modulo""#, #""modulo""#, true), (#""error""#, #""modulo""#, true), (#"{"fallback": 2}"#, #""error""#, false),
+      (#"{"fallback": 2}"#, #"{"fallback": 3}"#, false),
+    ] {
+      let model = try recommender(watched, liked)
+      try model.module.verify()
+      let list = try #require(model.module.text.split(separator: "\n").first { $0.contains(" = top_k ") })
+      let attributes = isHashed ? "{k = 2, first_id = 1, seen = modulo(9)}" : "{k = 2, first_id = 1}"
+      #expect(list.contains(attributes), "\(watched), \(liked): \(list)")
+    }
+    let fault = #expect(throws: ModelError.self) { _ = try recommender(#"{"fallback": 2}"#, #""modulo""#) }
+    #expect(
+      "\(try #require(fault))".hasSuffix(
+        "transducers look up rows of \"items\" with out_of_range \"modulo\" and {\"fallback\": 2}, so an id outside has "
+          + "two meanings in the list of what was seen"))
+  }
+
   @Test("the transducers' rows side by side, times the fusion, are the model's")
   func fused() throws {
     let checkpoint = try checkpoint()

@@ -32,7 +32,10 @@ extension ProgramMaker {
     if !random.once(in: 4) {
       let offsets = argumentOffsets()
       queries = try build.emit(.lastRows(LastRows()), queries, offsets)
-      if !random.once(in: 4) { seen = [argumentIds(entries: count + 8, outside: true), offsets] }
+      if !random.once(in: 4) {
+        seen = [argumentIds(entries: count + 8, outside: true), offsets]
+        if random.once(in: 2) { top.seenModulo = top.firstID + count + random.pick([0, 3]) }
+      }
     }
     _ = try build.weight(form.rawValue, [count, width])
     let items: ValueID

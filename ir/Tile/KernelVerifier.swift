@@ -169,7 +169,7 @@ struct KernelVerifier {
 
   /// Remembers what a statement fills.
   private mutating func note(_ statement: Statement) {
-    if case .sort(let into, _, let offsets) = statement {
+    if case .sort(let into, _, let offsets, _) = statement {
       sorted[into] = offsets
     } else if let buffer = statement.writtenBuffer {
       written.insert(buffer)
@@ -219,7 +219,9 @@ struct KernelVerifier {
     case .clear(let slice): return problem(ofWriting: slice)
     case .best(let best): return problem(of: best)
     case .merge(let merged): return problem(of: merged)
-    case .sort(let into, let from, let offsets): return problem(ofSorting: from, into: into, offsets: offsets)
+    case .sort(let into, let from, let offsets, let modulo):
+      if let modulo, !(1...largestNumber).contains(modulo) { return "modulo must lie in 1...2^40, found \(modulo)" }
+      return problem(ofSorting: from, into: into, offsets: offsets)
     case .forKeys(let mask, let step, _):
       guard offsets != nil else { return "needs a kernel over sequences" }
       if isInKeys { return "stands in a loop over keys already" }
@@ -415,7 +417,7 @@ extension Statement {
   /// The buffer of integers that this statement fills.
   fileprivate var writtenBuffer: BufferID? {
     switch self {
-    case .gatherIntegers(let into, _, _, _), .nextIntegers(let into, _, _), .sort(let into, _, _),
+    case .gatherIntegers(let into, _, _, _), .nextIntegers(let into, _, _), .sort(let into, _, _, _),
       .storeIndices(let into, _):
       into
     case .best(let best): best.ids

@@ -29,8 +29,9 @@ public indirect enum Statement: Hashable, Sendable {
   case clear(TileSlice)
   case best(BestColumns)
   case merge(MergedParts)
-  /// The integers of each row's group, as `offsets` cut them, in ascending order.
-  case sort(into: BufferID, from: BufferID, offsets: BufferID)
+  /// The integers of each row's group, as `offsets` cut them, in ascending order; where there is a modulus, after each was taken
+  /// modulo that, from 0 on.
+  case sort(into: BufferID, from: BufferID, offsets: BufferID, modulo: Int? = nil)
   /// Runs over the keys that some row of the block sees, at most `step` at a time, in ascending order, none twice.
   case forKeys(Mask, step: Int, body: [Statement])
   /// Runs the body once for each of `count` parts (heads), in ascending order: tiles whose columns move with the part

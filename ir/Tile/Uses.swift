@@ -51,7 +51,7 @@ extension Statement {
       [best.ids, best.right].forEach(body)
       if let seen = best.seen { [seen.ids, seen.offsets].forEach(body) }
     case .merge(let merged): [merged.ids, merged.partScores, merged.partIDs].forEach(body)
-    case .sort(let into, let from, let offsets): [into, from, offsets].forEach(body)
+    case .sort(let into, let from, let offsets, _): [into, from, offsets].forEach(body)
     case .forKeys(_, _, let statements), .forParts(_, let statements):
       for statement in statements { statement.forEachBuffer(body) }
     }

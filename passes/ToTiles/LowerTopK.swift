@@ -14,7 +14,8 @@ extension TileLowering {
     let seen =
       operands.count == 4
       ? BestColumns.Groups(
-        ids: try sorted(operands[2], operands[3], rows), offsets: try buffer(of: operands[3])) : nil
+        ids: try sorted(operands[2], operands[3], modulo: top.seenModulo, rows),
+        offsets: try buffer(of: operands[3])) : nil
     guard case .buffer(let scores, _, _) = try newMemory(for: operation.results[0]),
       case .buffer(let ids, _, _) = try newMemory(for: operation.results[1])
     else { return }
@@ -63,11 +64,11 @@ extension TileLowering {
     return (list(scores), list(ids))
   }
 
-  /// The seen ids of each query in ascending order, so that one is found in a few steps.
+  /// The items that each query's seen ids stand for, in ascending order, so that one is found in a few steps.
   private mutating func sorted(
-    _ ids: ValueID, _ offsets: ValueID, _ rows: Dimension
+    _ ids: ValueID, _ offsets: ValueID, modulo: Int?, _ rows: Dimension
   ) throws(LoweringError) -> BufferID {
-    let key = SortKey(ids: ids, offsets: offsets)
+    let key = SortKey(ids: ids, offsets: offsets, modulo: modulo)
     if let known = sortedGroups[key] { return known }
     let (from, cuts) = (try buffer(of: ids), try buffer(of: offsets))
     var buffer = program[from]
@@ -76,7 +77,7 @@ extension TileLowering {
     workspaceCount += 1
     let into = program.addBuffer(buffer)
     begin("sort", .rows(rows, block: schedule.groups))
-    kernel.body = [.sort(into: into, from: from, offsets: cuts)]
+    kernel.body = [.sort(into: into, from: from, offsets: cuts, modulo: modulo)]
     end()
     sortedGroups[key] = into
     return into

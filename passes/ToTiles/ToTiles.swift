@@ -143,6 +143,7 @@ struct TileLowering {
   struct SortKey: Hashable {
     var ids: ValueID
     var offsets: ValueID
+    var modulo: Int?
   }
 
   struct BlockTableKey: Hashable {

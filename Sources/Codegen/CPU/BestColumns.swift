@@ -115,14 +115,23 @@ extension KernelEmitter {
     }
   }
 
-  func emitSort(_ b: inout IRBuilder, into: BufferID, from: BufferID, offsets: BufferID) {
+  func emitSort(_ b: inout IRBuilder, into: BufferID, from: BufferID, offsets: BufferID, modulo: Int?) {
     let i64 = context.i64
     let (target, source, cuts) = (address(b, into), address(b, from), address(b, offsets))
     forRows(&b, rowCount) { b, row in
       let group = b.element(cuts, i64, b.add(firstRow, row))
       let first = b.load(i64, group)
       let count = b.sub(b.load(i64, b.element(group, i64, 1)), first)
-      b.call(emitter.sorting(), [b.element(source, i64, first), b.element(target, i64, first), count])
+      let own = (source: b.element(source, i64, first), target: b.element(target, i64, first))
+      guard let modulo else {
+        b.call(emitter.sorting(), [own.source, own.target, count])
+        return
+      }
+      b.loop(from: i64.constant(0), to: count, name: "hash", hint: .asWritten) { b, index in
+        let id = b.load(i64, b.element(own.source, i64, index))
+        b.store(b.hashed(id, rows: modulo), b.element(own.target, i64, index))
+      }
+      b.call(emitter.sorting(), [own.target, own.target, count])
     }
   }
 }
@@ -269,7 +278,8 @@ extension LevelEmitter {
     return function
   }
 
-  /// `void (source, target, count)`: the integers in ascending order, by a heap: in no time that depends on how they lie.
+  /// `void (source, target, count)`: the integers in ascending order, by a heap: in no time that depends on how they lie. The target
+  /// may be the source.
   func emitSorting(name: String) -> IRFunction {
     let (i64, p) = (context.i64, context.pointer)
     let function = addFunction(name, [p, p, i64], returns: context.void, noInline: true)

@@ -109,7 +109,8 @@ final class KernelEmitter {
     case .storeIndices(let into, let vector): emitStoreIndices(&b, into: into, vector)
     case .best(let best): emitBest(&b, best)
     case .merge(let merged): emitMerge(&b, merged)
-    case .sort(let into, let from, let offsets): emitSort(&b, into: into, from: from, offsets: offsets)
+    case .sort(let into, let from, let offsets, let modulo):
+      emitSort(&b, into: into, from: from, offsets: offsets, modulo: modulo)
     case .clear(let slice): emitMap(&b, into: slice, .constant(0), masked: false)
     case .forKeys(_, let step, let body): emitForKeys(&b, step: step, body)
     case .forParts(let count, let body):

@@ -79,7 +79,8 @@ extension GPUKernelEmitter {
     switch statement {
     case .best(let best): try emitBest(&b, best)
     case .merge(let merged): emitMerge(&b, merged)
-    case .sort(let into, let from, let offsets): emitSort(&b, into: into, from: from, offsets: offsets)
+    case .sort(let into, let from, let offsets, let modulo):
+      emitSort(&b, into: into, from: from, offsets: offsets, modulo: modulo)
     default: throw error("a ranking of this form")
     }
   }
@@ -259,14 +260,15 @@ extension GPUKernelEmitter {
 
   /// Sorts the integers of the block's group: pairs are put in order, then neighbouring runs of twice as many, mirrored against each
   /// other (a bitonic network, which as good as ends with what is greater than all).
-  private func emitSort(_ b: inout IRBuilder, into: BufferID, from: BufferID, offsets: BufferID) {
+  private func emitSort(_ b: inout IRBuilder, into: BufferID, from: BufferID, offsets: BufferID, modulo: Int?) {
     let i64 = context.i64
     let start = integer(b, offsets, firstRow)
     let count = b.sub(integer(b, offsets, b.add(firstRow, 1)), start)
     let target = b.element(address(into), i64, start)
     let first = b.zext(thread, to: i64)
     b.loop(from: first, to: count, step: plan.threads, name: "copy", hint: .asWritten) { b, index in
-      b.store(integer(b, from, b.add(start, index)), b.element(target, i64, index), alignment: 8)
+      let id = integer(b, from, b.add(start, index))
+      b.store(modulo.map { b.hashed(id, rows: $0) } ?? id, b.element(target, i64, index), alignment: 8)
     }
     barrier(b)
     func exchange(_ b: inout IRBuilder, _ mask: IRValue) {

@@ -39,6 +39,8 @@ struct ModelBuilder {
     var feature: String?
     /// The weight whose rows they are.
     var table: String?
+    /// What is looked up for one that is no row.
+    var outOfRange: Gather.OutOfRange
     var ids: ValueID
     var offsets: ValueID
   }
@@ -187,11 +189,20 @@ struct ModelBuilder {
     guard let x else { throw error("the model has no input") }
     batch.x = x
     let names = description.names
-    if let ids { batch.seen.append(SeenIDs(table: names.name(of: .itemTable), ids: ids, offsets: offsets)) }
-    if case .events(let events) = description.input {
-      batch.seen += arguments.features.map { (name, ids) in
-        let table = events.feature(name).flatMap { names.name(of: .table($0.table)) }
-        return SeenIDs(feature: name, table: table, ids: ids, offsets: offsets)
+    switch description.input {
+    case .rows: break
+    case .embedding(let embedding):
+      guard let ids else { break }
+      batch.seen.append(
+        SeenIDs(
+          table: names.name(of: .itemTable), outOfRange: embedding.item.outOfRange, ids: ids, offsets: offsets))
+    case .events(let events):
+      for (name, ids) in arguments.features {
+        guard let table = events.feature(name).flatMap({ events.table($0.table) }) else { continue }
+        batch.seen.append(
+          SeenIDs(
+            feature: name, table: names.name(of: .table(table.name)), outOfRange: table.outOfRange, ids: ids,
+            offsets: offsets))
       }
     }
     if let timestamps = batch.timestamps, let request {
@@ -325,10 +336,10 @@ struct ModelBuilder {
     }
     if let top = output.topK {
       let items = try itemRows(top.scores)
-      let seen = top.leavesOutSeen ? try self.seen(rows.seen, of: top.scores) : []
-      let payload = Payload.topK(TopK(count: top.count, firstID: top.scores.firstRow))
+      let seen = top.leavesOutSeen ? try self.seen(rows.seen, of: top.scores) : (operands: [], modulo: nil)
+      let payload = Payload.topK(TopK(count: top.count, firstID: top.scores.firstRow, seenModulo: seen.modulo))
       let names = ["top_scores", "top_ids"]
-      results += zip(names, try append(payload, [x, items] + seen, names)).map { (name: $0, value: $1) }
+      results += zip(names, try append(payload, [x, items] + seen.operands, names)).map { (name: $0, value: $1) }
     }
     results += stageValues
     var seen: Set<String> = []
@@ -339,13 +350,22 @@ struct ModelBuilder {
   }
 
   /// The ids that each sequence has seen of the items that are scored, and what cuts them: those that all transducers bring
-  /// of the same table, one list behind the other.
+  /// of the same table, one list behind the other. Then the rows that ids are hashed into, where they are: what was seen is what was
+  /// looked up. A row that stands in for ids outside the table makes none of them its item.
   private mutating func seen(
     _ lists: [SeenIDs], of scores: ModelDescription.Output.Scores
-  ) throws(ModelError) -> [ValueID] {
-    let table = description.items(feature: scores.feature).flatMap { description.names.name(of: $0.role) }
+  ) throws(ModelError) -> (operands: [ValueID], modulo: Int?) {
+    let items = description.items(feature: scores.feature)
+    let table = items.flatMap { description.names.name(of: $0.role) }
     let lists = lists.filter { $0.table == table && $0.feature == scores.feature }
     guard let first = lists.first else { throw error("only last rows have items that were seen") }
+    let isHashed = lists.contains { $0.outOfRange == .modulo }
+    for list in lists where isHashed {
+      guard case .fallback(let row) = list.outOfRange else { continue }
+      throw error(
+        "transducers look up rows of \(quoted(table ?? "")) with out_of_range \"modulo\" and {\"fallback\": \(row)}, "
+          + "so an id outside has two meanings in the list of what was seen")
+    }
     var (ids, offsets) = (first.ids, first.offsets)
     for (index, list) in lists.enumerated().dropFirst() {
       let name = "seen.\(index)"
@@ -355,7 +375,7 @@ struct ModelBuilder {
       ids = try emit(.extendRows(ExtendRows(.appended)), [list.ids, ids, offsets, both, lengths], name)
       offsets = both
     }
-    return [ids, offsets]
+    return ([ids, offsets], isHashed ? items?.rows : nil)
   }
 
   /// Whether layers have other rows than a call brings.

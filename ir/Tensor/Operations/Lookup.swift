@@ -16,6 +16,12 @@ public struct Gather: OperationPayload {
     case modulo
   }
 
+  /// The row of a table of so many rows that an id is hashed to: the id modulo their number, from 0 on.
+  public static func hashed(_ id: Int64, rows: Int) -> Int64 {
+    let rest = id % Int64(rows)
+    return rest < 0 ? rest + Int64(rows) : rest
+  }
+
   /// What is done with an id that is no row of the table.
   public var outOfRange: OutOfRange
   /// The form of the rows of a u8 table; nil where the table is of floating-point numbers.

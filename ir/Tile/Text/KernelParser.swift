@@ -236,8 +236,9 @@ extension ProgramParser {
       try expect("(")
       let from = try bufferName()
       let offsets = try labeledBuffer("offsets")
+      let modulo = try isNext(label: "modulo") ? try labeledInteger("modulo") : nil
       try expect(")")
-      return .sort(into: into, from: from, offsets: offsets)
+      return .sort(into: into, from: from, offsets: offsets, modulo: modulo)
     }
     guard try takeWord("next") else { throw unexpected("gather, next, sort or a vector of indices, %name") }
     try expect("(")

@@ -278,9 +278,13 @@ private struct KernelPrinter {
         + ProgramPrinter.call(
           "merge",
           [(nil, printer.name(merged.partScores)), (nil, printer.name(merged.partIDs)), ("parts", "\(merged.parts)")])
-    case .sort(let into, let from, let offsets):
+    case .sort(let into, let from, let offsets, let modulo):
       return "\(printer.name(into)) = "
-        + ProgramPrinter.call("sort", [(nil, printer.name(from)), ("offsets", printer.name(offsets))])
+        + ProgramPrinter.call(
+          "sort",
+          [
+            (nil, printer.name(from)), ("offsets", printer.name(offsets)), ("modulo", modulo.map { "\($0)" }),
+          ])
     case .forKeys, .forParts: return ""
     }
   }
