@@ -251,6 +251,9 @@ struct GPUProgramTests {
       let launches = all[0]
       let (_, resources) = try #require(Self.assembler).assemble(Array(text.utf8), for: target)
       for launch in launches { #expect(try #require(resources[launch.symbol]).spilledBytes == 0, "\(launch.symbol)") }
+      // Items of bf16 are multiplied by matrix instructions, others are not.
+      let isNarrow = module.weights.contains { $0.type.element == .bf16 }
+      #expect(text.contains("mma.sync") == isNarrow)
     }
   }
 

@@ -105,7 +105,10 @@ struct GPUWaveTests {
         let own = try #require(part.resources[0][launch.symbol])
         #expect(own.spilledBytes == 0 && own.registers > 0, "\(launch.symbol)")
         #expect(launch.sharedBytes <= GPUTarget.gfx942.sharedBytes)
-        #expect(try #require(functions[launch.symbol]).contains { $0.contains("scratch_") } == false)
+        let instructions = try #require(functions[launch.symbol])
+        #expect(!instructions.contains { $0.contains("scratch_") })
+        let isNarrow = launch.symbol.contains("top_k") && module.weights.contains { $0.type.element == .bf16 }
+        #expect(instructions.contains { $0.contains(Self.bf16) } == isNarrow, "\(launch.symbol)")
       }
     }
   }

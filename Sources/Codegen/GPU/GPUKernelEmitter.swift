@@ -180,10 +180,19 @@ final class GPUKernelEmitter {
     func count(_ left: IRValue) -> IRValue { b.trunc(b.smin(left, plan.rows), to: i32) }
     switch kernel.domain {
     case .rows(let dimension, _, let parts):
-      var block = index
-      if parts > 1 { (block, part) = (b.udiv(index, parts), b.trunc(b.urem(index, parts), to: i32)) }
-      firstRow = b.mul(block, plan.rows)
-      rowCount = count(b.sub(rows(b, Extent(dimension)), firstRow))
+      let all = rows(b, Extent(dimension))
+      guard parts > 1 else {
+        firstRow = b.mul(index, plan.rows)
+        rowCount = count(b.sub(all, firstRow))
+        break
+      }
+      // The blocks of a part go together: what all of them read comes from memory once.
+      let blocks = b.smax(b.udiv(b.add(all, plan.rows - 1), plan.rows), 1)
+      let own = b.udiv(index, blocks)
+      part = b.trunc(own, to: i32)
+      firstRow = b.mul(b.urem(index, blocks), plan.rows)
+      // Pieces that have no rows come last, in parts that are none.
+      rowCount = b.select(b.icmp(.slt, own, parts), count(b.sub(all, firstRow)), i32.constant(0))
     case .sequences(let offsets, let targetsBuffer, let table, let block, let parts):
       // Later blocks of causal attention are heavier: they go first.
       let backward = b.sub(b.sub(itemCount(b, table: table, parts: parts), 1), index)

@@ -409,7 +409,7 @@ extension GPUPlan {
   /// Blocks that a multiprocessor should run at once, which bounds the registers of a thread.
   var blocksAtOnce: Int {
     for case .attention in stages { return matrixAttention == nil && scalarAttention == nil ? 2 : 1 }
-    return 1
+    return ranking.blocksAtOnce
   }
 
   /// Whether a tile's rows are whole pieces of columns as matrix instructions take them.

@@ -2,75 +2,104 @@ import LLVMKit
 import TensorIR
 import TileIR
 
-// Rankings: the best columns of a product for each row. A block takes a turn of 32 panels of 32 items at a time: first each warp
-// multiplies all rows with panels, of which each lane has one item (warps of 64 lanes take two panels at once); then each warp looks through
-// the products of one row, whose list of the best lies in shared memory. Nearly all have nothing for it, which one vote of the warp finds
-// out.
+// Rankings: the best columns of a product for each row. A block takes a turn of the items at a time: first its warps multiply all rows
+// with panels of 32 items; then each warp looks through the products of some rows, whose lists of the best lie in shared memory. Nearly
+// all have nothing for them, which one vote of the warp finds out for four items of each lane.
 extension GPUPlan {
   /// How a ranking is divided.
   struct Ranking {
-    /// Lists, each of a row and of one warp.
+    /// Lists, each of a row and kept by one warp.
     var rows: Int
     /// Places of a list.
     var places: Int
     /// Candidates that wait for a list.
     var waiting = 0
-    /// Bytes of a row of the left side, in fp32.
+    /// Bytes of a row of the left side.
     var leftStride = 0
     /// Items of a turn.
     var turn = 0
+    /// Blocks that a multiprocessor should run at once.
+    var blocksAtOnce = 1
+    /// Whether matrix instructions multiply: tiles of sixteen rows, in bf16. Otherwise the left side lies in fp32.
+    var hasMatrices = false
 
-    /// Of shared memory: ids of all lists and behind each of those that wait for it, then their scores, then the left side and a turn's
-    /// products.
+    /// Of shared memory: ids of all lists and behind each of those that wait for it, then their scores, then how many wait for each, then
+    /// the left side and a turn's products.
     var scores: Int { rows * (places + waiting) * 8 }
-    var left: Int { scores + (rows * (places + waiting) * 4 + 15) / 16 * 16 }
+    var counts: Int { scores + rows * (places + waiting) * 4 }
+    var left: Int { (counts + rows * 4 + 15) / 16 * 16 }
     var products: Int { left + rows * leftStride }
-    var byteCount: Int { products + rows * turn * 4 }
+    /// Bytes from row to row of a turn's products: an odd number of 16 bytes, so that rows that are written at once lie in different
+    /// banks.
+    var productStride: Int { turn * 4 + 16 }
+    var byteCount: Int { products + (turn == 0 ? 0 : rows * productStride) }
   }
 
-  /// Items of a turn.
-  private static let turnItems = 1024
-  private static let rankingWarps = 8
+  static let rankingWarps = 8
   /// Items of a panel.
   static let panelItems = 32
-  /// Shared memory that lets two blocks run at once.
-  private static let sharedBytesOfTwo = 100 << 10
 
   /// The plan of a kernel that ranks, merges what parts have found, or sorts what was seen; false where it does something else.
   mutating func planRanking(target: GPUTarget) throws(GPUError) -> Bool {
     guard let statement = kernel.body.first, kernel.body.count == 1 else { return false }
     switch statement {
     case .best(let best):
-      let stride = (best.left.count + 3) / 4 * 16
-      ranking = try fitting(
-        Ranking(
-          rows: 0, places: best.scores.count, waiting: target.lanes, leftStride: stride, turn: Self.turnItems),
-        within: target.sharedBytes)
+      if let matrices = Self.fitting(matrixRankings(best, target), target) {
+        ranking = matrices
+      } else {
+        ranking = try firstFitting(numberRankings(best, target), target)
+      }
     case .merge(let merged):
-      ranking = try fitting(
-        Ranking(rows: 0, places: merged.scores.count, waiting: target.lanes), within: target.sharedBytes)
+      ranking = try firstFitting(
+        [8, 4, 2, 1].map { Ranking(rows: $0, places: merged.scores.count, waiting: target.lanes) }, target)
     case .sort: ranking = Ranking(rows: 1, places: 0)
     default: return false
     }
     stages = [.ranking(statement)]
     rows = ranking.rows
     threads = Self.rankingWarps * target.lanes
-    sharedBytes = ranking.byteCount
+    if ranking.places > 0 { sharedBytes = ranking.byteCount }
     return true
   }
 
-  /// The ranking with as many rows as leave room for their lists.
-  private func fitting(_ wanted: Ranking, within bytes: Int) throws(GPUError) -> Ranking {
-    var ranking = wanted
-    for limit in [min(Self.sharedBytesOfTwo, bytes), bytes] {
-      for rows in [8, 4, 2, 1] {
-        ranking.rows = rows
-        if ranking.byteCount <= limit { return ranking }
-      }
+  /// Of items and rows of bf16. More rows read the items fewer times; for one alone it costs little, since its time is that of reading
+  /// them once. How many rows there are, a kernel is told too late: all have one way of multiplying, so that a row's bits do not depend
+  /// on the others.
+  private func matrixRankings(_ best: BestColumns, _ target: GPUTarget) -> [Ranking] {
+    guard kernel[best.left.tile].element == .bf16 else { return [] }
+    // Tiles of eight rows by 16 bytes are read at once: with an odd number of 16 bytes between rows they lie in different banks.
+    let stride = (best.left.count + Packing.fragmentRows - 1) / Packing.fragmentRows * Packing.stepBytes + 16
+    return [(32, 512), (32, 256), (16, 512), (16, 256)].map { rows, turn in
+      Ranking(
+        rows: rows, places: best.scores.count, waiting: target.lanes, leftStride: stride, turn: turn, hasMatrices: true)
     }
+  }
+
+  /// Of all others: each lane multiplies all rows with some items.
+  private func numberRankings(_ best: BestColumns, _ target: GPUTarget) -> [Ranking] {
+    [16, 8, 4, 2, 1].map {
+      Ranking(
+        rows: $0, places: best.scores.count, waiting: target.lanes, leftStride: (best.left.count + 3) / 4 * 16,
+        turn: 1024)
+    }
+  }
+
+  /// The first that leaves room for a second block, or else that finds room itself; nil where none does. NVIDIA keeps 1024 bytes more for
+  /// each block; AMD's have twice the threads, and one will do.
+  private static func fitting(_ rankings: [Ranking], _ target: GPUTarget) -> Ranking? {
+    if target.vendor == .nvidia, var found = rankings.first(where: { 2 * $0.byteCount + 1024 <= target.sharedBytes }) {
+      found.blocksAtOnce = 2
+      return found
+    }
+    return rankings.first { $0.byteCount <= target.sharedBytes }
+  }
+
+  private func firstFitting(_ rankings: [Ranking], _ target: GPUTarget) throws(GPUError) -> Ranking {
+    if let found = Self.fitting(rankings, target) { return found }
+    let wanted = rankings[0]
     throw GPUError(
       message: "kernel \(kernel.name): no code yet for the best \(wanted.places) of rows \(wanted.leftStride / 4) wide",
-      hint: "a list must fit the \(bytes) bytes of shared memory")
+      hint: "a list must fit the \(target.sharedBytes) bytes of shared memory")
   }
 }
 
@@ -85,28 +114,19 @@ extension GPUKernelEmitter {
     }
   }
 
-  // MARK: - Products
-
   private func emitBest(_ b: inout IRBuilder, _ best: BestColumns) throws(GPUError) {
     let (i32, i64) = (context.i32, context.i64)
-    let items = emitter.program[best.right]
-    guard case .weight(_, let packing) = items.home, let count = items.rows.dimension.extent,
-      let panels = packing.panels(rows: count, columns: items.columns), panels.width == GPUPlan.panelItems
+    let buffer = emitter.program[best.right]
+    guard case .weight(_, let packing) = buffer.home, let count = buffer.rows.dimension.extent,
+      let panels = packing.panels(rows: count, columns: buffer.columns), panels.width == GPUPlan.panelItems
     else { throw error("items in panels of another width") }
-    let ranking = plan.ranking
-    let lanes = emitter.target.lanes
-    let warps = plan.threads / lanes
+    let items = RankedItems(best, packing, element: buffer.element, columns: buffer.columns)
     let offering = emitOffering()
-    // Each warp's list is that of one row.
-    let own = list(b, b.smin(warp, ranking.rows - 1))
-    let hasRow = b.icmp(.slt, warp, rowCount)
-    b.ifThen(hasRow) { b in clear(&b, own) }
-    bringLeft(&b, best.left)
-    let seen = best.seen.map { groups -> (ids: IRValue, count: IRValue) in
-      let row = b.add(firstRow, b.zext(b.smin(warp, b.sub(rowCount, 1)), to: i64))
-      let first = integer(b, groups.offsets, row)
-      return (b.element(address(groups.ids), i64, first), b.sub(integer(b, groups.offsets, b.add(row, 1)), first))
+    forLists(&b) { b, row in
+      clear(&b, list(b, row))
+      b.store(i32.constant(0), waitingCount(b, row), alignment: 4)
     }
+    bringLeft(&b, best.left)
     barrier(b)
     let total = (panels.columns + GPUPlan.panelItems - 1) / GPUPlan.panelItems
     let parts = kernel.domain.parts
@@ -115,145 +135,81 @@ extension GPUKernelEmitter {
       b.trunc(b.udiv(b.mul(b.zext(part, to: i64), total), i64.constant(parts)), to: i32)
     }
     let end = bound(b.add(part, 1))
-    let memory = b.offset(emitter.shared, bytes: ranking.products)
-    // The panels that a warp takes at once, and which of them is the lane's.
-    let together = lanes / GPUPlan.panelItems
-    func ownPanel(_ b: IRBuilder, _ step: IRValue) -> IRValue {
-      together == 1 ? step : b.add(b.mul(step, together), b.udiv(lane, GPUPlan.panelItems))
+    let turn = plan.ranking.turn / GPUPlan.panelItems
+    b.loop(from: bound(part), to: end, step: turn, name: "turn", hint: .asWritten) { b, first in
+      let count = b.smin(b.sub(end, first), turn)
+      if plan.ranking.hasMatrices {
+        multiplyMatrices(&b, items, first: first, count: count)
+      } else {
+        multiplyNumbers(&b, items, first: first, count: count)
+      }
+      barrier(b)
+      let column = b.mul(b.zext(first, to: i64), GPUPlan.panelItems)
+      let there = b.smin(
+        b.mul(count, GPUPlan.panelItems),
+        b.trunc(b.smin(b.sub(i64.constant(panels.columns), column), plan.ranking.turn), to: i32))
+      forLists(&b) { b, row in look(&b, best, offering, row: row, first: column, count: there) }
+      barrier(b)
     }
-    let turnPanels = ranking.turn / GPUPlan.panelItems
-    let waiting = b.loop(
-      from: bound(part), to: end, step: turnPanels, name: "turn", hint: .asWritten, carrying: [i32.constant(0)]
-    ) { b, first, waiting in
-      let count = b.udiv(b.add(b.smin(b.sub(end, first), turnPanels), together - 1), together)
-      b.loop(from: warp, to: count, step: warps, name: "panel", hint: .asWritten) { b, step in
-        let panel = b.smin(b.add(first, ownPanel(b, step)), b.sub(end, 1))
-        let sums = products(&b, best, items, packing, panel: panel)
-        let place = b.offset(memory, bytes: b.mul(b.add(b.mul(step, lanes), lane), 4))
-        for (row, sum) in sums.enumerated() {
-          b.store(sum, b.offset(place, bytes: row * ranking.turn * 4), alignment: 4)
-        }
-      }
-      barrier(b)
-      let after = b.ifThenElse(hasRow, name: "row") { b in
-        let row = b.offset(memory, bytes: b.add(b.mul(warp, ranking.turn * 4), b.mul(lane, 4)))
-        return b.loop(
-          from: i32.constant(0), to: count, step: 1, name: "look", hint: .asWritten, carrying: waiting
-        ) { b, step, waiting in
-          let score = b.load(context.f32, b.offset(row, bytes: b.mul(step, lanes * 4)), alignment: 4)
-          let panel = b.add(first, ownPanel(b, step))
-          let column = b.add(
-            b.mul(b.zext(panel, to: i64), GPUPlan.panelItems), b.zext(b.urem(lane, GPUPlan.panelItems), to: i64))
-          let isThere = b.and(b.icmp(.slt, column, panels.columns), b.icmp(.slt, panel, end))
-          let item = (score: score, id: b.add(column, best.firstID))
-          // Of equal scores those that are there have smaller ids.
-          let last = place(b, own, i32.constant(places - 1))
-          let isPossible = b.or(b.icmp(.slt, last.id, 0), b.fcmp(.ugt, score, last.score))
-          return b.ifThenElse(b.icmp(.ne, vote(b, b.and(isThere, isPossible)), 0), name: "offer") { b in
-            [offer(b, offering, item, isThere: isThere, to: own, waiting: waiting[0], seen: seen).waiting]
-          } otherwise: { _ in
-            waiting
-          }
-        }
-      } otherwise: { _ in
-        waiting
-      }
-      barrier(b)
-      return after
-    }[0]
-    b.ifThen(hasRow) { b in
-      b.call(offering.merge, [own.scores, own.ids, waiting])
-      write(&b, own, row: warp, best.scores, best.ids, firstColumn: b.mul(b.zext(part, to: i64), places))
+    forLists(&b) { b, row in
+      let own = list(b, row)
+      b.call(offering.merge, [own.scores, own.ids, b.load(i32, waitingCount(b, row), alignment: 4)])
+      write(&b, own, row: row, best.scores, best.ids, firstColumn: b.mul(b.zext(part, to: i64), places))
     }
   }
 
-  /// Copies the left side's rows into shared memory as fp32; past the last row the last one again.
-  private func bringLeft(_ b: inout IRBuilder, _ left: TileSlice) {
-    let columns = left.count
-    let element = kernel[left.tile].element
-    let target = b.offset(emitter.shared, bytes: plan.ranking.left)
-    b.loop(
-      from: thread, to: context.i32.constant(plan.ranking.rows * columns), step: plan.threads, name: "left",
-      hint: .asWritten
-    ) { b, index in
-      let (row, column) = (b.udiv(index, columns), b.urem(index, columns))
-      let source = b.offset(
-        rowAddress(b, left, row: b.smin(row, b.sub(rowCount, 1))), bytes: b.mul(column, element.deviceByteCount))
-      let number = load(b, source, element, lanes: 1, alignment: element.deviceByteCount)
-      b.store(
-        number, b.offset(target, bytes: b.add(b.mul(row, plan.ranking.leftStride), b.mul(column, 4))), alignment: 4)
-    }
+  /// Runs the body for each row whose list is this warp's.
+  private func forLists(_ b: inout IRBuilder, _ body: (inout IRBuilder, IRValue) -> Void) {
+    b.loop(from: warp, to: rowCount, step: GPUPlan.rankingWarps, name: "list", hint: .asWritten, body)
   }
 
-  /// Of each row the product with the lane's item of a panel.
-  private func products(
-    _ b: inout IRBuilder, _ best: BestColumns, _ items: Buffer, _ packing: Packing, panel: IRValue
-  ) -> [IRValue] {
+  /// Where it stands how many wait for a row's list.
+  private func waitingCount(_ b: IRBuilder, _ row: IRValue) -> IRValue {
+    b.offset(b.offset(emitter.shared, bytes: plan.ranking.counts), bytes: b.mul(row, 4))
+  }
+
+  /// Offers a row's list those of a turn's `count` items, the first of which is the column `first`, that may be among its best.
+  private func look(
+    _ b: inout IRBuilder, _ best: BestColumns, _ offering: Offering, row: IRValue, first: IRValue, count: IRValue
+  ) {
     let (i32, i64, f32) = (context.i32, context.i64, context.f32)
-    let contracted = best.left.count
-    let rows = plan.ranking.rows
-    let panelBytes: Int
-    var coded: TableFormat?
-    if case .codedPanels(let format, _) = packing {
-      coded = format
-      panelBytes = format.panelRowBytes(ofRow: items.columns) * GPUPlan.panelItems
-    } else {
-      panelBytes = items.element.panelColumnBytes(contracted) * GPUPlan.panelItems
-    }
-    let base = b.offset(address(best.right), bytes: b.mul(b.zext(panel, to: i64), panelBytes))
-    let item = b.zext(b.urem(lane, GPUPlan.panelItems), to: i64)
-    let own = b.offset(base, bytes: b.mul(item, 4))
-    let scaleAndBias = coded.map { _ in
-      [0, 128].map { b.load(f32, b.offset(own, bytes: $0), alignment: 4, invariant: true) }
-    }
-    let codes = b.offset(b.offset(base, bytes: 256), bytes: item)
-    /// The item's numbers from a column on, a multiple of 4.
-    func numbers(_ b: IRBuilder, _ column: IRValue, _ count: Int) -> [IRValue] {
-      func row(_ pointer: IRValue, _ index: IRValue, _ bytes: Int) -> IRValue {
-        b.offset(pointer, bytes: b.mul(b.zext(index, to: i64), bytes))
+    let own = list(b, row)
+    let products = b.offset(
+      b.offset(emitter.shared, bytes: plan.ranking.products), bytes: b.mul(row, plan.ranking.productStride))
+    b.loop(
+      from: i32.constant(0), to: count, step: 4 * emitter.target.lanes, name: "look", hint: .asWritten
+    ) { b, start in
+      let four = b.add(start, b.mul(lane, 4))
+      let scores = scalars(
+        b, b.load(context.vector(f32, 4), b.offset(products, bytes: b.mul(four, 4)), alignment: 16))
+      // Of equal scores those that are there have smaller ids.
+      let last = place(b, own, i32.constant(places - 1))
+      let hasRoom = b.icmp(.slt, last.id, 0)
+      let isPossible = scores.enumerated().reduce(context.boolean(false)) { isPossible, score in
+        let isThere = b.icmp(.slt, b.add(four, score.offset), count)
+        return b.or(isPossible, b.and(isThere, b.or(hasRoom, b.fcmp(.ugt, score.element, last.score))))
       }
-      guard let coded, let scaleAndBias else {
-        if items.element == .bf16 {
-          return stride(from: 0, to: count, by: 2).flatMap { first -> [IRValue] in
-            let pair = b.load(i32, row(own, b.add(b.lshr(column, 1), first / 2), 128), alignment: 4, invariant: true)
-            return [b.shl(pair, 16), b.and(pair, -65536)].map { b.bitcast($0, to: f32) }
-          }
+      b.ifThen(b.icmp(.ne, vote(b, isPossible), 0), name: "offer") { b in
+        let seen = best.seen.map { groups -> (ids: IRValue, count: IRValue) in
+          let group = b.add(firstRow, b.zext(row, to: i64))
+          let first = integer(b, groups.offsets, group)
+          return (b.element(address(groups.ids), i64, first), b.sub(integer(b, groups.offsets, b.add(group, 1)), first))
         }
-        return (0..<count).map { b.load(f32, row(own, b.add(column, $0), 128), alignment: 4, invariant: true) }
-      }
-      func decoded(_ code: IRValue) -> IRValue {
-        b.fadd(b.fmul(b.uitofp(code, to: f32), scaleAndBias[0]), scaleAndBias[1])
-      }
-      func byte(_ index: IRValue) -> IRValue {
-        b.zext(b.load(context.i8, row(codes, index, 32), alignment: 1, invariant: true), to: i32)
-      }
-      switch coded {
-      case .int8: return (0..<count).map { decoded(byte(b.add(column, $0))) }
-      case .int4:
-        return stride(from: 0, to: count, by: 2).flatMap { first -> [IRValue] in
-          let both = byte(b.add(b.lshr(column, 1), first / 2))
-          return [b.and(both, 15), b.lshr(both, 4)].map(decoded)
+        let waiting = waitingCount(b, row)
+        let known = uniform(b, b.load(i32, waiting, alignment: 4))
+        let after = b.loop(
+          from: i32.constant(0), to: i32.constant(4), step: 1, name: "each", hint: .asWritten, carrying: [known]
+        ) { b, number, known in
+          let column = b.add(four, number)
+          let score = b.load(f32, b.offset(products, bytes: b.mul(column, 4)), alignment: 4)
+          let item = (score: score, id: b.add(b.add(first, b.zext(column, to: i64)), best.firstID))
+          let isThere = b.icmp(.slt, column, count)
+          return [offer(b, offering, item, isThere: isThere, to: own, waiting: known[0], seen: seen).waiting]
         }
+        b.store(after[0], waiting, alignment: 4)
+        meetLanes(b)
       }
     }
-    let left = b.offset(emitter.shared, bytes: plan.ranking.left)
-    func add(_ b: IRBuilder, _ column: IRValue, _ count: Int, to sums: [IRValue]) -> [IRValue] {
-      let numbers = numbers(b, column, count)
-      return sums.enumerated().map { row, sum in
-        let place = b.offset(b.offset(left, bytes: row * plan.ranking.leftStride), bytes: b.mul(column, 4))
-        let factors =
-          count == 4
-          ? scalars(b, b.load(context.vector(f32, 4), place, alignment: 16))
-          : (0..<count).map { b.load(f32, b.offset(place, bytes: 4 * $0), alignment: 4) }
-        return zip(factors, numbers).reduce(sum) { b.fma($1.0, $1.1, $0) }
-      }
-    }
-    let whole = contracted / 4 * 4
-    let sums = b.loop(
-      from: i32.constant(0), to: i32.constant(whole), step: 4, name: "contract", hint: .unroll(4),
-      carrying: Array(repeating: f32.constant(0.0), count: rows)
-    ) { b, column, sums in add(b, column, 4, to: sums) }
-    return contracted == whole ? sums : add(b, i32.constant(whole), contracted - whole, to: sums)
   }
 
   // MARK: - What was seen
