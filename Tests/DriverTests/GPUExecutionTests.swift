@@ -65,6 +65,14 @@ struct GPUExecutionTests {
       schedules: [(.ascending, .early), (.descending, .early), (.shuffled, .late)])
   }
 
+  /// Warps have half as many queries, and of the widest turns half as many keys.
+  @Test("stacks of wide heads", arguments: [(GPUTarget.sm80, 200), (.sm80, 256), (.sm90a, 200), (.gfx942, 200)])
+  func wideHeads(target: GPUTarget, headWidth: Int) throws {
+    try checkStack(
+      target, width: 32, heads: 1, headWidth: headWidth, mask: Mask(.windowed(window: 40, fullTail: 5)),
+      lengths: [100, 1], targets: [3, 1], schedules: [(.descending, .early), (.shuffled, .late)])
+  }
+
   @Test(
     "stacks whose products four warps take together",
     arguments: [Mask.causal, Mask(.windowed(window: 40, fullTail: 30))])

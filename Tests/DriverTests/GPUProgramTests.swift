@@ -152,6 +152,13 @@ struct GPUProgramTests {
   func assembled(target: GPUTarget, shape: GPUModels.Shape) throws { try checkAssembled(target, shape, "bf16") }
 
   @Test(
+    "so are those of wide heads", .enabled(if: GPUProgramTests.assembler != nil), arguments: GPUTarget.all(of: .nvidia),
+    [200, 256])
+  func assembledOfWideHeads(target: GPUTarget, width: Int) throws {
+    try checkAssembled(target, (width, 1, width, .causal), "bf16")
+  }
+
+  @Test(
     "so are those of products of codes", .enabled(if: GPUProgramTests.assembler != nil),
     arguments: [(GPUTarget.sm80, "int8"), (.sm90a, "int8"), (.sm90a, "fp8")], GPUModels.codeShapes)
   func assembledOfCodes(form: (target: GPUTarget, matmul: String), shape: GPUModels.Shape) throws {
@@ -195,7 +202,7 @@ struct GPUProgramTests {
     "kernels of fp32 and of biases by times are assembled, and none spills",
     .enabled(if: GPUProgramTests.assembler != nil), arguments: GPUTarget.all(of: .nvidia), GPUModels.Form.allCases)
   func assembled(target: GPUTarget, form: GPUModels.Form) throws {
-    for shape in GPUModels.formShapes + (form == .narrowWithTimes ? [] : [GPUModels.widest]) {
+    for shape in GPUModels.formShapes + [GPUModels.widest] {
       let (program, text, _) = try Self.expectNoSpills(
         GPUModels.layer(shape, form), target, "\(form) \(shape)")
       let products = program.kernels.count { $0.summary.contains("linear") || $0.summary.contains("attention") }

@@ -38,7 +38,8 @@ final class EntryEmitter {
     frame = call
     fail = emitter.emitFail()
     let program = emitter.program
-    placed = program.setup.flatMap(\.writtenBuffers).filter { program[$0].home.isWorkspace }.enumerated().map { ($0, [$1]) }
+    let made = program.setup.flatMap(\.writtenBuffers).filter { program[$0].home.isWorkspace }
+    placed = made.enumerated().map { ($0, [$1]) }
     hasScratch = false
   }
 

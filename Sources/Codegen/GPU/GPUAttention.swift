@@ -3,41 +3,9 @@ import TensorIR
 import TileIR
 
 // Attention of a block of queries in one head. Queries, keys and values lie in shared memory, two turns of keys and values of them, one
-// on its way while the other is worked on. A warp takes 32 queries; scores and sums never leave its registers.
+// on its way while the other is worked on. A warp takes 32 queries, or 16; scores and sums never leave its registers.
 extension GPUKernelEmitter {
-  /// Keys of a turn.
-  static let turn = 64
-  /// Queries of a warp.
-  private static let warpRows = 32
-
-  /// What stays the same through the turns.
-  private struct Shape {
-    var queryStride: Int
-    var valueStride: Int
-    /// Columns, whole groups of sixteen.
-    var queryColumns: Int
-    var valueColumns: Int
-    /// Keys whose scores a warp holds at once.
-    var pass: Int
-    /// Bytes of shared memory: the queries, then two turns of keys and values, then the bounds of intervals.
-    var keys: Int { queries }
-    var queries: Int
-    var keyBytes: Int
-    var turnBytes: Int
-    var bounds: Int { queries + 2 * turnBytes }
-
-    init(rows: Int, queryWidth: Int, valueWidth: Int, hasBiases: Bool) {
-      // Biases of pairs take registers of their own.
-      pass = hasBiases ? 16 : 32
-      queryColumns = (queryWidth + 15) / 16 * 16
-      valueColumns = (valueWidth + 15) / 16 * 16
-      // An odd number of 16 bytes from row to row keeps eight rows in different banks.
-      (queryStride, valueStride) = (queryColumns * 2 + 16, valueColumns * 2 + 16)
-      queries = rows * queryStride
-      keyBytes = GPUKernelEmitter.turn * queryStride
-      turnBytes = keyBytes + GPUKernelEmitter.turn * valueStride
-    }
-  }
+  private typealias Shape = GPUPlan.WarpAttention
 
   /// Emits the block, or a share of it; gives the bytes of shared memory that it takes.
   func emitAttention(
@@ -51,21 +19,14 @@ extension GPUKernelEmitter {
     }
     guard attention.factor == 1 else { throw error("attention of this form") }
     if emitter.target.vendor == .amd { return try emitWaveAttention(&b, attention) }
-    let shape = Shape(
-      rows: plan.rows, queryWidth: attention.queries.count, valueWidth: attention.values.count,
-      hasBiases: !attention.activation.canFinish)
-    let intervals = attention.mask.intervals.count
-    let sharedBytes = shape.bounds + intervals * 2 * plan.rows * 4
-    guard sharedBytes <= emitter.target.sharedBytes, plan.rows % Self.warpRows == 0 else {
-      throw error("attention of heads \(attention.queries.count) wide")
-    }
+    guard let shape = plan.warpAttention else { throw error("attention of this form") }
     let i32 = context.i32
     let hulls = emitBounds(&b, attention.mask, at: shape.bounds)
     // Queries travel with the first turn.
     copy(
       &b, attention.queries, firstRow: i32.constant(0), count: rowCount, rows: plan.rows, columns: shape.queryColumns,
       to: emitter.shared, stride: shape.queryStride)
-    let turns = Turns(b, hulls, step: Self.turn)
+    let turns = Turns(b, hulls, step: shape.turn)
     var (first, end) = (i32.constant(0), turns.count)
     if let share {
       first = b.udiv(b.mul(turns.count, share.member), share.members)
@@ -76,7 +37,7 @@ extension GPUKernelEmitter {
     let zero = context.f32.constant(0.0)
     let sums = b.loop(
       from: first, to: end, step: 1, name: "turn", hint: .asWritten,
-      carrying: Array(repeating: zero, count: 2 * shape.valueColumns / 8 * 4)
+      carrying: Array(repeating: zero, count: shape.sumCount)
     ) { b, turn, sums in
       let next = b.add(turn, 1)
       b.ifThen(b.icmp(.slt, next, end)) { b in fetch(&b, attention, shape, turns, next) }
@@ -89,7 +50,7 @@ extension GPUKernelEmitter {
     }
     guard let share else {
       write(&b, attention, sums)
-      return sharedBytes
+      return shape.end
     }
     b.ifThenElse(share.isShared) { b in
       writeShared(&b, attention, sums, share)
@@ -98,7 +59,7 @@ extension GPUKernelEmitter {
       write(&b, attention, sums)
       return []
     }
-    return max(sharedBytes, sums.count * 4 * plan.threads)
+    return max(shape.end, sums.count * 4 * plan.threads)
   }
 
   // MARK: - Keys that the block sees
@@ -233,10 +194,10 @@ extension GPUKernelEmitter {
     let stage = b.offset(
       b.offset(emitter.shared, bytes: b.mul(b.and(turn, 1), shape.turnBytes)), bytes: shape.keys)
     copy(
-      &b, attention.keys, firstRow: key, count: count, rows: Self.turn, columns: shape.queryColumns, to: stage,
+      &b, attention.keys, firstRow: key, count: count, rows: shape.turn, columns: shape.queryColumns, to: stage,
       stride: shape.queryStride)
     copy(
-      &b, attention.values, firstRow: key, count: count, rows: Self.turn, columns: shape.valueColumns,
+      &b, attention.values, firstRow: key, count: count, rows: shape.turn, columns: shape.valueColumns,
       to: b.offset(stage, bytes: shape.keyBytes), stride: shape.valueStride)
   }
 
@@ -285,7 +246,7 @@ extension GPUKernelEmitter {
     _ b: inout IRBuilder, _ attention: GPUPlan.AttentionBlock, _ shape: Shape, _ hulls: [Hull],
     _ keys: (key: IRValue, count: IRValue), stage: IRValue, _ sums: [IRValue]
   ) -> [IRValue] {
-    let firstOfWarp = b.mul(warp, Self.warpRows)
+    let firstOfWarp = b.mul(warp, shape.warpQueries)
     let queries = leftAddress(
       b, b.offset(emitter.shared, bytes: b.mul(firstOfWarp, shape.queryStride)), rowStride: shape.queryStride)
     let stageBase = b.offset(b.offset(emitter.shared, bytes: b.mul(stage, shape.turnBytes)), bytes: shape.keys)
@@ -297,17 +258,19 @@ extension GPUKernelEmitter {
       b.offset(stageBase, bytes: shape.keyBytes),
       bytes: b.add(b.mul(lane15, shape.valueStride), b.mul(b.lshr(lane, 4), 16)))
     // Every key of the turn, those past its last too.
-    let allVisible = areAllVisible(b, hulls, key: keys.key, count: Self.turn)
+    let allVisible = areAllVisible(b, hulls, key: keys.key, count: shape.turn)
     var sums = sums
     let zero = context.f32.constant(0.0)
-    for pass in 0..<Self.turn / shape.pass {
-      var scores = Array(repeating: zero, count: 2 * shape.pass / 8 * 4)
+    for pass in 0..<shape.turn / shape.pass {
+      var scores = Array(repeating: zero, count: shape.rowTiles * shape.pass / 8 * 4)
       for step in 0..<shape.queryColumns / 16 {
-        let left = (0..<2).map { fragments(b, b.offset(queries, bytes: $0 * 16 * shape.queryStride + step * 32)) }
+        let left = (0..<shape.rowTiles).map {
+          fragments(b, b.offset(queries, bytes: $0 * 16 * shape.queryStride + step * 32))
+        }
         for keyTiles in 0..<shape.pass / 16 {
           let right = fragments(
             b, b.offset(keyBase, bytes: (pass * shape.pass + keyTiles * 16) * shape.queryStride + step * 32))
-          for rowTile in 0..<2 {
+          for rowTile in 0..<shape.rowTiles {
             for half in 0..<2 {
               let sum = (rowTile * shape.pass / 8 + keyTiles * 2 + half) * 4
               scores.replaceSubrange(
@@ -319,7 +282,8 @@ extension GPUKernelEmitter {
         }
       }
       let words = activate(
-        &b, attention, scores, firstRow: firstOfWarp, firstKey: b.add(keys.key, pass * shape.pass), allVisible,
+        &b, attention, scores, rowTiles: shape.rowTiles, firstRow: firstOfWarp,
+        firstKey: b.add(keys.key, pass * shape.pass), allVisible,
         bounds: b.offset(emitter.shared, bytes: shape.bounds))
       for step in 0..<shape.pass / 16 {
         for valueTiles in 0..<shape.valueColumns / 16 {
@@ -327,7 +291,7 @@ extension GPUKernelEmitter {
             b,
             b.offset(valueBase, bytes: (pass * shape.pass + step * 16) * shape.valueStride + valueTiles * 32),
             transposed: true)
-          for rowTile in 0..<2 {
+          for rowTile in 0..<shape.rowTiles {
             let first = (rowTile * shape.pass / 8 + step * 2) * 2
             for half in 0..<2 {
               let sum = (rowTile * shape.valueColumns / 8 + valueTiles * 2 + half) * 4
@@ -375,11 +339,11 @@ extension GPUKernelEmitter {
   /// Activated scores as the left side of the product with values: of each tile of 8 keys two words, rows `group` and
   /// `group + 8`.
   private func activate(
-    _ b: inout IRBuilder, _ attention: GPUPlan.AttentionBlock, _ scores: [IRValue], firstRow: IRValue,
+    _ b: inout IRBuilder, _ attention: GPUPlan.AttentionBlock, _ scores: [IRValue], rowTiles: Int, firstRow: IRValue,
     firstKey: IRValue,
     _ allVisible: IRValue, bounds: IRValue
   ) -> [IRValue] {
-    let tiles = scores.count / 8
+    let tiles = scores.count / 4 / rowTiles
     func row(_ b: IRBuilder, _ rowTile: Int, _ half: Int) -> IRValue {
       b.add(b.add(firstRow, laneGroup(b)), rowTile * 16 + half * 8)
     }
@@ -387,9 +351,10 @@ extension GPUKernelEmitter {
       b.add(b.add(firstKey, tile * 8 + place), b.mul(lanePlace(b), 2))
     }
     let timeWeights = timeWeights(
-      b, attention, rows: (0..<4).map { row(b, $0 / 2, $0 % 2) }, keys: (0..<2 * tiles).map { key(b, $0 / 2, $0 % 2) })
+      b, attention, rows: (0..<2 * rowTiles).map { row(b, $0 / 2, $0 % 2) },
+      keys: (0..<2 * tiles).map { key(b, $0 / 2, $0 % 2) })
     func words(_ b: IRBuilder, _ isMasked: Bool) -> [IRValue] {
-      (0..<2).flatMap { rowTile -> [IRValue] in
+      (0..<rowTiles).flatMap { rowTile -> [IRValue] in
         let rows = (0..<2).map { row(b, rowTile, $0) }
         let seen = rows.map { isMasked ? intervals(b, attention.mask, of: $0, at: bounds) : nil }
         return (0..<tiles).flatMap { tile in
@@ -427,9 +392,10 @@ extension GPUKernelEmitter {
     let element = kernel[attention.into.tile].element
     let size = element.deviceByteCount
     let isPaired = attention.into.count % 8 == 0 && alignment(of: attention.into) >= 2 * size
-    let column = b.add(b.mul(lanePlace(b), 2), b.mul(b.urem(fragment, count / 2), 8))
+    let rowTiles = plan.warpAttention?.rowTiles ?? 1
+    let column = b.add(b.mul(lanePlace(b), 2), b.mul(b.urem(fragment, count / rowTiles), 8))
     let firstRow = b.add(
-      b.add(b.mul(warp, Self.warpRows), laneGroup(b)), b.mul(b.udiv(fragment, count / 2), 16))
+      b.add(b.mul(warp, 16 * rowTiles), laneGroup(b)), b.mul(b.udiv(fragment, count / rowTiles), 16))
     func put(_ b: IRBuilder, _ row: IRValue, _ column: IRValue, _ sum: IRValue, lanes: Int) {
       let number = value(
         b, attention.finish, Elements(row: row, column: column, lanes: lanes), Reading(product: sum), roundedTo: element

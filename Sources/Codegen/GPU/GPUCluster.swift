@@ -27,7 +27,9 @@ extension GPUKernelEmitter {
     _ b: inout IRBuilder, _ attention: GPUPlan.AttentionBlock, block: IRValue
   ) throws(GPUError) -> Int {
     let (i32, i64) = (context.i32, context.i64)
-    guard case .sequences(_, _, let table, _, let parts) = kernel.domain else { throw error("clusters over rows") }
+    guard case .sequences(_, _, let table, _, let parts) = kernel.domain, let turn = plan.warpAttention?.turn else {
+      throw error("clusters over rows")
+    }
     let size = plan.cluster
     let member = special(b, "cluster_ctarank")
     let clusters = b.udiv(special(b, "nctaid.x"), size)
@@ -50,7 +52,7 @@ extension GPUKernelEmitter {
     var isLong = b.and(
       isItem,
       b.icmp(
-        .sge, b.udiv(keysOfEnds(b, attention.mask), Self.turn),
+        .sge, b.udiv(keysOfEnds(b, attention.mask), turn),
         (size == 2 ? Self.leastTurnsOfPairs : Self.leastTurns) * size))
     if size == 2 {
       // A sequence of many blocks keeps all multiprocessors busy without.

@@ -91,6 +91,8 @@ struct GPUPlan {
   var matrixAttention: MatrixAttention?
   /// How attention of fp32 is divided; nil where it is of bf16.
   var scalarAttention: ScalarAttention?
+  /// How it is divided for `mma.sync`; nil for all other.
+  var warpAttention: WarpAttention?
   /// Parts that columns can be divided into.
   var columnParts = 1
 
@@ -123,7 +125,6 @@ struct GPUPlan {
         (scalarAttention, rows, threads) = (division, division.queries, division.threads)
         return
       }
-      threads = rows / Self.warpQueries * target.lanes
       // Scores with biases of pairs leave no registers for what clusters need to know.
       if target.hasClusters, attention.activation.canFinish {
         cluster = Self.cluster(of: attention.mask, isOfSelectedRows: kernel.keys != nil)
@@ -134,6 +135,15 @@ struct GPUPlan {
         (rows, threads) = (MatrixAttention.queries, Self.allWarps * 32)
         // A block takes a multiprocessor: larger clusters find no place in some of a card's parts.
         cluster = min(cluster, 8)
+        return
+      }
+      switch target.vendor {
+      case .amd: threads = rows / Self.warpQueries * target.lanes
+      case .nvidia:
+        guard let division = WarpAttention(attention, block: rows, within: target.sharedBytes) else {
+          throw error("attention of heads \(attention.queries.count) wide")
+        }
+        (warpAttention, rows, threads) = (division, division.queries, division.threads)
       }
       return
     }
@@ -144,7 +154,7 @@ struct GPUPlan {
     try place(of: program, on: target)
   }
 
-  /// Queries of attention that a warp takes.
+  /// Queries of attention that one of AMD's waves takes.
   static let warpQueries = 32
 
   // MARK: - Attention
