@@ -20,6 +20,8 @@ extension GPUPlan {
 
     /// Columns of values whose sums of 32 queries find registers.
     private static let widest = 128
+    /// Columns of values whose sums of 16 leave registers for the scores of 32 keys.
+    private static let widestWithScores = 224
 
     // An odd number of 16 bytes from row to row keeps eight rows in different banks.
     var queryStride: Int { queryColumns * 2 + 16 }
@@ -40,8 +42,8 @@ extension GPUPlan {
       func columns(_ slice: TileSlice) -> Int { (slice.count + 15) / 16 * 16 }
       (queryColumns, valueColumns) = (columns(attention.queries), columns(attention.values))
       intervals = attention.mask.intervals.count
-      // Biases of pairs take registers of their own.
-      pass = attention.activation.canFinish ? 32 : 16
+      // Biases of pairs take registers of their own, and sums of the widest heads nearly all.
+      pass = attention.activation.canFinish && valueColumns <= Self.widestWithScores ? 32 : 16
       (queries, rowTiles, turn) = (block, 2, 64)
       let isWide = valueColumns > Self.widest
       for division in [(block, 2, 64), (64, 1, 64), (64, 1, 32), (32, 1, 32), (16, 1, 32)].dropFirst(isWide ? 1 : 0) {
