@@ -176,7 +176,7 @@ struct GPUPlan {
     var rowsStage: [Statement] = []
     func mentions(_ statement: Statement, _ tile: TileID) -> Bool {
       var found = false
-      statement.forEachTile { if kernel.owner(of: $0) == kernel.owner(of: tile) { found = true } }
+      statement.forEachTile { if kernel.areOneMemory($0, tile, in: program) { found = true } }
       return found
     }
     func isFilled(_ tile: TileID, by statement: Statement) -> Bool {
@@ -200,7 +200,7 @@ struct GPUPlan {
           left: contraction.left, right: buffer, firstRow: firstRow, rows: count, firstColumn: firstColumn)
         // What an earlier product gives is there before another one reads it.
         while let index = open.firstIndex(where: {
-          kernel.owner(of: $0.into.tile) == kernel.owner(of: contraction.left.tile)
+          kernel.areOneMemory($0.into.tile, contraction.left.tile, in: program)
         }) {
           close(&self, index)
         }
