@@ -168,7 +168,8 @@ struct DeviceOperation {
       return .alone { thread, _ in thread.block.cluster.knowledge?.publish(thread.warp) }
     }
     let ignored = ["fence.", "setmaxnreg.", "griddepcontrol."]
-    if ignored.contains(where: { text.hasPrefix($0) }) {
+    // What only keeps the compiler from moving things has no text.
+    if text.isEmpty || ignored.contains(where: { text.hasPrefix($0) }) {
       let ties = call.ties
       return .alone { _, lane in for tie in ties { lane.give(lane.word(tie.argument), tie.output) } }
     }

@@ -155,6 +155,16 @@ extension GPUKernelEmitter {
 
   // MARK: - Arithmetic
 
+  /// The same numbers, two or more of fp32, computed by here: nothing that they are made of is moved behind this place, where it would be done
+  /// under a condition and keep alive what it reads.
+  func settled(_ b: IRBuilder, _ numbers: [IRValue]) -> [IRValue] {
+    let register = vendor == .nvidia ? "=f" : "=v"
+    let constraints = numbers.map { _ in register } + numbers.indices.map(String.init)
+    let settled = b.assembly(
+      "", constraints: constraints.joined(separator: ","), returns: context.structure(numbers.map(\.type)), numbers)
+    return numbers.indices.map { b.extractField(settled, $0) }
+  }
+
   /// The square root, rounded to nearest.
   func squareRoot(_ b: IRBuilder, _ value: IRValue) -> IRValue {
     switch vendor {

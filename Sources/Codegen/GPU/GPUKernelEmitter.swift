@@ -35,6 +35,8 @@ final class GPUKernelEmitter {
   private(set) var dropped: (start: IRValue, count: IRValue)?
   /// The next place of the ring of weights, and the parity of its round.
   var ringPlace: (slot: IRValue, round: IRValue)
+  /// Pieces of columns of the products so far, where blocks divide them among them.
+  var dealtPieces = 0
 
   init(_ emitter: GPUModuleEmitter, number: Int) throws(GPUError) {
     self.emitter = emitter

@@ -38,7 +38,7 @@ extension GPUPlan {
       sharedBytes = ring.end
       threads = Self.allWarps * 32
       gather()
-      columnParts = partsOfColumns(in: program)
+      columnParts = columnParts(in: program) { $0.into.count / Packing.matrixColumns }
       return true
     }
     return false
@@ -75,59 +75,5 @@ extension GPUPlan {
   private func isWindow(_ tile: TileID) -> Bool {
     if case .window = kernel[tile].home { return true }
     return false
-  }
-
-  /// How many blocks can divide a block's panels among them: all of them do the stages before the products, and none reads what
-  /// another one writes.
-  private func partsOfColumns(in program: Program) -> Int {
-    guard case .products(let products)? = stages.last else { return 1 }
-    var written: Set<BufferID> = []
-    for product in products {
-      guard case .window(let buffer, _, _) = kernel[product.into.tile].home else { return 1 }
-      written.insert(buffer)
-    }
-    // What they write they have not read: all of them write the same.
-    var read: Set<BufferID> = []
-    for stage in stages.dropLast() {
-      guard case .rows(let statements) = stage else { return 1 }
-      for statement in statements {
-        var own: TileID?
-        switch statement {
-        case .map(let into, let expression, _), .reduce(let into, let expression, _),
-          .maximum(let into, let expression, _):
-          own = into.tile
-          expression.forEachSlice { slice in
-            if case .window(let buffer, _, _) = kernel[slice.tile].home { read.insert(buffer) }
-          }
-        case .gather(let into, let from, _, _, keepMissing: false):
-          own = into.tile
-          read.insert(from)
-        case .clear(let into): own = into.tile
-        case .indices: break
-        default: return 1
-        }
-        if let own, case .window(let buffer, _, _) = kernel[own].home, read.contains(buffer) { return 1 }
-      }
-    }
-    // Memory that something else is read from, or that is written twice.
-    var slots: Set<Int> = []
-    for buffer in Set(kernel.buffers) {
-      guard case .workspace(let slot) = program[buffer].home else { continue }
-      if !slots.insert(slot).inserted { return 1 }
-    }
-    var isRead = false
-    for product in products {
-      product.finish.forEachSlice { slice in
-        if case .window(let buffer, _, _) = kernel[slice.tile].home, written.contains(buffer) { isRead = true }
-      }
-    }
-    for case .rows(let statements) in stages {
-      for statement in statements {
-        statement.forEachSlice { slice in
-          if case .window(let buffer, _, _) = kernel[slice.tile].home, written.contains(buffer) { isRead = true }
-        }
-      }
-    }
-    return isRead ? 1 : products.reduce(0) { $0 + $1.into.count / Packing.matrixColumns }
   }
 }

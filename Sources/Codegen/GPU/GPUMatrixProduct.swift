@@ -37,7 +37,7 @@ extension GPUKernelEmitter {
       for product in products {
         let panels = product.into.count / Packing.matrixColumns
         // The panels of all products are dealt out one after the other.
-        let first = b.urem(b.add(own, b.mul(b.sub(parts, 1), before)), parts)
+        let first = firstPiece(b, part: own, of: parts, before: before)
         carried = b.loop(
           from: first, to: i32.constant(panels), step: parts, name: "panel", hint: .asWritten, carrying: carried
         ) { b, panel, carried in body(&b, product, panel, carried) }

@@ -149,6 +149,7 @@ struct GPUPlan {
     }
     if try planRanking(target: target) { return }
     try collect(of: program)
+    if placeScalarProducts(of: program, on: target) { return }
     bringLeftSides(of: program)
     if target.hasMatrices, placeMatrices(of: program, within: target.sharedBytes) { return }
     try place(of: program, on: target)
@@ -367,7 +368,7 @@ struct GPUPlan {
   }
 
   /// Puts what several stages share into shared memory, and takes as many rows as leave room for it.
-  private mutating func place(of program: Program, on target: GPUTarget) throws(GPUError) {
+  mutating func place(of program: Program, on target: GPUTarget) throws(GPUError) {
     let (shared, isLeft, isCut) = sharedTiles()
     let bytes = target.sharedBytes
     let swizzled = target.vendor == .amd ? swizzledTiles(isLeft.subtracting(isCut), of: program) : []
@@ -375,9 +376,10 @@ struct GPUPlan {
     // Hopper's instruction for FP8 makes of its sides, which are multiplied as numbers of 16 bits.
     let products = stages.compactMap { if case .product(let product) = $0 { product } else { nil } }
     let isWide = target.vendor == .nvidia && products.contains { $0.element(program) == .f8e4m3 }
-    let most = min(max(kernel.domain.block, 16), products.count > 1 || isWide ? 64 : 128)
-    // Matrix instructions take sixteen rows.
+    // Matrix instructions take sixteen rows. Without them as many blocks as can be are worth more than reading weights half as often.
     let hasFragments = products.contains { $0.isOfFragments(program) }
+    let areScalar = !products.isEmpty && !hasFragments
+    let most = min(max(kernel.domain.block, 16), products.count > 1 || isWide || areScalar ? 64 : 128)
     for candidate in [128, 64, 32, 16] + (hasFragments ? [] : [8]) where candidate <= most {
       rows = candidate
       places = [:]

@@ -13,7 +13,7 @@ extension GPUKernelEmitter {
     let areFragments =
       product.isOfFragments(emitter.program)
       && product.segments.allSatisfy { plan.places[$0.left.tile] != nil }
-    guard areFragments else { return try emitPlainProduct(&b, product) }
+    guard areFragments else { return try emitScalarProduct(&b, product) }
     let rowTiles = plan.rows / 16
     // What is finished number by number takes registers of its own.
     let together = rowTiles > 4 || !canFinishEight(product) ? 1 : 2
@@ -66,6 +66,16 @@ extension GPUKernelEmitter {
     }
   }
 
+  /// Four words of memory that does not change, by NVIDIA's cards. Nothing but an instruction of its own stays where it is: loads whose
+  /// results wait are moved to their use.
+  func loadAhead(_ b: IRBuilder, _ place: IRValue) -> [IRValue] {
+    let i32 = context.i32
+    let words = b.assembly(
+      "ld.global.nc.v4.b32 {$0, $1, $2, $3}, [$4];", constraints: "=r,=r,=r,=r,l",
+      returns: context.structure([i32, i32, i32, i32]), [place])
+    return (0..<4).map { b.extractField(words, $0) }
+  }
+
   /// Bytes of a panel's fragments of a step.
   static let stepBytes = Packing.fragmentColumns * Packing.stepBytes
 
@@ -105,11 +115,7 @@ extension GPUKernelEmitter {
         [0, 1].flatMap { half in
           let place = b.offset(
             b.offset(address, bytes: b.mul(b.zext(step, to: i64), Self.stepBytes)), bytes: half * Self.stepBytes / 2)
-          // Nothing but an instruction of its own stays where it is: loads whose results wait are moved to their use.
-          let words = b.assembly(
-            "ld.global.nc.v4.b32 {$0, $1, $2, $3}, [$4];", constraints: "=r,=r,=r,=r,l",
-            returns: context.structure([i32, i32, i32, i32]), [place])
-          return (0..<4).map { b.extractField(words, $0) }
+          return loadAhead(b, place)
         }
       }
     }
@@ -231,82 +237,16 @@ extension GPUKernelEmitter {
 
   /// Whether so many neighbours can be read and written together.
   func canFinish(_ into: TileSlice, _ finish: Expression, together: Int) -> Bool {
-    var fits =
-      into.count % together == 0 && alignment(of: into) >= 2 * min(8, kernel[into.tile].element.deviceByteCount)
+    let size = kernel[into.tile].element.deviceByteCount
+    var fits = into.count % together == 0 && alignment(of: into) >= 2 * min(8, size)
+    // Numbers are read and written in words.
+    func areWords(_ size: Int) -> Bool { together == 1 || size * together >= 4 }
+    if !areWords(size) { fits = false }
     finish.forEachSlice { slice in
       let tile = kernel[slice.tile]
+      if tile.columns > 1, !areWords(tile.element.deviceByteCount) { fits = false }
       if tile.columns > 1, alignment(of: slice) < 2 * min(8, tile.element.deviceByteCount) { fits = false }
     }
     return fits
-  }
-
-  // MARK: - Elements without matrix instructions
-
-  /// A product one element at a time: what matrix instructions have no numbers for.
-  private func emitPlainProduct(_ b: inout IRBuilder, _ product: GPUPlan.Product) throws(GPUError) {
-    let (i32, i64, f32) = (context.i32, context.i64, context.f32)
-    for segment in product.segments {
-      switch (emitter.program[segment.right].element, emitter.program[segment.right].home) {
-      case (.f32, .weight(_, .panels)), (.bf16, .weight(_, .panels)): break
-      default: throw error("products of \(emitter.program[segment.right].element.rawValue)")
-      }
-    }
-    let rowsTogether = 8
-    let columns = product.into.count
-    let groups = (plan.rows + rowsTogether - 1) / rowsTogether
-    let items = i32.constant(groups * columns)
-    b.loop(from: thread, to: items, step: plan.threads, name: "element", hint: .asWritten) { b, item in
-      let (column, group) = (b.urem(item, columns), b.udiv(item, columns))
-      let first = b.mul(group, rowsTogether)
-      b.ifThen(b.icmp(.slt, first, rowCount)) { b in
-        // Rows past the last are the last one again: what lies past it may be no number.
-        let rows = (0..<rowsTogether).map { b.smin(b.add(first, $0), b.sub(rowCount, 1)) }
-        var sums = Array(repeating: f32.constant(0.0), count: rowsTogether)
-        for segment in product.segments {
-          let element = emitter.program[segment.right].element
-          let size = element.byteCount
-          let together = element.contractedTogether
-          let groupBytes = Self.panelColumns * together * size
-          let panelBytes = (segment.rows + together - 1) / together * groupBytes
-          let place = b.add(column, segment.firstColumn)
-          let right = b.offset(
-            address(segment.right),
-            bytes: b.zext(
-              b.add(
-                b.mul(b.udiv(place, Self.panelColumns), panelBytes),
-                b.mul(b.urem(place, Self.panelColumns), together * size)), to: i64))
-          let lefts = rows.map { rowAddress(b, segment.left, row: $0) }
-          let leftElement = kernel[segment.left.tile].element
-          // Four numbers of a row are read together where they lie so.
-          let lanes = leftElement == .f32 && alignment(of: segment.left) == 16 ? 4 : 1
-          let whole = segment.left.count / lanes * lanes
-          for (first, end, lanes) in [(0, whole, lanes), (whole, segment.left.count, 1)] where first < end {
-            sums = b.loop(
-              from: i32.constant(first), to: i32.constant(end), step: lanes, name: "contract", hint: .unroll(4 / lanes),
-              carrying: sums
-            ) { b, index, sums in
-              let weights = (0..<lanes).map { lane -> IRValue in
-                let contracted = b.add(index, segment.firstRow + lane)
-                let offset = b.add(
-                  b.mul(b.udiv(contracted, together), groupBytes), b.mul(b.urem(contracted, together), size))
-                return load(
-                  b, b.offset(right, bytes: b.zext(offset, to: i64)), element, lanes: 1, alignment: size,
-                  invariant: true)
-              }
-              return zip(sums, lefts).map { sum, left in
-                let numbers = load(
-                  b, b.offset(left, bytes: b.mul(index, leftElement.deviceByteCount)), leftElement, lanes: lanes,
-                  alignment: leftElement.deviceByteCount * lanes)
-                return zip(scalars(b, numbers), weights).reduce(sum) { b.fma($1.0, $1.1, $0) }
-              }
-            }
-          }
-        }
-        for (row, sum) in sums.enumerated() {
-          let at = Elements(row: b.add(first, row), column: column, lanes: 1)
-          b.ifThen(b.icmp(.slt, at.row, rowCount)) { b in write(b, product.into, at, sum, product.finish) }
-        }
-      }
-    }
   }
 }
