@@ -12,7 +12,7 @@ extension GPUPlan {
     static let quadColumns = 4
     /// Quads of a panel of the weight.
     static let panelQuads = 8
-    /// Rows and quads that a thread may take. Larger ones have registers for no more than they need.
+    /// Rows and quads that a thread may take. There are no registers for the sums of more, and for the weights that are on their way.
     private static let tiles = [(8, 2), (8, 1), (4, 1), (2, 1), (1, 1)]
     /// Lanes with quads side by side, where there are so many quads: more of them have fewer idle at a row's end.
     private static let across = 4...panelQuads
@@ -27,8 +27,7 @@ extension GPUPlan {
 
     /// What is dealt out to lanes that stand side by side, and to blocks that divide the columns among them.
     var bunches: Int { Self.pieces(quads, across * quadsEach) }
-    /// Contracted numbers of half a step: while one half is multiplied the other one's weights are on their way, behind 256 multiply-adds
-    /// where a thread has that many sums.
+    /// Contracted numbers of half a step: while one half is multiplied, by up to 256 multiply-adds, the other one's weights are on their way.
     var halfRows: Int { rowsEach * quadsEach >= 16 ? 4 : 8 }
     /// A thread's sums.
     var sums: Int { rowsEach * quadsEach * Self.quadColumns }
