@@ -8,7 +8,7 @@ import Testing
 
 /// `prefill`, `score` and `extend` as code for GPUs, run thread by thread on the processor: behind a history that is kept, rows are what
 /// they are in the whole batch.
-@Suite("GPU code that goes on from what is kept, thread by thread", .serialized)
+@Suite("GPU code that goes on from what is kept, thread by thread")
 struct GPUCachedScoringTests {
   private static let bf16 = "lower-precision{matmul=bf16,attention=bf16},"
 

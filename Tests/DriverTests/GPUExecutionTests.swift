@@ -9,7 +9,7 @@ import TestSupport
 import Testing
 
 /// Code for GPUs, run thread by thread on the processor: its layouts, buffers and barriers.
-@Suite("GPU code, thread by thread", .serialized)
+@Suite("GPU code, thread by thread")
 struct GPUExecutionTests {
   static let passes = "lower-precision{matmul=bf16,attention=bf16},prune-demand,fuse"
 

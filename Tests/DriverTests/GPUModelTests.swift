@@ -9,7 +9,7 @@ import TestSupport
 import Testing
 
 /// Whole models and random programs as code for GPUs, run thread by thread on the processor.
-@Suite("GPU code of whole models, thread by thread", .serialized)
+@Suite("GPU code of whole models, thread by thread")
 struct GPUModelTests {
   private static let lowered = "lower-precision{matmul=bf16,attention=bf16}"
 

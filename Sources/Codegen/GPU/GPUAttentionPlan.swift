@@ -60,4 +60,53 @@ extension GPUPlan {
     activation.forEachTile { _ in readsTiles = true }
     return readsTiles ? nil : (weights, activation)
   }
+
+  // MARK: - Division
+
+  /// Plans a kernel that is one block of attention: by fused multiply-adds where its numbers are fp32, otherwise by groups of four warps, by
+  /// warps or by waves. Throws where its sides find no room.
+  mutating func plan(_ attention: AttentionBlock, of program: Program, target: GPUTarget) throws(GPUError) {
+    stages = [.attention(attention)]
+    if [attention.queries, attention.keys, attention.values].allSatisfy({ kernel[$0.tile].element == .f32 }) {
+      guard let division = ScalarAttention(attention, within: target.sharedBytes) else {
+        throw error("attention of heads \(attention.queries.count) wide")
+      }
+      (scalarAttention, rows, threads) = (division, division.queries, division.threads)
+      return
+    }
+    // Scores with biases of pairs leave no registers for what clusters need to know, nor do the sums of the widest heads.
+    if target.hasClusters, attention.activation.canFinish {
+      cluster = Self.cluster(of: attention.mask, isOfSelectedRows: kernel.keys != nil)
+    }
+    matrixAttention = Self.matrixAttention(
+      attention, of: kernel, in: program, target: target, isShared: cluster > 1)
+    if matrixAttention != nil {
+      (rows, threads) = (MatrixAttention.queries, Self.allWarps * 32)
+      // A block takes a multiprocessor: larger clusters find no place in some of a card's parts.
+      cluster = min(cluster, 8)
+      return
+    }
+    switch target.vendor {
+    case .amd: threads = rows / Self.warpQueries * target.lanes
+    case .nvidia:
+      guard let division = WarpAttention(attention, block: rows, within: target.sharedBytes) else {
+        throw error("attention of heads \(attention.queries.count) wide")
+      }
+      (warpAttention, rows, threads) = (division, division.queries, division.threads)
+      if !division.leavesRegisters { cluster = 1 }
+    }
+  }
+
+  /// Queries of attention that one of AMD's waves takes.
+  static let warpQueries = 32
+
+  /// Blocks that take the keys of long rows together. Where all rows are long there are many blocks of them, and pairs do, which leave
+  /// no multiprocessor of an H100 idle; where few are, large clusters.
+  private static func cluster(of mask: Mask, isOfSelectedRows: Bool) -> Int {
+    switch mask.form {
+    case .causal where !isOfSelectedRows: 2
+    case .windowed(_, fullTail: 0) where mask.contextual == 0: 1
+    default: 16
+    }
+  }
 }

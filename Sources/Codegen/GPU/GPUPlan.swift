@@ -100,6 +100,21 @@ struct GPUPlan {
   init(_ kernel: Kernel, of program: Program, target: GPUTarget) throws(GPUError) {
     self.kernel = kernel
     rows = kernel.domain.block
+    try checkCodes(of: program, target: target)
+    if let attention = Self.attention(kernel) {
+      try plan(attention, of: program, target: target)
+      return
+    }
+    if try planRanking(target: target) { return }
+    try collect(of: program)
+    if placeScalarProducts(of: program, on: target) { return }
+    bringLeftSides(of: program)
+    if target.hasMatrices, placeMatrices(of: program, within: target.sharedBytes) { return }
+    try place(of: program, on: target)
+  }
+
+  /// Throws where codes are multiplied that the card has no instruction for.
+  private func checkCodes(of program: Program, target: GPUTarget) throws(GPUError) {
     let codes = kernel.statements.compactMap { statement -> TileID? in
       guard case .contract(let contraction) = statement, kernel[contraction.left.tile].element == .f8e4m3 else {
         return nil
@@ -116,58 +131,6 @@ struct GPUPlan {
     // Matrix instructions take those of the card's own form alone.
     let areCallers = codes.contains { kernel[$0].buffers.contains { program[$0].holdsCallersCodes } }
     if target.hasFNUZ, areCallers { throw error("products of f8e4m3 codes that a caller gives") }
-    if let attention = Self.attention(kernel) {
-      stages = [.attention(attention)]
-      if [attention.queries, attention.keys, attention.values].allSatisfy({ kernel[$0.tile].element == .f32 }) {
-        guard let division = ScalarAttention(attention, within: target.sharedBytes) else {
-          throw error("attention of heads \(attention.queries.count) wide")
-        }
-        (scalarAttention, rows, threads) = (division, division.queries, division.threads)
-        return
-      }
-      // Scores with biases of pairs leave no registers for what clusters need to know.
-      if target.hasClusters, attention.activation.canFinish {
-        cluster = Self.cluster(of: attention.mask, isOfSelectedRows: kernel.keys != nil)
-      }
-      matrixAttention = Self.matrixAttention(
-        attention, of: kernel, in: program, target: target, isShared: cluster > 1)
-      if matrixAttention != nil {
-        (rows, threads) = (MatrixAttention.queries, Self.allWarps * 32)
-        // A block takes a multiprocessor: larger clusters find no place in some of a card's parts.
-        cluster = min(cluster, 8)
-        return
-      }
-      switch target.vendor {
-      case .amd: threads = rows / Self.warpQueries * target.lanes
-      case .nvidia:
-        guard let division = WarpAttention(attention, block: rows, within: target.sharedBytes) else {
-          throw error("attention of heads \(attention.queries.count) wide")
-        }
-        (warpAttention, rows, threads) = (division, division.queries, division.threads)
-      }
-      return
-    }
-    if try planRanking(target: target) { return }
-    try collect(of: program)
-    if placeScalarProducts(of: program, on: target) { return }
-    bringLeftSides(of: program)
-    if target.hasMatrices, placeMatrices(of: program, within: target.sharedBytes) { return }
-    try place(of: program, on: target)
-  }
-
-  /// Queries of attention that one of AMD's waves takes.
-  static let warpQueries = 32
-
-  // MARK: - Attention
-
-  /// Blocks that take the keys of long rows together. Where all rows are long there are many blocks of them, and pairs do, which leave
-  /// no multiprocessor of an H100 idle; where few are, large clusters.
-  private static func cluster(of mask: Mask, isOfSelectedRows: Bool) -> Int {
-    switch mask.form {
-    case .causal where !isOfSelectedRows: 2
-    case .windowed(_, fullTail: 0) where mask.contextual == 0: 1
-    default: 16
-    }
   }
 
   // MARK: - Stages
@@ -414,7 +377,7 @@ struct GPUPlan {
     return bytes / 16 % 2 == 0 ? bytes + 16 : bytes
   }
 
-  private func error(_ what: String) -> GPUError { GPUError(message: "kernel \(kernel.name): no code yet for \(what)") }
+  func error(_ what: String) -> GPUError { GPUError(message: "kernel \(kernel.name): no code yet for \(what)") }
 }
 
 extension GPUPlan {

@@ -34,6 +34,8 @@ extension GPUPlan {
     var end: Int { bounds + intervals * 2 * queries * 4 }
     var warpQueries: Int { 16 * rowTiles }
     var threads: Int { queries / warpQueries * 32 }
+    /// Whether sums leave registers for more than the scores of 16 keys.
+    var leavesRegisters: Bool { valueColumns <= Self.widestWithScores }
     /// Registers of a thread's sums.
     var sumCount: Int { rowTiles * valueColumns / 8 * 4 }
 
