@@ -67,14 +67,14 @@ struct GPUModelTests {
 
   @Test("attention of fp32 is as close to float64 as processors' is", arguments: GPUStubTests.targets)
   func fullAttention(target: GPUTarget) throws {
-    for program in try Self.attention(.operation, count: 8) {
+    for program in try Self.attention(.operation, count: 6) {
       try check(target, program, passes: "dce", share: 1e-6)
     }
   }
 
   @Test("attention of bf16, with and without biases", arguments: GPUStubTests.targets)
   func narrowAttention(target: GPUTarget) throws {
-    for program in try Self.attention(.narrowAttention, count: 8) {
+    for program in try Self.attention(.narrowAttention, count: 6) {
       try check(target, program, passes: "dce", share: 0x1p-7)
     }
   }
