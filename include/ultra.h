@@ -146,9 +146,9 @@ typedef struct ultra_gpu_error {
 
 /* One call of an entry on a GPU. Integers of `call.inputs` lie in the host's memory, and so do outputs that are offsets; all other
  * inputs and outputs lie in the GPU's, at multiples of 16 bytes. `call.workspace` is the host's, `host_workspace_size` bytes. It and the
- * integers are free again, and offsets are there, when the function returns; but where the driver has pinned them, when the stream is past the call. The stream may be capturing a graph: they
- * must be pinned then, and stay as long as it does (`ultra_gpu_capture` of ultra_gpu.h). `call.parallel` is null. Everything is put on
- * the stream; nothing is waited for. */
+ * integers are free again, and offsets are there, when the function returns; but where the driver has pinned them they must stay as they
+ * are until the stream is past the call. The stream may be capturing a graph: they must be pinned then, and stay as long as it does
+ * (`ultra_gpu_capture` of ultra_gpu.h). `call.parallel` is null. Everything is put on the stream; nothing is waited for. */
 typedef struct ultra_gpu_call {
   ultra_call call; /* `call.struct_size` is that of ultra_gpu_call. */
   /* What `load` has filled. */
